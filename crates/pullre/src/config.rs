@@ -1,0 +1,1 @@
+//! app.ini, read into one validated type for each binary.
