@@ -69,10 +69,7 @@ impl FromStr for Sha {
         if whole {
             Ok(Sha(s.to_ascii_lowercase()))
         } else {
-            Err(Invalid::new(
-                s,
-                "a whole commit id (40 or 64 hexadecimal digits)",
-            ))
+            Err(Invalid::new(s, "a whole commit id (40 or 64 hexadecimal digits)"))
         }
     }
 }
@@ -316,14 +313,7 @@ mod tests {
 
     #[test]
     fn a_schema_name_never_leaves_its_folder_and_is_never_the_servers_own() {
-        for good in [
-            "stg1",
-            "db-dev 1",
-            "données",
-            "a`b",
-            "機能",
-            &"x".repeat(64),
-        ] {
+        for good in ["stg1", "db-dev 1", "données", "a`b", "機能", &"x".repeat(64)] {
             good.parse::<SchemaName>().unwrap();
         }
         for bad in [

@@ -1,6 +1,13 @@
 //! Domain, configuration, store and planner. Nothing in here speaks HTTP, AWS, web or git:
 //! the outside is reached through the two traits of [`ports`].
 
+pub mod condition;
 pub mod config;
 pub mod domain;
+pub mod facts;
+pub mod local_compute;
 pub mod ports;
+pub mod reconcile;
+pub mod schema_clone;
+pub mod store;
+pub mod words;

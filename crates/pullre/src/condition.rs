@@ -1,0 +1,448 @@
+//! What is true of one environment: the one place that both the planner and the words for people
+//! start from. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
+use crate::facts::{Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+
+/// How long things may take, and what may have an environment. From app.ini.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// For an instance to come up.
+    pub start_timeout: Duration,
+    /// For a staging client to give a sign of life.
+    pub agent_timeout: Duration,
+    /// How long an environment that became ineligible keeps its server.
+    pub grace: Duration,
+    /// More environments than this are never stopped or cloned over in one tick unconfirmed.
+    pub max_changes: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            start_timeout: Duration::from_secs(600),
+            agent_timeout: Duration::from_secs(600),
+            grace: Duration::from_secs(3600),
+            max_changes: 10,
+        }
+    }
+}
+
+/// What an eligible pull request is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub sha: Sha,
+    pub source: SchemaName,
+}
+
+/// Why a pull request may have no environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ineligible {
+    ForkNotApproved { head: Sha },
+    ForkMovedOn { head: Sha, approved: Sha },
+    NoSchema { author: Option<Login> },
+    BadSchema { login: Login, problem: String },
+    NotDescribed,
+}
+
+impl fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ineligible::ForkNotApproved { head } => write!(
+                f,
+                "it comes from a fork; `update-pull pull approve N {head}` lets exactly this commit run"
+            ),
+            Ineligible::ForkMovedOn { head, approved } => write!(
+                f,
+                "its fork has a new head {} while {} is approved; `update-pull pull approve N {head}` lets it run",
+                head.short(),
+                approved.short()
+            ),
+            Ineligible::NoSchema { author } => {
+                let (who, set) = match author {
+                    Some(login) => (format!("its author {login} has"), login.0.as_str()),
+                    None => ("its author's account is gone and there is".into(), Login::DEFAULT),
+                };
+                write!(
+                    f,
+                    "{who} no schema to clone; `update-pull user set {set} SCHEMA` gives one \
+                     (the login `default` is for everybody else)"
+                )
+            }
+            Ineligible::BadSchema { login, problem } => {
+                write!(f, "the schema of user {login} cannot be used: {problem}")
+            }
+            Ineligible::NotDescribed => {
+                write!(
+                    f,
+                    "GitHub has not described it to us yet; the next tick that reads GitHub decides"
+                )
+            }
+        }
+    }
+}
+
+/// Whether `pull` may have an environment, and of what.
+pub fn eligibility(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
+    if !pull.described {
+        return Err(Ineligible::NotDescribed);
+    }
+    let request = &pull.request;
+    let head = request.head.clone();
+    if request.is_fork {
+        match &pull.approved {
+            None => return Err(Ineligible::ForkNotApproved { head }),
+            Some(approved) if *approved != head => {
+                let approved = approved.clone();
+                return Err(Ineligible::ForkMovedOn { head, approved });
+            }
+            Some(_) => {}
+        }
+    }
+    let registered = |login: &Login| facts.users.iter().find(|user| user.login == *login);
+    let user = request
+        .author
+        .as_ref()
+        .and_then(registered)
+        .or_else(|| registered(&Login(Login::DEFAULT.into())));
+    match user {
+        None => Err(Ineligible::NoSchema { author: request.author.clone() }),
+        Some(user) => match &user.schema {
+            Ok(schema) => Ok(Target { sha: head, source: schema.clone() }),
+            Err(problem) => Err(Ineligible::BadSchema {
+                login: user.login.clone(),
+                problem: problem.to_string(),
+            }),
+        },
+    }
+}
+
+/// Why a server can serve nobody any more, if so.
+fn lost(server: &Server) -> Option<String> {
+    if !server.is_staging {
+        return Some("it is not in the pool (is_staging is 0)".into());
+    }
+    if server.instance.is_none() {
+        return Some("it names no instance".into());
+    }
+    match server.state {
+        Some(InstanceState::Terminated) => Some("its instance is terminated".into()),
+        None => Some("its instance does not exist, or no tick has seen it yet".into()),
+        Some(_) => None,
+    }
+}
+
+/// Why a server cannot be given to anybody, if so; whether it is free is another question.
+pub fn unusable(server: &Server, facts: &Facts) -> Option<String> {
+    lost(server).or_else(|| schema_problem(server, facts))
+}
+
+fn schema_problem(server: &Server, facts: &Facts) -> Option<String> {
+    match &server.schema {
+        Err(problem) => Some(format!("its db_schema cannot be used: {problem}")),
+        Ok(schema) => schema_refused(schema, server.id, facts),
+    }
+}
+
+/// Why nothing may be cloned into `schema` for this server, whatever the row says.
+pub fn schema_refused(schema: &SchemaName, server: ServerId, facts: &Facts) -> Option<String> {
+    let twin = facts.servers.values().find(|other| {
+        other.id != server && other.schema.as_ref().is_ok_and(|s| s.collides(schema))
+    });
+    if let Some(twin) = twin {
+        let name = &twin.name;
+        return Some(format!("server {name} names the same schema {schema}; give each its own"));
+    }
+    let source_of =
+        facts.users.iter().find(|user| user.schema.as_ref().is_ok_and(|s| s.collides(schema)));
+    if let Some(user) = source_of {
+        return Some(format!(
+            "its schema {schema} is the development schema of user {}, which is never overwritten",
+            user.login
+        ));
+    }
+    let owner = facts.clones.values().find(|clone| clone.schema.collides(schema));
+    match owner {
+        Some(clone) if clone.server != server => Some(format!(
+            "its schema {schema} is recorded as {}'s; `update-pull server take-over` moves it",
+            facts.server_name(clone.server)
+        )),
+        _ => None,
+    }
+}
+
+/// How long to wait after the given number of failed tries: 1, 2, 4, ... minutes, an hour at most.
+pub fn pause_after(attempts: u32) -> SignedDuration {
+    let minutes = 1_i64 << attempts.saturating_sub(1).min(6);
+    SignedDuration::from_mins(minutes.min(60))
+}
+
+/// A thing that failed and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    pub attempts: u32,
+    pub at: Timestamp,
+    pub error: String,
+}
+
+/// The machine of an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Power {
+    Up,
+    /// Asked for, or on its way; `overdue` is true after the deadline.
+    ComingUp {
+        since: Option<Timestamp>,
+        overdue: bool,
+    },
+    /// A stop must end before a start is possible.
+    GoingDown,
+    /// To be started now.
+    Down,
+    /// Its start was refused, or it fell back; waiting for the next try.
+    Fell(Retry),
+    /// This server can serve nobody any more.
+    Lost(String),
+}
+
+/// The schema clone of an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    Ready,
+    /// To be cloned now.
+    Missing,
+    /// A tick copies it, or died copying: only its lock tells.
+    Building {
+        since: Option<Timestamp>,
+    },
+    /// The app that works on the schema must stop first.
+    AppInTheWay(PullNumber),
+    Failed(Retry),
+    /// The row of the server forbids it; nothing is tried before a person changes it.
+    Refused(String),
+}
+
+/// The app of an environment, as its server's client reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serving {
+    /// Nothing is offered, or something else than the wanted commit.
+    NotOffered,
+    Waiting {
+        since: Timestamp,
+        silent: Option<String>,
+    },
+    Deploying {
+        since: Timestamp,
+        silent: Option<String>,
+    },
+    Served,
+    Failed(Retry),
+}
+
+/// What is true of an environment that has a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    pub server: ServerId,
+    pub power: Power,
+    pub data: Data,
+    pub serving: Serving,
+}
+
+/// Assesses an environment with a server, for the commit that it should serve.
+pub fn assess(
+    assignment: &Assignment,
+    target: &Target,
+    facts: &Facts,
+    policy: &Policy,
+    now: Timestamp,
+) -> Condition {
+    let server = facts.servers.get(&assignment.server);
+    let (power, data) = match server {
+        None => (Power::Lost("its row is gone".into()), Data::Missing),
+        Some(server) => match lost(server) {
+            Some(why) => (Power::Lost(why), Data::Missing),
+            None => {
+                let power = power(server, policy, now);
+                let data = data(server, assignment.pull, facts, now);
+                (power, data)
+            }
+        },
+    };
+    let serving = serving(assignment, target, server, policy, now);
+    Condition { server: assignment.server, power, data, serving }
+}
+
+fn power(server: &Server, policy: &Policy, now: Timestamp) -> Power {
+    let start = &server.start;
+    let overdue =
+        |since: Option<Timestamp>| since.is_some_and(|t| past(t, policy.start_timeout, now));
+    match server.state {
+        Some(InstanceState::Running) => Power::Up,
+        Some(InstanceState::Pending) => {
+            let since = start.requested_at;
+            Power::ComingUp { since, overdue: overdue(since) }
+        }
+        Some(InstanceState::Stopping) => Power::GoingDown,
+        // Asked for a moment ago and still shown as stopped: providers answer late. Only after the
+        // pause does it count as fallen back, and is tried again.
+        _ => match start.requested_at {
+            None => Power::Down,
+            Some(at) => {
+                let next = at + pause_after(start.attempts);
+                if now >= next {
+                    Power::Down
+                } else if start.attempts > 1 || start.error.is_some() {
+                    let error = start.error.clone().unwrap_or_else(|| {
+                        format!("started {} times, and it falls back to stopped", start.attempts)
+                    });
+                    Power::Fell(Retry { attempts: start.attempts, at: next, error })
+                } else {
+                    Power::ComingUp { since: Some(at), overdue: false }
+                }
+            }
+        },
+    }
+}
+
+/// How far the data of `pull` on this server is.
+pub fn data(server: &Server, pull: PullNumber, facts: &Facts, now: Timestamp) -> Data {
+    let clone = server.schema.as_ref().ok().and_then(|schema| facts.clones.get(schema));
+    if let Some(clone) = clone
+        && clone.pull == Some(pull)
+        && clone.server == server.id
+    {
+        match clone.state {
+            CloneState::Ready => return Data::Ready,
+            CloneState::Failed | CloneState::Refused => {
+                let at = clone.finished_at.map(|t| t + pause_after(clone.attempts));
+                if let Some(at) = at.filter(|at| now < *at) {
+                    return Data::Failed(Retry {
+                        attempts: clone.attempts,
+                        at,
+                        error: clone.error.clone().unwrap_or_default(),
+                    });
+                }
+            }
+            CloneState::Owned | CloneState::Stale | CloneState::Building => {}
+        }
+    }
+    if let Some(why) = schema_problem(server, facts) {
+        return Data::Refused(why);
+    }
+    match (&server.app, clone) {
+        (Some(app), _) => Data::AppInTheWay(app.pull),
+        (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {
+            Data::Building { since: clone.started_at }
+        }
+        (None, _) => Data::Missing,
+    }
+}
+
+fn serving(
+    assignment: &Assignment,
+    target: &Target,
+    server: Option<&Server>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Serving {
+    let Some(deployment) = &assignment.deployment else {
+        return Serving::NotOffered;
+    };
+    if deployment.sha != target.sha {
+        return Serving::NotOffered;
+    }
+    let agent = server.and_then(|server| server.agent.as_ref());
+    let silent_since = |since: Timestamp| {
+        let last = agent.map_or(since, |agent| agent.seen_at.max(since));
+        past(last, policy.agent_timeout, now).then(|| match agent {
+            None => "its staging client has never given a sign of life".to_owned(),
+            Some(agent) => format!(
+                "its staging client is silent since {}",
+                crate::words::moment(agent.seen_at)
+            ),
+        })
+    };
+    match deployment.outcome {
+        Outcome::Succeeded => Serving::Served,
+        Outcome::Superseded => Serving::NotOffered,
+        Outcome::Offered => {
+            let since = deployment.offered_at;
+            let ignored = past(since, policy.agent_timeout, now);
+            let silent = silent_since(since).or_else(|| {
+                ignored
+                    .then(|| "its staging client lives but does not take up the deployment".into())
+            });
+            Serving::Waiting { since, silent }
+        }
+        Outcome::Running => {
+            let since = deployment.started_at.unwrap_or(deployment.offered_at);
+            Serving::Deploying { since, silent: silent_since(since) }
+        }
+        Outcome::Failed => Serving::Failed(retry_of(deployment)),
+    }
+}
+
+fn retry_of(deployment: &Deployment) -> Retry {
+    let ended = deployment.finished_at.unwrap_or(deployment.offered_at);
+    let step = deployment.failed_step.as_deref().unwrap_or("deployment");
+    let reason = deployment.reason.as_deref().unwrap_or("no reason recorded");
+    Retry {
+        attempts: deployment.attempt,
+        at: ended + pause_after(deployment.attempt),
+        error: format!("{step}: {reason}"),
+    }
+}
+
+fn past(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
+    crate::words::between(since, now) > limit
+}
+
+/// The hold that keeps all automatic hands off this pull request or its server, if any.
+pub fn hold<'f>(pull: &'f Pull, server: Option<&'f Server>, now: Timestamp) -> Option<&'f Hold> {
+    let of_server = server.and_then(|server| server.hold.as_ref());
+    pull.hold
+        .as_ref()
+        .filter(|hold| hold.holds_at(now))
+        .or_else(|| of_server.filter(|hold| hold.holds_at(now)))
+}
+
+/// Open, eligible and without a server, in the order in which they get one: by when they became
+/// eligible, then by number.
+pub fn queue(facts: &Facts, now: Timestamp) -> Vec<&Pull> {
+    let mut waiting: Vec<&Pull> = facts
+        .pulls
+        .values()
+        .filter(|pull| {
+            pull.request.state == PullState::Open
+                && !facts.assignments.contains_key(&pull.request.number)
+                && hold(pull, None, now).is_none()
+                && eligibility(pull, facts).is_ok()
+        })
+        .collect();
+    waiting.sort_by_key(|pull| (pull.eligible_since.unwrap_or(now), pull.request.number));
+    waiting
+}
+
+/// Whether a server could be given to a waiting pull request; the smaller, the better.
+pub fn rank(
+    server: &Server,
+    pull: &Pull,
+    facts: &Facts,
+    now: Timestamp,
+) -> Option<(bool, u8, ServerId)> {
+    let free = facts.assignment_of_server(server.id).is_none()
+        && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
+        && unusable(server, facts).is_none();
+    let state = match server.state? {
+        InstanceState::Running => 0,
+        InstanceState::Pending => 1,
+        InstanceState::Stopped => 2,
+        InstanceState::Stopping => 3,
+        InstanceState::Terminated => return None,
+    };
+    free.then_some((pull.last_server != Some(server.id), state, server.id))
+}

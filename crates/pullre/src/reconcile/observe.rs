@@ -1,0 +1,70 @@
+//! Everything a tick looks at, read at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::plan::{Observed, Reading};
+use crate::condition::Policy;
+use crate::domain::{Instance, InstanceId, PullState};
+use crate::facts::Facts;
+use crate::ports::{Compute, Forge, KnownPulls, PullReading};
+use crate::words;
+
+/// How often the open pull requests are read as a whole although nothing says that one changed.
+const WHOLE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Asks the forge and the compute provider side by side. A source that fails becomes `Unknown`.
+pub fn observe(
+    facts: Facts,
+    forge: &dyn Forge,
+    compute: &dyn Compute,
+    policy: &Policy,
+    now: Timestamp,
+) -> Observed {
+    let known = known_pulls(&facts, now);
+    let (forge, instances) = std::thread::scope(|scope| {
+        let forge = scope.spawn(|| forge.read_pulls(&known));
+        let instances = instances(&facts, compute);
+        let forge = match forge.join() {
+            Ok(Ok(reading)) => Reading::Known(reading),
+            Ok(Err(e)) => Reading::Unknown(e.to_string()),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        (forge, instances)
+    });
+    Observed { now, facts, forge, instances, policy: policy.clone(), confirmed: false }
+}
+
+/// The facts and the instances again, a moment later; the forge is not asked twice.
+pub fn observe_again(facts: Facts, compute: &dyn Compute, earlier: &Observed) -> Observed {
+    let instances = instances(&facts, compute);
+    Observed { facts, instances, forge: Reading::Known(PullReading::default()), ..earlier.clone() }
+}
+
+fn known_pulls(facts: &Facts, now: Timestamp) -> KnownPulls {
+    let read_lately =
+        facts.whole_read_at.is_some_and(|at| at <= now && words::between(at, now) < WHOLE_EVERY);
+    KnownPulls {
+        watermark: facts.watermark,
+        whole: !read_lately,
+        open: facts
+            .pulls
+            .values()
+            .filter(|pull| pull.request.state == PullState::Open)
+            .map(|pull| pull.request.number)
+            .collect(),
+    }
+}
+
+fn instances(facts: &Facts, compute: &dyn Compute) -> Reading<BTreeMap<InstanceId, Instance>> {
+    let ids: Vec<_> = facts.servers.values().filter_map(|server| server.instance.clone()).collect();
+    if ids.is_empty() {
+        return Reading::Known(BTreeMap::new());
+    }
+    match compute.describe(&ids) {
+        Ok(found) => Reading::Known(found.into_iter().map(|i| (i.id.clone(), i)).collect()),
+        Err(e) => Reading::Unknown(e.to_string()),
+    }
+}

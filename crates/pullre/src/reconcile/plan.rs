@@ -1,0 +1,614 @@
+//! What follows from what was observed. Pure: every decision of a tick is made here, and the
+//! result is a value that an operator can read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::condition::{self, Condition, Data, Policy, Power, Serving, Target};
+use crate::domain::{
+    Instance, InstanceId, InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId,
+    Sha,
+};
+use crate::facts::{Assignment, Facts, Hold, Pull, Server};
+use crate::ports::{PullReading, ReadingMark};
+use crate::words;
+
+/// What a source said, if it did. `Unknown` never counts as "empty".
+#[derive(Debug, Clone)]
+pub enum Reading<T> {
+    Known(T),
+    /// Asked, and failed: why.
+    Unknown(String),
+}
+
+impl<T> Reading<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Reading::Known(value) => Some(value),
+            Reading::Unknown(_) => None,
+        }
+    }
+}
+
+/// Everything that [`plan`] looks at.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    pub now: Timestamp,
+    pub facts: Facts,
+    pub forge: Reading<PullReading>,
+    pub instances: Reading<BTreeMap<InstanceId, Instance>>,
+    pub policy: Policy,
+    /// A person has confirmed that many environments may change at once.
+    pub confirmed: bool,
+}
+
+/// What a tick does, in this order: it records what it saw, then works on the chains side by side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub records: Vec<Record>,
+    pub chains: Vec<Chain>,
+    /// Chains that are only done once a person has confirmed them.
+    pub refused: Vec<Chain>,
+    pub limit: usize,
+    pub queue: Vec<Waiting>,
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Nothing to record and nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.records.is_empty() && self.chains.is_empty() && self.refused.is_empty()
+    }
+
+    pub fn chain(&self, subject: Subject) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.subject == subject)
+    }
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub pull: PullNumber,
+    /// From 1.
+    pub place: usize,
+    pub why: String,
+}
+
+/// Something seen that is written into our own database. No effect on the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    Pull(Box<PullRequest>),
+    /// The forge knows this pull request no more.
+    Gone(PullNumber),
+    Eligible(PullNumber),
+    Ineligible(PullNumber),
+    /// None: the provider knows no such instance.
+    Instance(ServerId, Option<InstanceState>),
+    /// The stop that we owed has been accepted, or is not ours to do any more.
+    StopSettled(ServerId),
+    /// Last of all, so that a crash before it costs only a second reading.
+    Mark(ReadingMark),
+}
+
+/// Whom a chain works for; at most one chain each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Environment(PullNumber),
+    Server(ServerId),
+}
+
+/// Actions in order; if one fails, the rest is left for a later tick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub subject: Subject,
+    pub server: ServerId,
+    pub server_name: String,
+    pub why: String,
+    pub actions: Vec<Action>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The server becomes this environment's, by compare-and-set.
+    Assign {
+        source: SchemaName,
+    },
+    /// The server's client shall stop the app: its machine or its data is about to change.
+    Withdraw,
+    Start {
+        instance: InstanceId,
+    },
+    Clone {
+        source: SchemaName,
+        destination: SchemaName,
+    },
+    /// The client may deploy this commit.
+    Offer {
+        sha: Sha,
+        attempt: u32,
+    },
+    /// The server is nobody's any more, and a stop is owed.
+    Release,
+    Stop {
+        instance: InstanceId,
+    },
+}
+
+impl Action {
+    /// Takes something away from an environment that had it.
+    fn disrupts(&self) -> bool {
+        matches!(self, Action::Release | Action::Withdraw)
+    }
+}
+
+/// Plans one tick.
+pub fn plan(observed: &Observed) -> Plan {
+    let mut facts = observed.facts.clone();
+    let records = records(observed, &mut facts);
+    let mut plan = Plan {
+        records,
+        limit: observed.policy.max_changes,
+        notes: notes(observed),
+        ..Plan::default()
+    };
+    if facts.paused.is_some() {
+        return plan;
+    }
+    // Without the instances' states there is nothing to decide about machines; offers and releases
+    // wait with them, since each ends in one.
+    if observed.instances.known().is_none() {
+        return plan;
+    }
+    let mut chains = assigned(observed, &facts);
+    let mut taken = BTreeSet::new();
+    for (index, pull) in condition::queue(&facts, observed.now).into_iter().enumerate() {
+        let best = facts
+            .servers
+            .values()
+            .filter(|server| !taken.contains(&server.id))
+            .filter_map(|server| {
+                Some((condition::rank(server, pull, &facts, observed.now)?, server))
+            })
+            .min_by_key(|(rank, _)| *rank);
+        match best {
+            Some((_, server)) => {
+                taken.insert(server.id);
+                chains.extend(bring_up(pull, server, &facts, observed.now));
+            }
+            None => plan.queue.push(Waiting {
+                pull: pull.request.number,
+                place: index + 1 - taken.len(),
+                why: no_server_free(&facts, observed.now),
+            }),
+        }
+    }
+    chains.extend(owed_stops(&facts, &taken, observed.now));
+
+    let disrupts = |chain: &Chain| chain.actions.iter().any(Action::disrupts);
+    let disrupted = chains.iter().filter(|chain| disrupts(chain)).count();
+    if disrupted > observed.policy.max_changes && !observed.confirmed {
+        (plan.refused, plan.chains) = chains.into_iter().partition(disrupts);
+    } else {
+        plan.chains = chains;
+    }
+    plan
+}
+
+/// What is to be written down, already applied to `facts`.
+fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
+    let mut records = Vec::new();
+    if let Reading::Known(reading) = &observed.forge {
+        for request in &reading.pulls {
+            let stored = facts.pulls.get(&request.number);
+            if stored.is_none_or(|pull| !pull.described || pull.request != *request) {
+                // A closed one that was never open with us is history, not work.
+                records.push(Record::Pull(Box::new(request.clone())));
+            }
+        }
+        records.extend(reading.gone.iter().copied().map(Record::Gone));
+    }
+    if let Reading::Known(instances) = &observed.instances {
+        for server in facts.servers.values() {
+            let seen = server.instance.as_ref().and_then(|id| instances.get(id));
+            let state = seen.map(|instance| instance.state);
+            if state != server.state {
+                records.push(Record::Instance(server.id, state));
+            }
+        }
+    }
+    for record in &records {
+        record.apply_to(facts, observed.now);
+    }
+    if let Reading::Known(_) = &observed.instances {
+        let settled: Vec<_> = facts
+            .servers
+            .values()
+            .filter(|server| server.stop_owed && stop_is_settled(server, facts))
+            .map(|server| Record::StopSettled(server.id))
+            .collect();
+        settled.iter().for_each(|record| record.apply_to(facts, observed.now));
+        records.extend(settled);
+    }
+    let changed: Vec<_> =
+        facts.pulls.values().filter_map(|pull| eligibility_change(pull, facts)).collect();
+    changed.iter().for_each(|record| record.apply_to(facts, observed.now));
+    records.extend(changed);
+    if let Reading::Known(PullReading { mark: Some(mark), .. }) = &observed.forge {
+        records.push(Record::Mark(mark.clone()));
+    }
+    records
+}
+
+fn stop_is_settled(server: &Server, facts: &Facts) -> bool {
+    let down = !matches!(server.state, Some(InstanceState::Running | InstanceState::Pending));
+    // Taken out of the pool by a person: no longer ours to stop.
+    down || !server.is_staging || facts.assignment_of_server(server.id).is_some()
+}
+
+fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
+    if !pull.described || pull.request.state == PullState::Closed {
+        return None;
+    }
+    let number = pull.request.number;
+    match condition::eligibility(pull, facts) {
+        Ok(_) if pull.eligible_since.is_none() => Some(Record::Eligible(number)),
+        Err(_) if pull.ineligible_since.is_none() => Some(Record::Ineligible(number)),
+        _ => None,
+    }
+}
+
+impl Record {
+    /// The same change on facts in memory as the store makes in its tables.
+    pub fn apply_to(&self, facts: &mut Facts, now: Timestamp) {
+        match self {
+            Record::Pull(request) => {
+                let pull = facts.pulls.entry(request.number).or_insert_with(|| Pull {
+                    request: (**request).clone(),
+                    described: true,
+                    eligible_since: None,
+                    ineligible_since: None,
+                    approved: None,
+                    hold: None,
+                    last_server: None,
+                });
+                pull.request = (**request).clone();
+                pull.described = true;
+                if request.state == PullState::Closed {
+                    pull.eligible_since = None;
+                    pull.ineligible_since = None;
+                }
+            }
+            Record::Gone(number) => {
+                if let Some(pull) = facts.pulls.get_mut(number) {
+                    pull.request.state = PullState::Closed;
+                    pull.eligible_since = None;
+                    pull.ineligible_since = None;
+                }
+            }
+            Record::Eligible(number) | Record::Ineligible(number) => {
+                if let Some(pull) = facts.pulls.get_mut(number) {
+                    let eligible = matches!(self, Record::Eligible(_));
+                    pull.eligible_since = eligible.then_some(now);
+                    pull.ineligible_since = (!eligible).then_some(now);
+                }
+            }
+            Record::Instance(id, state) => {
+                if let Some(server) = facts.servers.get_mut(id) {
+                    server.state = *state;
+                    match state {
+                        Some(InstanceState::Running) => server.start = Default::default(),
+                        Some(InstanceState::Pending | InstanceState::Stopping) => {}
+                        // The machine is off: whatever ran on it runs no more.
+                        Some(InstanceState::Stopped | InstanceState::Terminated) | None => {
+                            server.app = None;
+                        }
+                    }
+                }
+            }
+            Record::StopSettled(id) => {
+                if let Some(server) = facts.servers.get_mut(id) {
+                    server.stop_owed = false;
+                }
+            }
+            Record::Mark(mark) => facts.watermark = Some(mark.watermark),
+        }
+    }
+}
+
+/// The chains of the environments that have a server.
+fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
+    let now = observed.now;
+    let mut chains = Vec::new();
+    for assignment in facts.assignments.values() {
+        let Some(pull) = facts.pulls.get(&assignment.pull) else {
+            continue; // An unreadable row, named in the notes: never acted upon.
+        };
+        let server = facts.servers.get(&assignment.server);
+        if condition::hold(pull, server, now).is_some() {
+            continue;
+        }
+        chains.extend(match released(pull, &observed.policy, facts, now) {
+            Some(why) => Some(chain(assignment, facts, why, vec![Action::Release])),
+            None => condition::eligibility(pull, facts).ok().and_then(|target| {
+                let condition =
+                    condition::assess(assignment, &target, facts, &observed.policy, now);
+                advance(assignment, server, &condition, &target, facts, now)
+            }),
+        });
+    }
+    chains
+}
+
+/// Why an environment has to give its server back, if so.
+fn released(pull: &Pull, policy: &Policy, facts: &Facts, now: Timestamp) -> Option<String> {
+    if pull.request.state == PullState::Closed {
+        return Some("closed".into());
+    }
+    let since = pull.ineligible_since?;
+    let why = condition::eligibility(pull, facts).err()?;
+    (words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
+}
+
+/// The next actions of an environment that shall live.
+fn advance(
+    assignment: &Assignment,
+    server: Option<&Server>,
+    condition: &Condition,
+    target: &Target,
+    facts: &Facts,
+    now: Timestamp,
+) -> Option<Chain> {
+    if let Power::Lost(why) = &condition.power {
+        return Some(chain(assignment, facts, why.clone(), vec![Action::Release]));
+    }
+    let server = server?;
+    let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
+        return None; // Lost, as above.
+    };
+    let mut actions = Vec::new();
+    let mut why = String::new();
+    let withdraw = assignment.deployment.is_some();
+    if condition.power == Power::Down {
+        why = "its instance is stopped".into();
+        actions.extend(withdraw.then_some(Action::Withdraw));
+        actions.push(Action::Start { instance: instance.clone() });
+    }
+    let clone = Action::Clone { source: target.source.clone(), destination: destination.clone() };
+    match &condition.data {
+        Data::Missing | Data::Building { .. } => {
+            if why.is_empty() {
+                why = "it needs its data".into();
+            }
+            if withdraw && actions.is_empty() {
+                actions.push(Action::Withdraw);
+            }
+            actions.push(clone);
+        }
+        Data::AppInTheWay(_) if withdraw && actions.is_empty() => {
+            why = "its data is to be replaced".into();
+            actions.push(Action::Withdraw);
+        }
+        Data::Ready | Data::AppInTheWay(_) | Data::Failed(_) | Data::Refused(_) => {}
+    }
+    if condition.power == Power::Up && condition.data == Data::Ready {
+        let offer = |attempt| Action::Offer { sha: target.sha.clone(), attempt };
+        match &condition.serving {
+            Serving::NotOffered => {
+                why = "ready to deploy".into();
+                actions.push(offer(1));
+            }
+            Serving::Failed(retry) if now >= retry.at => {
+                why = format!("try again after {}", retry.error);
+                actions.push(offer(retry.attempts + 1));
+            }
+            _ => {}
+        }
+    }
+    (!actions.is_empty()).then(|| chain(assignment, facts, why, actions))
+}
+
+fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Action>) -> Chain {
+    Chain {
+        subject: Subject::Environment(assignment.pull),
+        server: assignment.server,
+        server_name: facts.server_name(assignment.server),
+        why,
+        actions,
+    }
+}
+
+/// A free server for a pull request that waits. Start and clone go on at the same time: a start
+/// is only asked for, and the machine boots while the data is copied.
+fn bring_up(pull: &Pull, server: &Server, facts: &Facts, now: Timestamp) -> Option<Chain> {
+    let target = condition::eligibility(pull, facts).ok()?;
+    let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
+        return None;
+    };
+    let mut actions = vec![Action::Assign { source: target.source.clone() }];
+    if server.state == Some(InstanceState::Stopped) {
+        actions.push(Action::Start { instance: instance.clone() });
+    }
+    let number = pull.request.number;
+    if matches!(condition::data(server, number, facts, now), Data::Missing | Data::Building { .. })
+    {
+        actions.push(Action::Clone { source: target.source, destination: destination.clone() });
+    }
+    Some(Chain {
+        subject: Subject::Environment(number),
+        server: server.id,
+        server_name: server.name.clone(),
+        why: if pull.last_server == Some(server.id) {
+            "the server that it had before".into()
+        } else {
+            "next in the queue".into()
+        },
+        actions,
+    })
+}
+
+/// Machines that ran for an environment which is gone, and that nobody got since.
+fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<Chain> {
+    let held = |server: &Server| server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
+    facts
+        .servers
+        .values()
+        .filter(|server| server.stop_owed && !taken.contains(&server.id) && !held(server))
+        .filter_map(|server| {
+            Some(Chain {
+                subject: Subject::Server(server.id),
+                server: server.id,
+                server_name: server.name.clone(),
+                why: "no environment needs it".into(),
+                actions: vec![Action::Stop { instance: server.instance.clone()? }],
+            })
+        })
+        .collect()
+}
+
+/// What a waiting pull request waits for.
+pub fn no_server_free(facts: &Facts, now: Timestamp) -> String {
+    let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
+    if pool.is_empty() {
+        return "there is no server in the pool; `update-pull server register` adds one".into();
+    }
+    let used = pool.iter().filter(|server| facts.assignment_of_server(server.id).is_some()).count();
+    let rest: Vec<_> = pool
+        .iter()
+        .filter(|server| facts.assignment_of_server(server.id).is_none())
+        .filter_map(|server| {
+            let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
+            let why = held.or_else(|| condition::unusable(server, facts))?;
+            Some(format!("{}: {why}", server.name))
+        })
+        .collect();
+    let mut text = format!("no server is free: {used} of {} in use", pool.len());
+    for why in rest {
+        text.push_str("; ");
+        text.push_str(&why);
+    }
+    text
+}
+
+fn notes(observed: &Observed) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(who) = &observed.facts.paused {
+        notes.push(format!("paused {who}; nothing is done until `update-pull resume`"));
+    }
+    if let Reading::Unknown(why) = &observed.forge {
+        notes.push(format!("what GitHub said before still counts: {why}"));
+    }
+    if let Reading::Unknown(why) = &observed.instances {
+        notes.push(format!("no instance is touched: {why}"));
+    }
+    notes.extend(observed.facts.unreadable.iter().cloned());
+    notes
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Environment(number) => write!(f, "{number}"),
+            Subject::Server(_) => write!(f, "pool"),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Record::Pull(request) => {
+                let author = request.author.as_ref().map_or("nobody", |login| login.0.as_str());
+                write!(
+                    f,
+                    "{} {} at {} by {}: {}",
+                    request.number,
+                    request.state.as_str(),
+                    request.head.short(),
+                    words::plain(author),
+                    words::plain(&request.title)
+                )
+            }
+            Record::Gone(number) => write!(f, "{number} is gone from GitHub"),
+            Record::Eligible(number) => write!(f, "{number} may have an environment"),
+            Record::Ineligible(number) => write!(f, "{number} may have no environment"),
+            Record::Instance(id, Some(state)) => write!(f, "server {} is {state}", id.0),
+            Record::Instance(id, None) => write!(f, "server {} has no instance", id.0),
+            Record::StopSettled(id) => write!(f, "server {} needs no stop any more", id.0),
+            Record::Mark(mark) => write!(f, "GitHub read up to {}", mark.watermark),
+        }
+    }
+}
+
+/// One action, of a chain on the server of this name.
+#[derive(Debug)]
+pub struct ActionOn<'a>(pub &'a Action, pub &'a str);
+
+impl fmt::Display for ActionOn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ActionOn(action, server) = self;
+        match action {
+            Action::Assign { .. } => write!(f, "assign {server}"),
+            Action::Withdraw => write!(f, "let the app on {server} be stopped"),
+            Action::Start { .. } => write!(f, "start {server}"),
+            Action::Clone { source, destination } => write!(f, "clone {source} to {destination}"),
+            Action::Offer { sha, attempt: 1 } => write!(f, "deploy {} on {server}", sha.short()),
+            Action::Offer { sha, attempt } => {
+                write!(f, "deploy {} on {server}, try {attempt}", sha.short())
+            }
+            Action::Release => write!(f, "release {server}"),
+            Action::Stop { .. } => write!(f, "stop {server}"),
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<6}", self.subject.to_string())?;
+        for (index, action) in self.actions.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", ActionOn(action, &self.server_name))?;
+        }
+        write!(f, " ({})", self.why)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note   {note}")?;
+        }
+        for record in &self.records {
+            writeln!(f, "seen   {record}")?;
+        }
+        for chain in &self.chains {
+            writeln!(f, "{chain}")?;
+        }
+        if !self.refused.is_empty() {
+            writeln!(
+                f,
+                "refused: {} environments would be stopped or cloned over at once, and max_changes \
+                 is {}. If that is right: update-pull tick --confirm",
+                self.refused.len(),
+                self.limit
+            )?;
+            for chain in &self.refused {
+                writeln!(f, "  not  {chain}")?;
+            }
+        }
+        for waiting in &self.queue {
+            writeln!(
+                f,
+                "{:<6}waits, place {}: {}",
+                waiting.pull.to_string(),
+                waiting.place,
+                waiting.why
+            )?;
+        }
+        if self.is_idle() && self.queue.is_empty() && self.notes.is_empty() {
+            writeln!(f, "nothing to do")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Reads everything that a tick decides upon, in a fixed number of queries.
+
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use super::backend::Row;
+use super::{Result, Store, StoreError};
+use crate::domain::{InstanceId, Login, PullNumber, PullRequest, PullState, ServerId};
+use crate::facts::{
+    Agent, App, Assignment, Deployment, Facts, Hold, Pull, SchemaClone, Server, StartTries, User,
+};
+
+const PULLS: &str = "
+    SELECT p.number, p.state, p.sha, p.title, p.body, p.ref, f.author, f.head_repo, f.is_fork,
+        f.is_draft, f.labels, f.base_ref, f.opened_at, f.changed_at, f.closed_at, f.eligible_since,
+        f.ineligible_since, f.last_server_id, w.approved_sha, w.held_at, w.held_until, w.held_reason
+    FROM pull_requests p
+    LEFT JOIN pull_facts f ON f.number = p.number
+    LEFT JOIN pull_wishes w ON w.number = p.number ";
+
+const SERVERS: &str = "
+    SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
+        f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
+        f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha
+    FROM servers s LEFT JOIN server_facts f ON f.server_id = s.id ORDER BY s.id";
+
+const ASSIGNMENTS: &str = "
+    SELECT a.server_id AS on_server, a.pull_number AS for_pull, a.assigned_at, d.*
+    FROM assignments a LEFT JOIN deployments d ON d.id = a.deployment_id";
+
+impl Store {
+    pub fn facts(&mut self) -> Result<Facts> {
+        let mut facts = Facts::default();
+        let live = "WHERE p.state = 'open'
+            OR EXISTS (SELECT 1 FROM assignments a WHERE a.pull_number = p.number)";
+        for row in self.query(&format!("{PULLS}{live}"), &[])? {
+            keep(pull(&row), &row, "pull_requests", "number", &mut facts.unreadable, |pull| {
+                facts.pulls.insert(pull.request.number, pull);
+            })?;
+        }
+        for row in self.query(SERVERS, &[])? {
+            keep(server(&row), &row, "servers", "id", &mut facts.unreadable, |server| {
+                facts.servers.insert(server.id, server);
+            })?;
+        }
+        for row in self.query(ASSIGNMENTS, &[])? {
+            keep(assignment(&row), &row, "assignments", "on_server", &mut facts.unreadable, |a| {
+                facts.assignments.insert(a.pull, a);
+            })?;
+        }
+        for row in self.query("SELECT * FROM clones", &[])? {
+            keep(clone(&row), &row, "clones", "schema_name", &mut facts.unreadable, |clone| {
+                facts.clones.insert(clone.schema.clone(), clone);
+            })?;
+        }
+        facts.users = self.users()?;
+        for row in self.query("SELECT name, content FROM settings", &[])? {
+            let content = row.text("content")?;
+            match row.text("name")?.as_str() {
+                "paused" => facts.paused = Some(content),
+                "watermark" => facts.watermark = moment(&content),
+                "whole_read_at" => facts.whole_read_at = moment(&content),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// One pull request, also a closed one.
+    pub fn pull(&mut self, number: PullNumber) -> Result<Option<Pull>> {
+        let row = self.query_one(&format!("{PULLS} WHERE p.number = ?"), &[number.0.into()])?;
+        row.map(|row| pull(&row)).transpose()
+    }
+
+    pub fn users(&mut self) -> Result<Vec<User>> {
+        let rows = self.query("SELECT login, db_schema FROM git_hub_users ORDER BY login", &[])?;
+        rows.iter()
+            .map(|row| {
+                let schema = row.opt_text("db_schema")?.unwrap_or_default();
+                Ok(User { login: Login(row.text("login")?), schema: schema.parse() })
+            })
+            .collect()
+    }
+}
+
+/// Settings are ours; one that was damaged by hand counts as never set, and is read anew.
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
+/// Keeps a row, or notes why it makes no sense: one bad row concerns nobody else.
+fn keep<T>(
+    parsed: Result<T>,
+    row: &Row,
+    table: &str,
+    key: &str,
+    unreadable: &mut Vec<String>,
+    with: impl FnOnce(T),
+) -> Result<()> {
+    match parsed {
+        Ok(value) => with(value),
+        Err(StoreError::Row(why)) => {
+            let key = row.opt_text(key)?.unwrap_or_default();
+            unreadable
+                .push(format!("row {key} of {table} makes no sense and is left alone: {why}"));
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(())
+}
+
+fn hold(row: &Row) -> Result<Option<Hold>> {
+    let Some(since) = row.opt_time("held_at")? else { return Ok(None) };
+    let until = row.opt_time("held_until")?;
+    let reason = row.opt_text("held_reason")?.unwrap_or_default();
+    Ok(Some(Hold { since, until, reason }))
+}
+
+fn pull(row: &Row) -> Result<Pull> {
+    let number = PullNumber(row.u32("number")?);
+    let described = !row.is_null("is_fork")?;
+    let labels = row.opt_text("labels")?.unwrap_or_else(|| "[]".into());
+    let request = PullRequest {
+        number,
+        state: row.opt_text("state")?.map_or(Ok(PullState::Closed), |s| {
+            PullState::from_str(&s).map_err(|e| StoreError::Row(e.to_string()))
+        })?,
+        head: row.parsed("sha")?,
+        head_ref: row.opt_text("ref")?.unwrap_or_default(),
+        base_ref: row.opt_text("base_ref")?.unwrap_or_default(),
+        title: row.opt_text("title")?.unwrap_or_default(),
+        body: row.opt_text("body")?.unwrap_or_default(),
+        author: row.opt_text("author")?.map(Login),
+        head_repo: row.opt_text("head_repo")?,
+        is_fork: row.opt_int("is_fork")? == Some(1),
+        is_draft: row.opt_int("is_draft")? == Some(1),
+        labels: serde_json::from_str(&labels)
+            .map_err(|e| StoreError::Row(format!("labels: {e}")))?,
+        created_at: row.opt_time("opened_at")?.unwrap_or_default(),
+        updated_at: row.opt_time("changed_at")?.unwrap_or_default(),
+        closed_at: row.opt_time("closed_at")?,
+    };
+    Ok(Pull {
+        request,
+        described,
+        eligible_since: row.opt_time("eligible_since")?,
+        ineligible_since: row.opt_time("ineligible_since")?,
+        approved: row.opt_parsed("approved_sha")?,
+        hold: hold(row)?,
+        last_server: row.opt_int("last_server_id")?.map(ServerId),
+    })
+}
+
+fn server(row: &Row) -> Result<Server> {
+    let id = ServerId(row.int("id")?);
+    let instance = row.opt_text("instance_id")?.filter(|s| !s.is_empty());
+    let agent = match row.opt_time("agent_seen_at")? {
+        None => None,
+        Some(seen_at) => {
+            let version = row.opt_text("agent_version")?.unwrap_or_default();
+            Some(Agent { seen_at, version })
+        }
+    };
+    let app = match (row.opt_u32("app_pull")?, row.opt_parsed("app_sha")?) {
+        (Some(pull), Some(sha)) => Some(App { pull: PullNumber(pull), sha }),
+        _ => None,
+    };
+    Ok(Server {
+        id,
+        name: row
+            .opt_text("name")?
+            .filter(|name| !name.is_empty())
+            .or_else(|| instance.clone())
+            .unwrap_or_else(|| format!("server {}", id.0)),
+        instance: instance.map(InstanceId),
+        private_ip: row.opt_text("private_ip")?,
+        schema: row.opt_text("db_schema")?.unwrap_or_default().parse(),
+        check_url: row.opt_text("check_url")?.filter(|url| !url.is_empty()),
+        is_staging: row.opt_int("is_staging")? == Some(1),
+        hold: hold(row)?,
+        start: StartTries {
+            requested_at: row.opt_time("start_requested_at")?,
+            attempts: row.opt_u32("start_attempts")?.unwrap_or(0),
+            error: row.opt_text("start_error")?,
+        },
+        stop_owed: row.opt_int("stop_owed")? == Some(1),
+        state: row.opt_parsed("state")?,
+        agent,
+        app,
+    })
+}
+
+fn assignment(row: &Row) -> Result<Assignment> {
+    Ok(Assignment {
+        server: ServerId(row.int("on_server")?),
+        pull: PullNumber(row.u32("for_pull")?),
+        assigned_at: row.time("assigned_at")?,
+        deployment: if row.is_null("id")? { None } else { Some(deployment(row)?) },
+    })
+}
+
+pub(super) fn deployment(row: &Row) -> Result<Deployment> {
+    Ok(Deployment {
+        id: row.int("id")?,
+        pull: PullNumber(row.u32("pull_number")?),
+        server: ServerId(row.int("server_id")?),
+        sha: row.parsed("sha")?,
+        attempt: row.u32("attempt")?,
+        outcome: row.parsed("outcome")?,
+        offered_at: row.time("offered_at")?,
+        started_at: row.opt_time("started_at")?,
+        finished_at: row.opt_time("finished_at")?,
+        interruptions: row.u32("interruptions")?,
+        failed_step: row.opt_text("failed_step")?,
+        reason: row.opt_text("reason")?,
+    })
+}
+
+fn clone(row: &Row) -> Result<SchemaClone> {
+    Ok(SchemaClone {
+        schema: row.parsed("schema_name")?,
+        server: ServerId(row.int("server_id")?),
+        state: row.parsed("state")?,
+        source: row.opt_parsed("source")?,
+        pull: row.opt_u32("pull_number")?.map(PullNumber),
+        attempts: row.u32("attempts")?,
+        started_at: row.opt_time("started_at")?,
+        finished_at: row.opt_time("finished_at")?,
+        error: row.opt_text("error")?,
+        bytes: row.opt_int("bytes")?,
+        millis: row.opt_int("millis")?,
+    })
+}

@@ -1,0 +1,130 @@
+//! The control database: one [`Store`] is one connection. The queries are in the submodules, by
+//! who asks; each stands once, for every engine.
+
+mod agent;
+pub mod backend;
+mod effects;
+mod facts;
+mod history;
+mod migrations;
+mod operator;
+pub mod sqlite;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub use agent::{Duty, Task};
+use backend::{Backend, Row, Value};
+pub use backend::{Engine, StoreError};
+pub use effects::Won;
+pub use history::{Event, Step};
+
+type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// One connection to the control database.
+pub struct Store {
+    backend: Box<dyn Backend>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("engine", &self.backend.engine()).finish()
+    }
+}
+
+/// Opens connections: chains that run side by side have one each.
+#[derive(Clone)]
+pub struct Database {
+    open: Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+impl Database {
+    pub fn sqlite(path: &Path) -> Database {
+        let path = path.to_owned();
+        Database::with(move || Ok(Box::new(sqlite::Sqlite::open(&path, false)?)))
+    }
+
+    /// Any other way to connect.
+    pub fn with(open: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static) -> Database {
+        Database { open: Arc::new(open) }
+    }
+
+    pub fn open(&self) -> Result<Store> {
+        (self.open)().map(Store::new)
+    }
+}
+
+impl Store {
+    pub fn new(backend: Box<dyn Backend>) -> Store {
+        Store { backend }
+    }
+
+    /// Opens an embedded control database, making the file where there is none.
+    pub fn create_sqlite(path: &Path) -> Result<Store> {
+        Ok(Store::new(Box::new(sqlite::Sqlite::open(path, true)?)))
+    }
+
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        self.backend.query(sql, params)
+    }
+
+    fn query_one(&mut self, sql: &str, params: &[Value]) -> Result<Option<Row>> {
+        Ok(self.backend.query(sql, params)?.into_iter().next())
+    }
+
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        self.backend.execute(sql, params)
+    }
+
+    /// All or nothing. Short: no effect on the outside happens inside.
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+        self.backend.begin()?;
+        let result = work(self);
+        match result {
+            Ok(value) => {
+                self.backend.commit()?;
+                Ok(value)
+            }
+            Err(e) => {
+                // The first error is the one to report; a connection that cannot roll back is
+                // closed by its owner, which rolls back too.
+                if let Err(second) = self.backend.rollback() {
+                    tracing::warn!("rollback after `{e}` failed too: {second}");
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn set_setting(&mut self, name: &str, content: Option<String>) -> Result<()> {
+        let Some(content) = content else {
+            self.execute("DELETE FROM settings WHERE name = ?", &[name.into()])?;
+            return Ok(());
+        };
+        let matched = self.execute(
+            "UPDATE settings SET content = ? WHERE name = ?",
+            &[content.as_str().into(), name.into()],
+        )?;
+        if matched == 0 {
+            self.execute(
+                "INSERT INTO settings (content, name) VALUES (?, ?)",
+                &[content.into(), name.into()],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A moment as pullre-kun's tables hold it, in UTC.
+fn datetime(t: Timestamp) -> Value {
+    Value::Text(t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}

@@ -1,0 +1,216 @@
+//! What a person changes. Whether it may be changed is decided in [`crate::ops`].
+
+use jiff::Timestamp;
+
+use super::backend::Value;
+use super::effects::Won;
+use super::{Result, Store, datetime};
+use crate::domain::{InstanceId, Login, PullNumber, SchemaName, ServerId, Sha};
+use crate::facts::Hold;
+
+/// The columns of `servers` that a person sets, by their names.
+pub const SERVER_COLUMNS: [&str; 8] = [
+    "instance_id",
+    "name",
+    "private_ip",
+    "db_schema",
+    "check_url",
+    "is_staging",
+    "auto_start_at",
+    "auto_stop_at",
+];
+
+impl Store {
+    pub fn set_paused(&mut self, who: Option<String>) -> Result<()> {
+        self.set_setting("paused", who)
+    }
+
+    pub fn add_server(
+        &mut self,
+        instance: &InstanceId,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<ServerId> {
+        self.execute(
+            "INSERT INTO servers (created_at, updated_at, instance_id, name, is_staging)
+             VALUES (?, ?, ?, ?, 1)",
+            &[datetime(now), datetime(now), instance.0.as_str().into(), name.into()],
+        )?;
+        Ok(ServerId(self.backend.last_insert_id()?))
+    }
+
+    /// Sets columns of [`SERVER_COLUMNS`], all or none.
+    pub fn set_server(
+        &mut self,
+        server: ServerId,
+        columns: &[(&'static str, Value)],
+        now: Timestamp,
+    ) -> Result<()> {
+        self.transaction(|store| {
+            for (column, value) in columns {
+                debug_assert!(SERVER_COLUMNS.contains(column));
+                store.execute(
+                    &format!("UPDATE servers SET {column} = ?, updated_at = ? WHERE id = ?"),
+                    &[value.clone(), datetime(now), server.0.into()],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes a server that serves nobody, and what is recorded of it. `No` where it serves
+    /// somebody by now.
+    pub fn remove_server(&mut self, server: ServerId) -> Result<Won> {
+        self.transaction(|store| {
+            let id = [Value::from(server.0)];
+            let used = store.query_one("SELECT 1 FROM assignments WHERE server_id = ?", &id)?;
+            if used.is_some() {
+                return Ok(Won::No);
+            }
+            // Closed pull requests that pullre-kun left may still name it.
+            store.execute("UPDATE pull_requests SET server_id = NULL WHERE server_id = ?", &id)?;
+            store.execute("UPDATE pull_facts SET last_server_id = NULL WHERE last_server_id = ?", &id)?;
+            store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
+            store.execute(
+                "DELETE FROM local_slots WHERE name = (SELECT instance_id FROM servers WHERE id = ?)",
+                &id,
+            )?;
+            store.execute("DELETE FROM servers WHERE id = ?", &id)?;
+            Ok(Won::Yes)
+        })
+    }
+
+    pub fn hold_server(&mut self, server: ServerId, hold: Option<&Hold>) -> Result<()> {
+        self.server_facts(server)?;
+        let [at, until, reason] = hold_values(hold);
+        self.execute(
+            "UPDATE server_facts SET held_at = ?, held_until = ?, held_reason = ? WHERE server_id = ?",
+            &[at, until, reason, server.0.into()],
+        )
+        .map(drop)
+    }
+
+    pub fn hold_pull(&mut self, pull: PullNumber, hold: Option<&Hold>) -> Result<()> {
+        let [at, until, reason] = hold_values(hold);
+        self.wish(pull, "held_at = ?, held_until = ?, held_reason = ?", vec![at, until, reason])
+    }
+
+    pub fn approve(&mut self, pull: PullNumber, sha: &Sha) -> Result<()> {
+        self.wish(pull, "approved_sha = ?", vec![sha.as_str().into()])
+    }
+
+    fn wish(&mut self, pull: PullNumber, assignment: &str, mut params: Vec<Value>) -> Result<()> {
+        params.push(pull.0.into());
+        let update = format!("UPDATE pull_wishes SET {assignment} WHERE number = ?");
+        if self.execute(&update, &params)? == 0 {
+            self.execute("INSERT INTO pull_wishes (number) VALUES (?)", &[pull.0.into()])?;
+            self.execute(&update, &params)?;
+        }
+        Ok(())
+    }
+
+    /// Fresh data for an environment: what it works on stays until the copy is done. `No` where
+    /// it has no clone.
+    pub fn clone_stale(&mut self, schema: &SchemaName, pull: PullNumber) -> Result<Won> {
+        let matched = self.execute(
+            "UPDATE clones SET state = 'stale', attempts = 0 WHERE schema_name = ? AND pull_number = ?",
+            &[schema.as_str().into(), pull.0.into()],
+        )?;
+        Ok(matched.into())
+    }
+
+    /// A person wants another try at once: pauses after failures no longer count.
+    pub fn forget_failures(&mut self, pull: PullNumber, server: ServerId) -> Result<()> {
+        self.transaction(|store| {
+            store.execute(
+                "UPDATE server_facts SET start_requested_at = NULL, start_attempts = 0,
+                     start_error = NULL WHERE server_id = ? AND start_error IS NOT NULL",
+                &[server.0.into()],
+            )?;
+            store.execute(
+                "UPDATE clones SET state = 'stale', attempts = 0
+                 WHERE server_id = ? AND pull_number = ? AND state = 'failed'",
+                &[server.0.into(), pull.0.into()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Makes an existing schema this server's to overwrite.
+    pub fn take_over(&mut self, schema: &SchemaName, server: ServerId) -> Result<()> {
+        self.transaction(|store| {
+            let moved = store.execute(
+                "UPDATE clones SET server_id = ?, state = 'owned', pull_number = NULL, attempts = 0
+                 WHERE schema_name = ?",
+                &[server.0.into(), schema.as_str().into()],
+            )?;
+            if moved == 0 {
+                store.own(schema, server)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub fn set_user(&mut self, login: &Login, schema: &SchemaName, now: Timestamp) -> Result<()> {
+        self.transaction(|store| {
+            // GitHub's logins have no case; an older row may have been written in another one.
+            let matched = store.execute(
+                "UPDATE git_hub_users SET db_schema = ?, updated_at = ? WHERE LOWER(login) = LOWER(?)",
+                &[schema.as_str().into(), datetime(now), login.0.as_str().into()],
+            )?;
+            if matched == 0 {
+                store.execute(
+                    "INSERT INTO git_hub_users (created_at, updated_at, login, db_schema)
+                     VALUES (?, ?, ?, ?)",
+                    &[
+                        datetime(now),
+                        datetime(now),
+                        login.0.as_str().into(),
+                        schema.as_str().into(),
+                    ],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    pub fn remove_user(&mut self, login: &Login) -> Result<Won> {
+        let matched = self.execute(
+            "DELETE FROM git_hub_users WHERE LOWER(login) = LOWER(?)",
+            &[login.0.as_str().into()],
+        )?;
+        Ok(matched.into())
+    }
+
+    pub fn hidden_servers(&mut self) -> Result<Vec<String>> {
+        let rows = self.query("SELECT name FROM hide_servers ORDER BY name", &[])?;
+        Ok(rows
+            .iter()
+            .map(|row| row.opt_text("name"))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    pub fn set_hidden(&mut self, name: &str, hidden: bool, now: Timestamp) -> Result<()> {
+        self.transaction(|store| {
+            store.execute("DELETE FROM hide_servers WHERE name = ?", &[name.into()])?;
+            if hidden {
+                store.execute(
+                    "INSERT INTO hide_servers (created_at, updated_at, name) VALUES (?, ?, ?)",
+                    &[datetime(now), datetime(now), name.into()],
+                )?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn hold_values(hold: Option<&Hold>) -> [Value; 3] {
+    match hold {
+        None => [Value::Null, Value::Null, Value::Null],
+        Some(hold) => [hold.since.into(), hold.until.into(), hold.reason.as_str().into()],
+    }
+}
