@@ -219,8 +219,8 @@ pub enum Data {
     Building {
         since: Option<Timestamp>,
     },
-    /// The app that works on the schema must stop first.
-    AppInTheWay(PullNumber),
+    /// The app that works on the schema must be stopped by the server's client first.
+    AppInTheWay { of: PullNumber, silent: Option<String> },
     Failed(Retry),
     /// The row of the server forbids it; nothing is tried before a person changes it.
     Refused(String),
@@ -267,7 +267,7 @@ pub fn assess(
             Some(why) => (Power::Lost(why), Data::Missing),
             None => {
                 let power = power(server, policy, now);
-                let data = data(server, assignment.pull, facts, now);
+                let data = data(server, assignment.pull, facts, policy, now);
                 (power, data)
             }
         },
@@ -309,7 +309,13 @@ fn power(server: &Server, policy: &Policy, now: Timestamp) -> Power {
 }
 
 /// How far the data of `pull` on this server is.
-pub fn data(server: &Server, pull: PullNumber, facts: &Facts, now: Timestamp) -> Data {
+pub fn data(
+    server: &Server,
+    pull: PullNumber,
+    facts: &Facts,
+    policy: &Policy,
+    now: Timestamp,
+) -> Data {
     let clone = server.schema.as_ref().ok().and_then(|schema| facts.clones.get(schema));
     if let Some(clone) = clone
         && clone.pull == Some(pull)
@@ -334,7 +340,10 @@ pub fn data(server: &Server, pull: PullNumber, facts: &Facts, now: Timestamp) ->
         return Data::Refused(why);
     }
     match (&server.app, clone) {
-        (Some(app), _) => Data::AppInTheWay(app.pull),
+        (Some(app), _) => {
+            let silent = silent(server.agent.as_ref(), None, policy, now);
+            Data::AppInTheWay { of: app.pull, silent }
+        }
         (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {
             Data::Building { since: clone.started_at }
         }
@@ -356,16 +365,7 @@ fn serving(
         return Serving::NotOffered;
     }
     let agent = server.and_then(|server| server.agent.as_ref());
-    let silent_since = |since: Timestamp| {
-        let last = agent.map_or(since, |agent| agent.seen_at.max(since));
-        past(last, policy.agent_timeout, now).then(|| match agent {
-            None => "its staging client has never given a sign of life".to_owned(),
-            Some(agent) => format!(
-                "its staging client is silent since {}",
-                crate::words::moment(agent.seen_at)
-            ),
-        })
-    };
+    let silent_since = |since| silent(agent, Some(since), policy, now);
     match deployment.outcome {
         Outcome::Succeeded => Serving::Served,
         Outcome::Superseded => Serving::NotOffered,
@@ -386,6 +386,21 @@ fn serving(
     }
 }
 
+/// Says so if the client has been silent for too long, counted from `since` at the earliest.
+fn silent(
+    agent: Option<&Agent>,
+    since: Option<Timestamp>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<String> {
+    let seen = agent.map(|agent| agent.seen_at);
+    let last = seen.max(since)?;
+    past(last, policy.agent_timeout, now).then(|| match seen {
+        None => "its staging client has never given a sign of life".to_owned(),
+        Some(at) => format!("its staging client is silent since {}", words::moment(at)),
+    })
+}
+
 fn retry_of(deployment: &Deployment) -> Retry {
     let ended = deployment.finished_at.unwrap_or(deployment.offered_at);
     let step = deployment.failed_step.as_deref().unwrap_or("deployment");
@@ -398,7 +413,7 @@ fn retry_of(deployment: &Deployment) -> Retry {
 }
 
 fn past(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
-    crate::words::between(since, now) > limit
+    words::between(since, now) > limit
 }
 
 /// The hold that keeps all automatic hands off this pull request or its server, if any.

@@ -30,6 +30,13 @@ impl<T> Reading<T> {
             Reading::Unknown(_) => None,
         }
     }
+
+    pub fn unknown(&self) -> Option<&str> {
+        match self {
+            Reading::Known(_) => None,
+            Reading::Unknown(why) => Some(why),
+        }
+    }
 }
 
 /// Everything that [`plan`] looks at.
@@ -175,7 +182,7 @@ pub fn plan(observed: &Observed) -> Plan {
         match best {
             Some((_, server)) => {
                 taken.insert(server.id);
-                chains.extend(bring_up(pull, server, &facts, observed.now));
+                chains.extend(bring_up(pull, server, &facts, observed));
             }
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
@@ -386,11 +393,11 @@ fn advance(
             }
             actions.push(clone);
         }
-        Data::AppInTheWay(_) if withdraw && actions.is_empty() => {
+        Data::AppInTheWay { .. } if withdraw && actions.is_empty() => {
             why = "its data is to be replaced".into();
             actions.push(Action::Withdraw);
         }
-        Data::Ready | Data::AppInTheWay(_) | Data::Failed(_) | Data::Refused(_) => {}
+        Data::Ready | Data::AppInTheWay { .. } | Data::Failed(_) | Data::Refused(_) => {}
     }
     if condition.power == Power::Up && condition.data == Data::Ready {
         let offer = |attempt| Action::Offer { sha: target.sha.clone(), attempt };
@@ -421,7 +428,7 @@ fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Actio
 
 /// A free server for a pull request that waits. Start and clone go on at the same time: a start
 /// is only asked for, and the machine boots while the data is copied.
-fn bring_up(pull: &Pull, server: &Server, facts: &Facts, now: Timestamp) -> Option<Chain> {
+fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) -> Option<Chain> {
     let target = condition::eligibility(pull, facts).ok()?;
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None;
@@ -431,7 +438,7 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, now: Timestamp) -> Opti
         actions.push(Action::Start { instance: instance.clone() });
     }
     let number = pull.request.number;
-    if matches!(condition::data(server, number, facts, now), Data::Missing | Data::Building { .. })
+    if matches!(condition::data(server, number, facts, &observed.policy, observed.now), Data::Missing | Data::Building { .. })
     {
         actions.push(Action::Clone { source: target.source, destination: destination.clone() });
     }
@@ -537,6 +544,16 @@ impl fmt::Display for Record {
             Record::Instance(id, None) => write!(f, "server {} has no instance", id.0),
             Record::StopSettled(id) => write!(f, "server {} needs no stop any more", id.0),
             Record::Mark(mark) => write!(f, "GitHub read up to {}", mark.watermark),
+        }
+    }
+}
+
+impl Chain {
+    /// For whom and where, to begin a sentence about it.
+    pub fn subject_on_server(&self) -> String {
+        match self.subject {
+            Subject::Environment(number) => format!("{number} on {}", self.server_name),
+            Subject::Server(_) => self.server_name.clone(),
         }
     }
 }
