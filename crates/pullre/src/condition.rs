@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
-use crate::facts::{Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+use crate::facts::{Agent, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
 #[derive(Debug, Clone)]
@@ -220,7 +221,10 @@ pub enum Data {
         since: Option<Timestamp>,
     },
     /// The app that works on the schema must be stopped by the server's client first.
-    AppInTheWay { of: PullNumber, silent: Option<String> },
+    AppInTheWay {
+        of: PullNumber,
+        silent: Option<String>,
+    },
     Failed(Retry),
     /// The row of the server forbids it; nothing is tried before a person changes it.
     Refused(String),

@@ -91,7 +91,12 @@ pub fn parse_span(text: &str) -> Result<Duration> {
 }
 
 impl Operator<'_> {
-    fn note(&mut self, pull: Option<PullNumber>, server: Option<ServerId>, what: &str) -> Result<()> {
+    fn note(
+        &mut self,
+        pull: Option<PullNumber>,
+        server: Option<ServerId>,
+        what: &str,
+    ) -> Result<()> {
         Ok(self.store.event(self.now, self.who, pull, server, what)?)
     }
 
@@ -266,9 +271,10 @@ impl Operator<'_> {
         let login = login_of(login)?;
         let schema: SchemaName = schema.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
         let facts = self.store.facts()?;
-        let of_server = facts.servers.values().find(|server| {
-            server.schema.as_ref().is_ok_and(|s| s.collides(&schema))
-        });
+        let of_server = facts
+            .servers
+            .values()
+            .find(|server| server.schema.as_ref().is_ok_and(|s| s.collides(&schema)));
         if let Some(server) = of_server {
             return refused(format!(
                 "{schema} is the schema of server {}, which is overwritten for every environment; it \
@@ -284,7 +290,9 @@ impl Operator<'_> {
         let login = login_of(login)?;
         match self.store.remove_user(&login)? {
             Won::Yes => self.note(None, None, &format!("removed user {login}")),
-            Won::No => usage(format!("there is no user {login}; `update-pull user list` shows all")),
+            Won::No => {
+                usage(format!("there is no user {login}; `update-pull user list` shows all"))
+            }
         }
     }
 
@@ -303,7 +311,10 @@ impl Operator<'_> {
         let pull = self.pull(number)?;
         let facts = self.store.facts()?;
         let Some(assignment) = facts.assignments.get(&number) else {
-            return refused(format!("{number} has no server; `update-pull explain {}` says why", number.0));
+            return refused(format!(
+                "{number} has no server; `update-pull explain {}` says why",
+                number.0
+            ));
         };
         let server = facts.servers.get(&assignment.server);
         if let Some(hold) = condition::hold(&pull, server, self.now) {
@@ -347,7 +358,12 @@ impl Operator<'_> {
         }
     }
 
-    pub fn pull_hold(&mut self, number: PullNumber, reason: &str, span: Option<Duration>) -> Result<()> {
+    pub fn pull_hold(
+        &mut self,
+        number: PullNumber,
+        reason: &str,
+        span: Option<Duration>,
+    ) -> Result<()> {
         self.pull(number)?;
         let hold = self.hold_of(reason, span);
         self.store.hold_pull(number, Some(&hold))?;
@@ -366,7 +382,9 @@ impl Operator<'_> {
     pub fn approve(&mut self, number: PullNumber, sha: &Sha) -> Result<()> {
         let pull = self.pull(number)?;
         if pull.described && !pull.request.is_fork {
-            return refused(format!("{number} comes from the repository itself and needs no approval"));
+            return refused(format!(
+                "{number} comes from the repository itself and needs no approval"
+            ));
         }
         if pull.request.head != *sha {
             return refused(format!(
@@ -523,7 +541,8 @@ fn column(key: &str, value: &str, server: &Server, facts: &Facts) -> Result<(&'s
         "name" | "instance_id" => {
             let taken = facts.servers.values().any(|other| {
                 other.id != server.id
-                    && (other.name == value || other.instance.as_ref().is_some_and(|i| i.0 == value))
+                    && (other.name == value
+                        || other.instance.as_ref().is_some_and(|i| i.0 == value))
             });
             if taken {
                 return refused(format!("another server is called {value}"));

@@ -87,10 +87,13 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
     let assignment = facts.assignments.get(&number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
     let closed = pull.request.state == PullState::Closed;
-    if let Some(hold) = condition::hold(pull, server, now).filter(|_| !closed || assignment.is_some())
+    if let Some(hold) =
+        condition::hold(pull, server, now).filter(|_| !closed || assignment.is_some())
     {
         let (what, verb) = match (&pull.hold, server) {
-            (Some(own), _) if own == hold => ("it is".to_owned(), format!("pull release {}", number.0)),
+            (Some(own), _) if own == hold => {
+                ("it is".to_owned(), format!("pull release {}", number.0))
+            }
             (_, Some(server)) => {
                 let name = &server.name;
                 (format!("its server {name} is"), format!("server release {name}"))
@@ -183,12 +186,16 @@ fn of_condition(
                     words::duration(policy.start_timeout)
                 ),
             )
-            .then("it goes on by itself when the instance runs; look at it in the provider's console");
+            .then(
+                "it goes on by itself when the instance runs; look at it in the provider's console",
+            );
         }
         _ => {}
     }
     match &condition.data {
-        Data::Failed(retry) => return Standing::retried("its database was not cloned", retry, number),
+        Data::Failed(retry) => {
+            return Standing::retried("its database was not cloned", retry, number);
+        }
         Data::Refused(why) => {
             return Standing::new(Stage::Failed, format!("its database cannot be cloned: {why}"))
                 .then("it goes on by itself once that is changed");
@@ -210,10 +217,15 @@ fn of_condition(
     }
     match &condition.data {
         Data::AppInTheWay { of, .. } => {
-            return Standing::new(Stage::Cloning, format!("{name} must stop the app of {of} first"))
-                .then("its staging client does it");
+            return Standing::new(
+                Stage::Cloning,
+                format!("{name} must stop the app of {of} first"),
+            )
+            .then("its staging client does it");
         }
-        Data::Missing => return Standing::new(Stage::Cloning, "its database is about to be cloned"),
+        Data::Missing => {
+            return Standing::new(Stage::Cloning, "its database is about to be cloned");
+        }
         Data::Building { since } => {
             let since = since.map_or(String::new(), |t| format!(" since {}", words::moment(t)));
             return Standing::new(Stage::Cloning, format!("its database is being cloned{since}"));
@@ -224,9 +236,8 @@ fn of_condition(
         Serving::NotOffered => {
             Standing::new(Stage::Deploying, format!("{name} is about to be told its commit"))
         }
-        Serving::Waiting { silent: Some(why), .. } | Serving::Deploying { silent: Some(why), .. } => {
-            silent(why)
-        }
+        Serving::Waiting { silent: Some(why), .. }
+        | Serving::Deploying { silent: Some(why), .. } => silent(why),
         Serving::Waiting { since, .. } => Standing::new(
             Stage::Deploying,
             format!("waits for the staging client of {name} since {}", words::moment(*since)),

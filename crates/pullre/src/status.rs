@@ -157,7 +157,8 @@ impl fmt::Display for Explanation {
             for step in steps {
                 writeln!(f, "    {:<9} {}", step.name, step_words(step))?;
             }
-            if let Some((_, step)) = steps.last().filter(|_| deployment.failed_step.is_some()).map(|s| ((), s))
+            if let Some((_, step)) =
+                steps.last().filter(|_| deployment.failed_step.is_some()).map(|s| ((), s))
             {
                 for line in last_lines(&step.output, 10) {
                     writeln!(f, "    | {}", words::plain(line))?;

@@ -111,11 +111,15 @@ impl Worker<'_> {
             Subject::Environment(number) => Some(self.hold(LockName::Environment(number))?),
             Subject::Server(_) => None,
         };
-        Ok(Locked { _environment: environment, _server: self.hold(LockName::Server(chain.server))? })
+        Ok(Locked {
+            _environment: environment,
+            _server: self.hold(LockName::Server(chain.server))?,
+        })
     }
 
     fn hold(&self, name: LockName) -> Result<Held, Stop> {
-        let denied = |e: io::Error| Stop::Failed(format!("cannot lock in the state directory: {e}"));
+        let denied =
+            |e: io::Error| Stop::Failed(format!("cannot lock in the state directory: {e}"));
         self.controller
             .locks
             .try_lock(&name)

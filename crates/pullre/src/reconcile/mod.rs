@@ -47,10 +47,22 @@ impl std::fmt::Debug for Controller<'_> {
 pub enum Said<'a> {
     /// What will be done now.
     Plan(&'a Plan),
-    Done { chain: &'a Chain, action: &'a Action, took: Duration, detail: Option<String> },
-    Failed { chain: &'a Chain, action: &'a Action, why: &'a str },
+    Done {
+        chain: &'a Chain,
+        action: &'a Action,
+        took: Duration,
+        detail: Option<String>,
+    },
+    Failed {
+        chain: &'a Chain,
+        action: &'a Action,
+        why: &'a str,
+    },
     /// Somebody else is at it, or was faster: the next tick looks again.
-    Left { chain: &'a Chain, why: &'a str },
+    Left {
+        chain: &'a Chain,
+        why: &'a str,
+    },
 }
 
 /// What came of a tick.

@@ -438,8 +438,10 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) ->
         actions.push(Action::Start { instance: instance.clone() });
     }
     let number = pull.request.number;
-    if matches!(condition::data(server, number, facts, &observed.policy, observed.now), Data::Missing | Data::Building { .. })
-    {
+    if matches!(
+        condition::data(server, number, facts, &observed.policy, observed.now),
+        Data::Missing | Data::Building { .. }
+    ) {
         actions.push(Action::Clone { source: target.source, destination: destination.clone() });
     }
     Some(Chain {

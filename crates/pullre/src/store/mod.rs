@@ -20,8 +20,8 @@ pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
 pub use effects::Won;
-pub use operator::SERVER_COLUMNS;
 pub use history::{Event, Step};
+pub use operator::SERVER_COLUMNS;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 
