@@ -21,6 +21,8 @@ pub struct Policy {
     pub grace: Duration,
     /// More environments than this are never stopped or cloned over in one tick unconfirmed.
     pub max_changes: usize,
+    /// How long history is kept.
+    pub keep: Duration,
 }
 
 impl Default for Policy {
@@ -30,6 +32,7 @@ impl Default for Policy {
             agent_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(3600),
             max_changes: 10,
+            keep: Duration::from_secs(90 * 86_400),
         }
     }
 }

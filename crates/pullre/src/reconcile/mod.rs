@@ -165,7 +165,7 @@ impl Controller<'_> {
 
 impl Observed {
     /// The sources that said nothing, each a sentence.
-    fn unknown(&self) -> Vec<String> {
+    pub fn unknown(&self) -> Vec<String> {
         let sentence = |reading: Option<&str>| reading.map(str::to_owned);
         [sentence(self.forge.unknown()), sentence(self.instances.unknown())]
             .into_iter()

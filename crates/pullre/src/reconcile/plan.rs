@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,6 +15,9 @@ use crate::domain::{
 use crate::facts::{Assignment, Facts, Hold, Pull, Server};
 use crate::ports::{PullReading, ReadingMark};
 use crate::words;
+
+/// How often old history is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What a source said, if it did. `Unknown` never counts as "empty".
 #[derive(Debug, Clone)]
@@ -95,6 +99,10 @@ pub enum Record {
     Instance(ServerId, Option<InstanceState>),
     /// The stop that we owed has been accepted, or is not ours to do any more.
     StopSettled(ServerId),
+    /// History that ended before this moment is removed.
+    Forget {
+        before: Timestamp,
+    },
     /// Last of all, so that a crash before it costs only a second reading.
     Mark(ReadingMark),
 }
@@ -242,10 +250,21 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
         facts.pulls.values().filter_map(|pull| eligibility_change(pull, facts)).collect();
     changed.iter().for_each(|record| record.apply_to(facts, observed.now));
     records.extend(changed);
+    records.extend(forget(observed));
     if let Reading::Known(PullReading { mark: Some(mark), .. }) = &observed.forge {
         records.push(Record::Mark(mark.clone()));
     }
     records
+}
+
+/// Once a day.
+fn forget(observed: &Observed) -> Option<Record> {
+    let done_lately = observed
+        .facts
+        .forgot_at
+        .is_some_and(|at| words::between(at, observed.now) < FORGET_EVERY && at <= observed.now);
+    let before = observed.now.checked_sub(observed.policy.keep).ok()?;
+    (!done_lately).then_some(Record::Forget { before })
 }
 
 fn stop_is_settled(server: &Server, facts: &Facts) -> bool {
@@ -319,6 +338,7 @@ impl Record {
                     server.stop_owed = false;
                 }
             }
+            Record::Forget { .. } => facts.forgot_at = Some(now),
             Record::Mark(mark) => facts.watermark = Some(mark.watermark),
         }
     }
@@ -545,6 +565,9 @@ impl fmt::Display for Record {
             Record::Instance(id, Some(state)) => write!(f, "server {} is {state}", id.0),
             Record::Instance(id, None) => write!(f, "server {} has no instance", id.0),
             Record::StopSettled(id) => write!(f, "server {} needs no stop any more", id.0),
+            Record::Forget { before } => {
+                write!(f, "history from before {} is removed", words::moment(*before))
+            }
             Record::Mark(mark) => write!(f, "GitHub read up to {}", mark.watermark),
         }
     }

@@ -60,6 +60,7 @@ impl Store {
             match row.text("name")?.as_str() {
                 "paused" => facts.paused = Some(content),
                 "watermark" => facts.watermark = moment(&content),
+                "forgot_at" => facts.forgot_at = moment(&content),
                 "whole_read_at" => facts.whole_read_at = moment(&content),
                 _ => {}
             }
