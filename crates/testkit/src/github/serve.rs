@@ -135,10 +135,11 @@ fn faulty(
         Some(Fault::Unauthorized) => Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials"),
         Some(Fault::Forbidden(message)) => Reply::message(StatusCode::FORBIDDEN, message),
         Some(Fault::RateLimited { reset_in }) => exceeded(reset_in_seconds(*reset_in)),
-        Some(Fault::RetryAfter { status: code, seconds }) => {
-            Reply::message(status(*code), "You have exceeded a secondary rate limit.")
-                .with("retry-after", seconds)
-        }
+        Some(Fault::RetryAfter {
+            status: code,
+            seconds,
+        }) => Reply::message(status(*code), "You have exceeded a secondary rate limit.")
+            .with("retry-after", seconds),
         Some(Fault::Body(body)) => Reply {
             status: StatusCode::OK,
             headers: Vec::new(),
@@ -147,8 +148,9 @@ fn faulty(
         Some(Fault::Redirect(to)) => {
             Reply::message(StatusCode::MOVED_PERMANENTLY, "Moved Permanently").with("location", to)
         }
-        Some(Fault::NextPage(url)) => limited(shared, method, path, headers)
-            .with("link", format!("<{url}>; rel=\"next\"")),
+        Some(Fault::NextPage(url)) => {
+            limited(shared, method, path, headers).with("link", format!("<{url}>; rel=\"next\""))
+        }
         Some(Fault::NoEtag) => {
             let mut reply = limited(shared, method, path, headers);
             reply.headers.retain(|(name, _)| *name != "etag");
@@ -259,10 +261,7 @@ fn get(world: &World, url: &str, path: &str) -> Reply {
         _ => return not_found(),
     };
     match rest[..] {
-        [] => Reply::json(
-            StatusCode::OK,
-            &world.repo_json(&world.full_name(), false),
-        ),
+        [] => Reply::json(StatusCode::OK, &world.repo_json(&world.full_name(), false)),
         ["pulls"] => list(world, url, &uri),
         ["pulls", number] => match number.parse().ok().and_then(|n| world.pulls.get(&n)) {
             Some(pull) => {
