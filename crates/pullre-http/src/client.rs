@@ -16,11 +16,7 @@ pub(crate) fn builder(https: bool) -> ClientBuilder {
         let _ = default_provider().install_default();
     });
     let builder = Client::builder().user_agent(concat!("pullre/", env!("CARGO_PKG_VERSION")));
-    if https {
-        builder
-    } else {
-        builder.tls_certs_only([])
-    }
+    if https { builder } else { builder.tls_certs_only([]) }
 }
 
 /// Why a request got no answer. The texts hold no URL, which may hold a password.
@@ -57,9 +53,7 @@ impl Failure {
                     return Failure::TimedOut;
                 }
                 // `source` would skip the error that an io::Error wraps.
-                Some(wrapper) => wrapper
-                    .get_ref()
-                    .map(|inner| inner as &(dyn Error + 'static)),
+                Some(wrapper) => wrapper.get_ref().map(|inner| inner as &(dyn Error + 'static)),
                 None => error.source(),
             };
         }

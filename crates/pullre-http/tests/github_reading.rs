@@ -283,10 +283,7 @@ fn forks_are_told_from_our_own_branches() {
     let mut setup = Setup::new();
     setup.fake.change(|world| {
         for fork in [None, Some("bob/shop"), Some("Acme/SHOP")] {
-            world.open(PullSpec {
-                fork: fork.map(str::to_owned),
-                ..PullSpec::default()
-            });
+            world.open(PullSpec { fork: fork.map(str::to_owned), ..PullSpec::default() });
         }
     });
     setup.tick();
@@ -314,10 +311,7 @@ fn everything_that_is_said_of_a_pull_request_arrives() {
     assert_eq!(pull.title, "Größe");
     assert_eq!(pull.author, Some(Login("carol".to_owned())));
     assert_eq!(pull.head.as_str(), SHA);
-    assert_eq!(
-        (pull.head_ref.as_str(), pull.base_ref.as_str()),
-        ("fix/ü", "release")
-    );
+    assert_eq!((pull.head_ref.as_str(), pull.base_ref.as_str()), ("fix/ü", "release"));
     assert_eq!(pull.head_repo.as_deref(), Some("acme/shop"));
     assert!(pull.is_draft && pull.state == PullState::Open);
     assert_eq!(pull.labels, ["staging", "db"]);
@@ -421,10 +415,7 @@ fn an_etag_is_for_one_token_and_its_file_for_one_user_and_without_the_token() {
     let state = setup.dir.path().join("state");
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(state.clone()), 0o700);
-    let files: Vec<_> = fs::read_dir(&state)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let files: Vec<_> = fs::read_dir(&state).unwrap().map(|f| f.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     assert_eq!(mode(files[0].clone()), 0o600);
     let text = fs::read_to_string(&files[0]).unwrap();

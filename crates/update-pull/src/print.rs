@@ -35,7 +35,7 @@ fn json(value: &impl Serialize) -> Result {
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|title| title.to_uppercase()));
     table.add_rows(rows);
     // Lines in a pipe are as long as they are: a script that cuts columns must not lose half a word.

@@ -41,10 +41,7 @@ impl Default for PullSpec {
 
 impl PullSpec {
     pub fn titled(title: &str) -> Self {
-        PullSpec {
-            title: title.to_owned(),
-            ..PullSpec::default()
-        }
+        PullSpec { title: title.to_owned(), ..PullSpec::default() }
     }
 }
 
