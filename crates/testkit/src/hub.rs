@@ -52,7 +52,12 @@ impl Hub {
     }
 
     /// Changes a pull request, if it exists.
-    fn change(&self, number: PullNumber, now: Timestamp, change: impl FnOnce(&mut PullRequest, Sha)) {
+    fn change(
+        &self,
+        number: PullNumber,
+        now: Timestamp,
+        change: impl FnOnce(&mut PullRequest, Sha),
+    ) {
         let mut inner = self.inner();
         let sha = fresh_sha(&mut inner);
         if let Some(pull) = inner.pulls.get_mut(&number) {

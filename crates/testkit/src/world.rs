@@ -99,7 +99,9 @@ impl World {
             return None;
         }
         let connection = rusqlite::Connection::open(file).expect("a schema");
-        Some(connection.query_row("SELECT text FROM notes", [], |row| row.get(0)).expect("one note"))
+        Some(
+            connection.query_row("SELECT text FROM notes", [], |row| row.get(0)).expect("one note"),
+        )
     }
 
     /// Whether a schema holds exactly what the developer of this name wrote.
@@ -242,5 +244,4 @@ impl World {
             self.advance(60);
         }
     }
-
 }

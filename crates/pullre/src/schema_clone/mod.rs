@@ -56,7 +56,7 @@ pub enum CloneError {
     )]
     SourceUnfinished { schema: SchemaName, place: String },
     #[error(
-        "the schema `{schema}` is in use and cannot be replaced ({place}): stop the programs that have it open"
+        "the schema `{schema}` is in use and cannot be replaced ({place}): stop the programs that have it open, or let another clone into it finish"
     )]
     DestinationBusy { schema: SchemaName, place: String },
     #[error(
