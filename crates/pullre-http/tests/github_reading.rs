@@ -144,6 +144,22 @@ fn many_changes_within_a_minute_hide_no_further_one_behind_a_304() {
 }
 
 #[test]
+fn a_change_that_shows_up_some_seconds_late_is_read_even_from_the_second_page() {
+    let mut setup = Setup::new();
+    setup.fake.change(|world| {
+        for _ in 0..150 {
+            world.open(PullSpec::default());
+        }
+        world.advance(10);
+        world.label(150, "newest");
+    });
+    setup.tick();
+    setup.fake.change(|world| world.push_late(1, SHA, 15));
+    setup.tick();
+    assert_eq!(setup.store.head(1), SHA);
+}
+
+#[test]
 fn one_closed_while_the_open_list_is_read_hides_no_other() {
     let mut setup = Setup::new();
     setup.open_many(250);
@@ -156,6 +172,26 @@ fn one_closed_while_the_open_list_is_read_hides_no_other() {
     assert!(reading.mark.unwrap().whole);
     assert!((2..=250).all(|number| setup.store.is_open(number)));
     assert!(!setup.store.is_open(1));
+}
+
+#[test]
+fn what_cannot_have_moved_the_open_list_costs_no_second_reading_of_it() {
+    // A single page is of one moment.
+    let mut setup = Setup::new();
+    setup.open_many(3);
+    setup.fake.change_after(2, |world| world.close(1));
+    setup.tick();
+    assert!(!setup.store.is_open(1) && setup.store.is_open(3));
+    assert_eq!(setup.asked().len(), 3);
+
+    // One that was closed long ago is only talked about.
+    let mut setup = Setup::new();
+    setup.open_many(1);
+    setup.fake.change(|world| world.close(1));
+    setup.open_many(120);
+    setup.fake.change_after(2, |world| world.label(1, "old"));
+    setup.tick();
+    assert_eq!(setup.asked().len(), 4);
 }
 
 #[test]
@@ -463,10 +499,15 @@ fn without_etags_all_is_read_each_time() {
 #[test]
 fn a_watermark_from_the_future_is_put_right_by_a_whole_reading() {
     let mut setup = Setup::new();
-    setup.open_many(3);
+    setup.open_many(150);
     setup.store.watermark = Some("2050-01-01T00:00:00Z".parse().unwrap());
     setup.whole_tick();
-    setup.fake.change(|world| world.push(2, SHA));
+    // More than the one page that such a watermark would read.
+    setup.fake.change(|world| {
+        for number in 1..=150 {
+            world.push(number, SHA);
+        }
+    });
     setup.tick();
-    assert_eq!(setup.store.head(2), SHA);
+    assert!((1..=150).all(|number| setup.store.head(number) == SHA));
 }

@@ -173,6 +173,15 @@ impl World {
         self.touch(number, |pull, _| pull.sha = sha.to_owned());
     }
 
+    /// A push that becomes visible so many seconds after its own stamp, as with a replica that
+    /// lags behind.
+    pub fn push_late(&mut self, number: u32, sha: &str, seconds: i64) {
+        let stamp = self.now() - SignedDuration::from_secs(seconds);
+        let pull = self.pull_mut(number);
+        pull.sha = sha.to_owned();
+        pull.updated_at = stamp;
+    }
+
     pub fn close(&mut self, number: u32) {
         self.touch(number, |pull, now| {
             pull.open = false;
