@@ -7,6 +7,7 @@ mod effects;
 mod facts;
 mod history;
 mod migrations;
+pub mod mysql;
 mod operator;
 pub mod sqlite;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
@@ -53,6 +55,15 @@ impl Database {
     pub fn sqlite(path: &Path) -> Database {
         let path = path.to_owned();
         Database::with(move || Ok(Box::new(sqlite::Sqlite::open(&path, false)?)))
+    }
+
+    /// Connects to nothing yet. What of `mysql_additional` is not understood is warned of.
+    pub fn mysql(config: &DatabaseConfig) -> Result<Database> {
+        let (access, warnings) = mysql::MysqlAccess::new(config)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Database::with(move || Ok(Box::new(mysql::Mysql::open(&access)?))))
     }
 
     /// Any other way to connect.

@@ -9,8 +9,10 @@ use pullre::facts::{Assignment, Deployment, SchemaClone, Server};
 use pullre::reconcile::plan::Record;
 use pullre::schema_clone::CloneOutcome;
 use pullre::store::backend::{Backend, Value};
+use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::sqlite::Sqlite;
 use pullre::store::{Store, Won};
+use testkit::mariadb::Mariadb;
 
 /// One connection under test; it derefs to its [`Store`].
 pub struct Db {
@@ -30,6 +32,16 @@ pub fn empty_sqlite() -> Db {
 
 pub fn sqlite() -> Db {
     empty_sqlite().migrated()
+}
+
+/// Likewise, in the MariaDB that this run of the tests started.
+pub fn empty_mariadb() -> Db {
+    let (access, _) = MysqlAccess::new(&Mariadb::shared().database()).unwrap();
+    Db::with(move || Box::new(Mysql::open(&access).unwrap()), ())
+}
+
+pub fn mariadb() -> Db {
+    empty_mariadb().migrated()
 }
 
 /// A moment with milliseconds, `seconds` after the first one.

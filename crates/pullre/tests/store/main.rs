@@ -10,6 +10,9 @@ macro_rules! on_each_engine {
         mod sqlite {
             $(#[test] fn $name() { super::$name(&mut crate::db::sqlite()) })+
         }
+        mod mariadb {
+            $(#[test] fn $name() { super::$name(&mut crate::db::mariadb()) })+
+        }
     };
 }
 

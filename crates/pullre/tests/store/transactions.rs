@@ -5,7 +5,11 @@ use pullre::store::{Engine, Store, StoreError};
 
 use crate::db::{Db, at, request};
 
-on_each_engine!(what_fails_halfway_leaves_nothing, after_a_failure_the_connection_still_works,);
+on_each_engine!(
+    what_fails_halfway_leaves_nothing,
+    after_a_failure_the_connection_still_works,
+    a_commit_that_fails_leaves_no_transaction_open,
+);
 
 /// The second record cannot be written.
 fn fails_halfway(db: &mut Db) -> StoreError {
