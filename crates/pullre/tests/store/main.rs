@@ -20,6 +20,7 @@ mod assignments;
 mod clones;
 mod deployments;
 mod history;
+mod locks;
 mod migrations;
 mod nonsense;
 mod operator;

@@ -1,6 +1,7 @@
 //! The control database on a MySQL server: MySQL 5.7 and later, MariaDB 10.6 and later, Aurora.
 
 mod access;
+mod holding;
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use mysql::{Conn, Params};
 
 use super::backend::{Backend, Engine, Row, StoreError, Value};
 pub use access::MysqlAccess;
+pub use holding::Holding;
 
 /// A connection that was silent for longer than this is tried before it is used: firewalls forget
 /// silent connections, and a write cannot be repeated.
