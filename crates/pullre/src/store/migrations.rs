@@ -1,4 +1,4 @@
-//! The tables. One statement per named migration, each safe to run again, since MySQL commits at
+//! The tables. One named step after the other, each safe to run again, since MySQL commits at
 //! every DDL statement: whatever a killed run left, the next one completes.
 
 use super::Store;
@@ -7,12 +7,24 @@ use super::backend::{Engine, StoreError, Value};
 /// A named step. Never changed once released: a later one mends it.
 struct Migration {
     name: &'static str,
-    sql: &'static str,
+    step: Step,
+}
+
+enum Step {
+    Sql(&'static str),
+    /// A table of pullre-kun, made with whatever the server took as its default, takes all
+    /// characters, and this column a text of any length.
+    Fit(&'static str, Option<&'static str>),
+    /// What pullre-kun's rows say is written into our tables.
+    Adopt,
 }
 
 macro_rules! migrations {
-    ($($name:literal: $sql:literal),+ $(,)?) => {
-        &[$(Migration { name: $name, sql: $sql }),+]
+    ($($name:literal: $sql:literal),+; $($other:literal: $step:expr),+ $(,)?) => {
+        &[
+            $(Migration { name: $name, step: Step::Sql($sql) },)+
+            $(Migration { name: $other, step: $step },)+
+        ]
     };
 }
 
@@ -87,7 +99,16 @@ const MIGRATIONS: &[Migration] = migrations! {
     "local_slots": "CREATE TABLE IF NOT EXISTS local_slots (
         name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {own}",
     "settings": "CREATE TABLE IF NOT EXISTS settings (
-        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}",
+        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}";
+
+    "fit_servers": Step::Fit("servers", None),
+    "fit_git_hub_users": Step::Fit("git_hub_users", None),
+    "fit_hide_servers": Step::Fit("hide_servers", None),
+    "fit_pull_requests": Step::Fit("pull_requests", Some("body")),
+    "fit_next_release_messages": Step::Fit("next_release_messages", Some("content")),
+    "fit_commits": Step::Fit("commits", Some("message")),
+    "fit_issues": Step::Fit("issues", Some("body")),
+    "adopt": Step::Adopt,
 };
 
 const LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -145,18 +166,115 @@ impl Store {
     /// Creates or completes the tables; returns what was done. Running it again does nothing.
     pub fn migrate(&mut self, now: jiff::Timestamp) -> Result<Vec<&'static str>, StoreError> {
         let engine = self.backend.engine();
-        self.backend.execute(&dialect(LEDGER, engine), &[])?;
+        self.execute(&dialect(LEDGER, engine), &[])?;
         let pending = self.pending_migrations()?;
         for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
-            harmless_twice(self.backend.execute(&dialect(migration.sql, engine), &[]).map(drop))?;
-            // A second `init` at the same time may have been faster: the statement was harmless.
-            let noted = self.backend.execute(
-                "INSERT INTO schema_migrations (name, applied_at) VALUES (?, ?)",
-                &[migration.name.into(), Value::from(now)],
-            );
-            harmless_twice(noted.map(drop))?;
+            let name = migration.name;
+            match &migration.step {
+                Step::Sql(sql) => {
+                    harmless_twice(self.execute(&dialect(sql, engine), &[]).map(drop))?;
+                    harmless_twice(self.note_migration(name, now))?;
+                }
+                Step::Fit(table, column) => {
+                    for statement in self.fitting(table, *column)? {
+                        self.execute(&statement, &[])?;
+                    }
+                    harmless_twice(self.note_migration(name, now))?;
+                }
+                // Noted first, so that of two at the same time one waits for the other.
+                Step::Adopt => {
+                    let noted = self.transaction(|store| {
+                        store.note_migration(name, now)?;
+                        store.adopt(now)
+                    });
+                    // Whose conflict is it? Only that of the note says that it is done.
+                    if noted.is_err() && !self.pending_migrations()?.contains(&name) {
+                        continue;
+                    }
+                    noted?;
+                }
+            }
         }
         Ok(pending)
+    }
+
+    // A second `init` at the same time may have been faster: that is a conflict.
+    fn note_migration(&mut self, name: &str, now: jiff::Timestamp) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO schema_migrations (name, applied_at) VALUES (?, ?)",
+            &[name.into(), Value::from(now)],
+        )
+        .map(drop)
+    }
+
+    /// What [`Store::migrate`] would do, each a sentence. Changes nothing.
+    pub fn planned_migration(&mut self) -> Result<Vec<String>, StoreError> {
+        let pending = self.pending_migrations()?;
+        let mut sentences = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
+            let name = migration.name;
+            match &migration.step {
+                Step::Sql(sql) if sql.starts_with("CREATE TABLE") => {
+                    let there = match self.query(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]) {
+                        Ok(_) => true,
+                        Err(StoreError::NotInitialized) => false,
+                        Err(e) => return Err(e),
+                    };
+                    let keeps = format!("table {name} is there and is kept with its rows");
+                    sentences.push(if there { keeps } else { format!("table {name} is made") });
+                }
+                Step::Sql(_) => sentences.push(format!("index {name} is made")),
+                Step::Fit(table, column) => {
+                    let fits = |sql| format!("table {table} is made to fit every text: {sql}");
+                    sentences.extend(self.fitting(table, *column)?.into_iter().map(fits));
+                }
+                Step::Adopt => sentences.extend(self.planned_adoption()?),
+            }
+        }
+        Ok(sentences)
+    }
+
+    /// The statements that a table of pullre-kun still needs; on SQLite every text fits.
+    fn fitting(&mut self, table: &str, column: Option<&str>) -> Result<Vec<String>, StoreError> {
+        if self.backend.engine() == Engine::Sqlite {
+            return Ok(Vec::new());
+        }
+        // Newer servers name these columns in capitals and keep their texts in other types, so
+        // both are said.
+        let columns = self.query(
+            "SELECT column_name AS name, CAST(data_type AS CHAR(64)) AS type, is_nullable AS nullable,
+                 character_set_name AS charset, collation_name AS collation
+             FROM information_schema.columns
+             WHERE table_schema = DATABASE() AND table_name = ? AND character_set_name IS NOT NULL",
+            &[table.into()],
+        )?;
+        let mut statements = Vec::new();
+        let mut collations = Vec::new();
+        for row in &columns {
+            collations.push((row.text("charset")?, row.text("collation")?));
+        }
+        let old = collations.iter().find(|(charset, _)| charset != "utf8mb4");
+        // What was told apart before stays apart: a key may hold both.
+        let binary = old.filter(|_| collations.iter().any(|(_, name)| name.ends_with("_bin")));
+        if old.is_some() {
+            let collate = if binary.is_some() { " COLLATE utf8mb4_bin" } else { "" };
+            statements
+                .push(format!("ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4{collate}"));
+        }
+        for row in &columns {
+            let name = row.text("name")?;
+            if column != Some(name.as_str()) || row.text("type")?.eq_ignore_ascii_case("longtext") {
+                continue;
+            }
+            let null = if row.text("nullable")? == "NO" { " NOT NULL" } else { "" };
+            // A table that was just converted lends its own.
+            let words = match (old, row.text("collation")?) {
+                (None, collation) => format!(" CHARACTER SET utf8mb4 COLLATE {collation}"),
+                (Some(_), _) => String::new(),
+            };
+            statements.push(format!("ALTER TABLE {table} MODIFY {name} LONGTEXT{words}{null}"));
+        }
+        Ok(statements)
     }
 
     /// Refuses a database without our tables, or with tables of a newer version.

@@ -1,6 +1,7 @@
 //! The control database: one [`Store`] is one connection. The queries are in the submodules, by
 //! who asks; each stands once, for every engine.
 
+mod adopt;
 mod agent;
 pub mod backend;
 mod effects;

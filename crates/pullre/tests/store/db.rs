@@ -11,7 +11,7 @@ use pullre::schema_clone::CloneOutcome;
 use pullre::store::backend::{Backend, Value};
 use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::sqlite::Sqlite;
-use pullre::store::{Store, Won};
+use pullre::store::{Engine, Store, Won};
 use testkit::mariadb::Mariadb;
 
 /// One connection under test; it derefs to its [`Store`].
@@ -119,6 +119,43 @@ impl Db {
     /// Somebody writes past us. Returns how many rows it concerned.
     pub fn write(&mut self, sql: &str) -> u64 {
         self.hand.execute(sql, &[]).unwrap()
+    }
+
+    /// The tables and rows of an installation of pullre-kun, as it made them.
+    pub fn load_ancestor(&mut self) {
+        let script = match self.hand.engine() {
+            Engine::Sqlite => include_str!("pullre-kun.sqlite.sql"),
+            Engine::Mysql => include_str!("pullre-kun.mariadb.sql"),
+        };
+        for statement in script.split(";\n").filter(|text| !text.trim().is_empty()) {
+            self.write(statement);
+        }
+    }
+
+    /// Whatever refers to it.
+    pub fn drop_table(&mut self, table: &str) {
+        let (off, on) = match self.hand.engine() {
+            Engine::Sqlite => ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+            Engine::Mysql => ("SET FOREIGN_KEY_CHECKS = 0", "SET FOREIGN_KEY_CHECKS = 1"),
+        };
+        for statement in [off, &format!("DROP TABLE {table}"), on] {
+            self.write(statement);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        let tables = match self.hand.engine() {
+            Engine::Sqlite => {
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'sqlite_sequence'"
+            }
+            Engine::Mysql => {
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+            }
+        };
+        for row in self.read(tables) {
+            let Value::Text(table) = &row[0] else { panic!("a name") };
+            self.drop_table(table);
+        }
     }
 
     pub fn read(&mut self, sql: &str) -> Vec<Vec<Value>> {

@@ -6,22 +6,26 @@ mod db;
 /// One test for each engine, visible by name: `assignments::sqlite::a_server_is_given_...`.
 /// A function that is not listed is dead code, which the lints refuse.
 macro_rules! on_each_engine {
-    ($($name:ident),+ $(,)?) => {
+    (empty: $($name:ident),+ $(,)?) => { on_each_engine!(@ empty_sqlite, empty_mariadb: $($name),+); };
+    (@ $sqlite:ident, $mariadb:ident: $($name:ident),+) => {
         mod sqlite {
-            $(#[test] fn $name() { super::$name(&mut crate::db::sqlite()) })+
+            $(#[test] fn $name() { super::$name(&mut crate::db::$sqlite()) })+
         }
         mod mariadb {
-            $(#[test] fn $name() { super::$name(&mut crate::db::mariadb()) })+
+            $(#[test] fn $name() { super::$name(&mut crate::db::$mariadb()) })+
         }
     };
+    ($($name:ident),+ $(,)?) => { on_each_engine!(@ sqlite, mariadb: $($name),+); };
 }
 
+mod adoption;
 mod assignments;
 mod clones;
 mod deployments;
 mod history;
 mod locks;
 mod migrations;
+mod mysql;
 mod nonsense;
 mod operator;
 mod pulls;

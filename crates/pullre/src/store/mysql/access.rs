@@ -1,6 +1,7 @@
 //! How a MySQL server is reached: app.ini's words, made into options of the driver once.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use mysql::consts::CapabilityFlags;
 use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
 use super::super::backend::StoreError;
-use super::store_error;
+use super::{io_error, store_error};
 use crate::config::DatabaseConfig;
 
 /// How long a connection may take to be made.
@@ -189,10 +190,13 @@ impl MysqlAccess {
             mysql::Error::TlsError(_) => self.tls_error(&error.to_string()),
             // A handshake happens at the first byte that is written; what it refuses comes as an
             // invalid answer.
-            mysql::Error::IoError(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-                self.tls_error(&io.to_string())
-            }
-            _ => self.error(error),
+            _ => match io_error(&error) {
+                Some(io) if io.kind() == ErrorKind::InvalidData => self.tls_error(&io.to_string()),
+                Some(io) if io.kind() == ErrorKind::NotFound => StoreError::Setup(format!(
+                    "MySQL server {place}, its socket or a file of TLS: {io}"
+                )),
+                _ => self.error(error),
+            },
         }
     }
 

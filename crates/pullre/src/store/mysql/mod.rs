@@ -3,12 +3,14 @@
 mod access;
 mod holding;
 
+use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Params};
+use mysql::{Conn, DriverError, Params};
 
 use super::backend::{Backend, Engine, Row, StoreError, Value};
 pub use access::MysqlAccess;
@@ -193,11 +195,34 @@ fn is_lost(error: &mysql::Error) -> bool {
     }
 }
 
+/// What the network said, if it was the network.
+fn io_error(error: &mysql::Error) -> Option<&io::Error> {
+    match error {
+        mysql::Error::IoError(io) => Some(io),
+        mysql::Error::CodecError(codec) => codec.source()?.downcast_ref(),
+        _ => None,
+    }
+}
+
 fn store_error(error: mysql::Error) -> StoreError {
     let e = match error {
         mysql::Error::MySqlError(e) => e,
         // The driver's and the network's words; a password is in none of them.
-        other => return StoreError::Unavailable(other.to_string()),
+        mysql::Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => {
+            return StoreError::Unavailable(why);
+        }
+        mysql::Error::DriverError(DriverError::ConnectTimeout) => {
+            return StoreError::Unavailable("no connection in time".into());
+        }
+        other => {
+            return StoreError::Unavailable(match io_error(&other) {
+                Some(io) if matches!(io.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    "no answer in time".into()
+                }
+                Some(io) => io.to_string(),
+                None => other.to_string(),
+            });
+        }
     };
     let text = format!("{} (error {})", e.message, e.code);
     match e.code {
