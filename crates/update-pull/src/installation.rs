@@ -36,18 +36,12 @@ pub struct Installation {
 impl Installation {
     /// Opens nothing yet but what costs nothing.
     pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
-        let DatabaseConfig::Sqlite { path, schema_dir } = &config.database else {
-            anyhow::bail!(
-                "database = mysql is not supported by this version yet: remove `mysql_host` from \
-                 app.ini, or set `database = sqlite`"
-            );
-        };
+        let (database, schemas, locks) = places(&config)?;
         if config.compute == ComputeKind::Ec2 {
             anyhow::bail!(
                 "compute = ec2 is not supported by this version yet: set `compute = local`"
             );
         }
-        let database = Database::sqlite(path);
         let github = GitHub::new(GitHubAccess {
             api_url: config.github_api_url.clone(),
             owner: config.owner.clone(),
@@ -64,8 +58,8 @@ impl Installation {
                 max_changes: config.max_changes as usize,
                 keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
             },
-            locks: Locks::Files(config.state_dir.join("locks")),
-            schemas: Schemas::Sqlite { folder: schema_dir.clone() },
+            locks,
+            schemas,
             local: LocalCompute::new(database.clone()),
             github,
             database,
@@ -98,9 +92,6 @@ impl Installation {
 
     /// Creates or completes the control tables; returns the names of what was, or would be, done.
     pub fn init(&self, dry_run: bool) -> Result<Vec<&'static str>, StoreError> {
-        let DatabaseConfig::Sqlite { path, .. } = &self.config.database else {
-            return Err(StoreError::NotInitialized);
-        };
         if dry_run {
             return match self.database.open() {
                 Ok(mut store) => store.pending_migrations(),
@@ -108,6 +99,29 @@ impl Installation {
                 Err(e) => Err(e),
             };
         }
-        Store::create_sqlite(path)?.migrate(Timestamp::now())
+        let mut store = match &self.config.database {
+            DatabaseConfig::Sqlite { path, .. } => Store::create_sqlite(path)?,
+            DatabaseConfig::Mysql { .. } => self.database.open()?,
+        };
+        store.migrate(Timestamp::now())
+    }
+}
+
+/// Where records, schemas and locks are: all beside app.ini, or all on one MySQL server.
+fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks)> {
+    match &config.database {
+        DatabaseConfig::Sqlite { path, schema_dir } => Ok((
+            Database::sqlite(path),
+            Schemas::Sqlite { folder: schema_dir.clone() },
+            Locks::Files(config.state_dir.join("locks")),
+        )),
+        DatabaseConfig::Mysql { .. } => {
+            // Its words are checked all the same.
+            Database::mysql(&config.database)?;
+            anyhow::bail!(
+                "this version cannot clone schemas on MySQL yet: remove `mysql_host` from app.ini, \
+                 or set `database = sqlite`"
+            )
+        }
     }
 }
