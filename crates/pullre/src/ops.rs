@@ -181,6 +181,7 @@ impl Operator<'_> {
             return refused(format!("server {name}: {why}"));
         }
         if let Some(clone) = facts.clones.get(&schema)
+            && clone.state != CloneState::Refused
             && facts.assignment_of_server(clone.server).is_some()
         {
             let owner = facts.server_name(clone.server);
@@ -526,11 +527,7 @@ fn column(key: &str, value: &str, server: &Server, facts: &Facts) -> Result<(&'s
                 return bad("a URL that begins with http:// or https://");
             }
         }
-        "private_ip" => {
-            if value.parse::<std::net::IpAddr>().is_err() {
-                return bad("an address");
-            }
-        }
+        "private_ip" if value.parse::<std::net::IpAddr>().is_err() => return bad("an address"),
         "auto_start_at" | "auto_stop_at" => {
             // pullre-kun keeps a whole date there and uses the time of day alone.
             let Ok(time) = value.parse::<jiff::civil::Time>() else {

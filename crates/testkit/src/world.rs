@@ -117,6 +117,17 @@ impl World {
         self.folder.path().join("pullre.db")
     }
 
+    pub fn locks(&self) -> Locks {
+        Locks::Files(self.folder.path().join("locks"))
+    }
+
+    /// Somebody writes into the control database without asking us.
+    pub fn by_hand(&self, sql: &str) {
+        let connection = rusqlite::Connection::open(self.database_file()).expect("the database");
+        connection.pragma_update(None, "foreign_keys", "OFF").expect("a pragma");
+        connection.execute_batch(sql).expect("a statement");
+    }
+
     pub fn database(&self, fuse: Fuse) -> Database {
         let file = self.database_file();
         Database::with(move || {
@@ -151,7 +162,7 @@ impl World {
             forge: &forge,
             compute: &compute,
             schemas: &Schemas::Sqlite { folder: self.schema_dir() },
-            locks: &Locks::Files(self.folder.path().join("locks")),
+            locks: &self.locks(),
             policy: &self.policy,
             clone_timeout: Duration::from_secs(60),
         })
