@@ -1,1 +1,0 @@
-//! app.ini, read into one validated type for each binary.
