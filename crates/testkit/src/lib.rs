@@ -1,1 +1,4 @@
-//! stub
+//! The fake world for tests and the demo. It models what is out there, not the calls that are
+//! made: change the world, run the real client, look at what became of it.
+
+pub mod github;

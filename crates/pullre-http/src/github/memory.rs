@@ -1,0 +1,140 @@
+//! What a process leaves in `state_dir` for the next one: the validator of the page that an idle
+//! tick asks for, and how long GitHub wants to be left alone.
+//!
+//! Both are only ever hints. A file that is missing, damaged or of another credential costs one
+//! unconditional request.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use pullre::ports::ReadingMark;
+use reqwest::header::HeaderValue;
+use ring::digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const ETAG_FILE: &str = "github-etag.json";
+const LIMIT_FILE: &str = "github-rate-limit.json";
+
+/// GitHub's limits are by the hour. What claims to last longer is a wrong clock.
+pub(super) const LONGEST_LIMIT: SignedDuration = SignedDuration::from_hours(2);
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    dir: PathBuf,
+    /// The page that an idle tick asks for.
+    url: String,
+    /// A hash: what one token may see, another may not.
+    credential: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEtag {
+    url: String,
+    credential: String,
+    /// What the store held when the page had this validator.
+    watermark: Timestamp,
+    etag: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLimit {
+    credential: String,
+    until: Timestamp,
+}
+
+impl Memory {
+    pub(super) fn new(dir: &Path, url: &str, token: &str) -> Memory {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        Memory {
+            dir: dir.to_owned(),
+            url: url.to_owned(),
+            credential: hash.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
+        }
+    }
+
+    /// The validator, if the store holds exactly what the page showed then: after a restored or
+    /// emptied database, or beside another controller, a 304 would hide what the store lacks.
+    pub(super) fn etag(&self, watermark: Timestamp) -> Option<String> {
+        let stored: StoredEtag = self.read(ETAG_FILE)?;
+        let ours = stored.url == self.url
+            && stored.credential == self.credential
+            && stored.watermark == watermark
+            // `*`, say, would match whatever there is.
+            && stored.etag.ends_with('"')
+            && HeaderValue::from_str(&stored.etag).is_ok();
+        ours.then_some(stored.etag)
+    }
+
+    pub(super) fn keep_etag(&self, mark: &ReadingMark) -> io::Result<()> {
+        match &mark.etag {
+            Some(etag) => self.write(
+                ETAG_FILE,
+                &StoredEtag {
+                    url: self.url.clone(),
+                    credential: self.credential.clone(),
+                    watermark: mark.watermark,
+                    etag: etag.clone(),
+                },
+            ),
+            None => match fs::remove_file(self.dir.join(ETAG_FILE)) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Until when GitHub wants to be left alone, if that is still ahead.
+    pub(super) fn limited_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let stored: StoredLimit = self.read(LIMIT_FILE)?;
+        let believable = stored.until > now && stored.until.duration_since(now) <= LONGEST_LIMIT;
+        (believable && stored.credential == self.credential).then_some(stored.until)
+    }
+
+    pub(super) fn keep_limit(&self, until: Timestamp) -> io::Result<()> {
+        let credential = self.credential.clone();
+        self.write(LIMIT_FILE, &StoredLimit { credential, until })
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.dir.join(name);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return None,
+            Err(err) => {
+                tracing::warn!("cannot read {}, goes on without: {err}", path.display());
+                return None;
+            }
+        };
+        serde_json::from_slice(&text)
+            .inspect_err(|err| {
+                tracing::warn!("{} is damaged, goes on without: {err}", path.display());
+            })
+            .ok()
+    }
+
+    /// Beside and renamed, so that a reader never sees half of it.
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)?;
+        let beside = self
+            .dir
+            .join(format!(".{name}.{}.{unique}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        fs::rename(&beside, self.dir.join(name))
+    }
+}
