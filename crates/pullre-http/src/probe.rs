@@ -50,10 +50,7 @@ impl Prober {
     /// GETs `url`, with `timeout` for all of it. A name and password in it go along as basic auth.
     pub fn probe(&self, url: &str, timeout: Duration) -> Result<ProbeAnswer, ProbeError> {
         let shown = without_credentials(url);
-        let bad = |why: String| ProbeError::BadUrl {
-            url: shown.clone(),
-            why,
-        };
+        let bad = |why: String| ProbeError::BadUrl { url: shown.clone(), why };
         let parsed = Url::parse(url.trim()).map_err(|err| bad(err.to_string()))?;
         let https = match parsed.scheme() {
             "https" => true,
@@ -90,9 +87,7 @@ impl Prober {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = client::builder(https)
-            .redirect(redirect::Policy::none())
-            .build()?;
+        let client = client::builder(https).redirect(redirect::Policy::none()).build()?;
         Ok(slot.get_or_init(|| client))
     }
 }

@@ -25,10 +25,7 @@ fn a_person_drives_it_with_forms_or_json() {
     assert_eq!(post(&setup, "pulls", form).text().unwrap(), "1\n");
     let sha = "1".repeat(40);
     let json = serde_json::json!({ "title": "JSON", "sha": sha, "draft": true });
-    assert_eq!(
-        post(&setup, "pulls", &json.to_string()).text().unwrap(),
-        "2\n"
-    );
+    assert_eq!(post(&setup, "pulls", &json.to_string()).text().unwrap(), "2\n");
     assert_eq!(post(&setup, "pulls/2/close", "").status(), 200);
     let pushed = post(&setup, "pulls/1/push", "").text().unwrap();
     setup.tick();
@@ -64,10 +61,7 @@ fn it_pages_and_sorts_as_documented() {
     };
     let numbers = |response: Response| -> Vec<u64> {
         let pulls: Vec<serde_json::Value> = response.json().unwrap();
-        pulls
-            .iter()
-            .map(|pull| pull["number"].as_u64().unwrap())
-            .collect()
+        pulls.iter().map(|pull| pull["number"].as_u64().unwrap()).collect()
     };
     let newest_first = numbers(get("/repos/Acme/Shop/pulls"));
     assert_eq!(newest_first.len(), 30);
@@ -78,10 +72,7 @@ fn it_pages_and_sorts_as_documented() {
     assert!(link.contains("page=3>; rel=\"prev\""), "{link}");
     assert!(!link.contains("rel=\"next\""), "{link}");
     assert_eq!(numbers(last), [5, 4, 3, 2, 1]);
-    assert_eq!(
-        numbers(get("/repos/acme/shop/pulls?page=9")),
-        [] as [u64; 0]
-    );
+    assert_eq!(numbers(get("/repos/acme/shop/pulls?page=9")), [] as [u64; 0]);
     let repo: serde_json::Value = get("/repos/acme/shop").json().unwrap();
     assert_eq!(repo["full_name"], "acme/shop");
     let remaining = |response: Response| response.headers()["x-ratelimit-remaining"].clone();

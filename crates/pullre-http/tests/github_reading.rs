@@ -144,6 +144,22 @@ fn many_changes_within_a_minute_hide_no_further_one_behind_a_304() {
 }
 
 #[test]
+fn a_change_that_shows_up_some_seconds_late_is_read_even_from_the_second_page() {
+    let mut setup = Setup::new();
+    setup.fake.change(|world| {
+        for _ in 0..150 {
+            world.open(PullSpec::default());
+        }
+        world.advance(10);
+        world.label(150, "newest");
+    });
+    setup.tick();
+    setup.fake.change(|world| world.push_late(1, SHA, 15));
+    setup.tick();
+    assert_eq!(setup.store.head(1), SHA);
+}
+
+#[test]
 fn one_closed_while_the_open_list_is_read_hides_no_other() {
     let mut setup = Setup::new();
     setup.open_many(250);
@@ -156,6 +172,26 @@ fn one_closed_while_the_open_list_is_read_hides_no_other() {
     assert!(reading.mark.unwrap().whole);
     assert!((2..=250).all(|number| setup.store.is_open(number)));
     assert!(!setup.store.is_open(1));
+}
+
+#[test]
+fn what_cannot_have_moved_the_open_list_costs_no_second_reading_of_it() {
+    // A single page is of one moment.
+    let mut setup = Setup::new();
+    setup.open_many(3);
+    setup.fake.change_after(2, |world| world.close(1));
+    setup.tick();
+    assert!(!setup.store.is_open(1) && setup.store.is_open(3));
+    assert_eq!(setup.asked().len(), 3);
+
+    // One that was closed long ago is only talked about.
+    let mut setup = Setup::new();
+    setup.open_many(1);
+    setup.fake.change(|world| world.close(1));
+    setup.open_many(120);
+    setup.fake.change_after(2, |world| world.label(1, "old"));
+    setup.tick();
+    assert_eq!(setup.asked().len(), 4);
 }
 
 #[test]
@@ -283,10 +319,7 @@ fn forks_are_told_from_our_own_branches() {
     let mut setup = Setup::new();
     setup.fake.change(|world| {
         for fork in [None, Some("bob/shop"), Some("Acme/SHOP")] {
-            world.open(PullSpec {
-                fork: fork.map(str::to_owned),
-                ..PullSpec::default()
-            });
+            world.open(PullSpec { fork: fork.map(str::to_owned), ..PullSpec::default() });
         }
     });
     setup.tick();
@@ -314,10 +347,7 @@ fn everything_that_is_said_of_a_pull_request_arrives() {
     assert_eq!(pull.title, "Größe");
     assert_eq!(pull.author, Some(Login("carol".to_owned())));
     assert_eq!(pull.head.as_str(), SHA);
-    assert_eq!(
-        (pull.head_ref.as_str(), pull.base_ref.as_str()),
-        ("fix/ü", "release")
-    );
+    assert_eq!((pull.head_ref.as_str(), pull.base_ref.as_str()), ("fix/ü", "release"));
     assert_eq!(pull.head_repo.as_deref(), Some("acme/shop"));
     assert!(pull.is_draft && pull.state == PullState::Open);
     assert_eq!(pull.labels, ["staging", "db"]);
@@ -421,10 +451,7 @@ fn an_etag_is_for_one_token_and_its_file_for_one_user_and_without_the_token() {
     let state = setup.dir.path().join("state");
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(state.clone()), 0o700);
-    let files: Vec<_> = fs::read_dir(&state)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let files: Vec<_> = fs::read_dir(&state).unwrap().map(|f| f.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     assert_eq!(mode(files[0].clone()), 0o600);
     let text = fs::read_to_string(&files[0]).unwrap();
@@ -472,10 +499,15 @@ fn without_etags_all_is_read_each_time() {
 #[test]
 fn a_watermark_from_the_future_is_put_right_by_a_whole_reading() {
     let mut setup = Setup::new();
-    setup.open_many(3);
+    setup.open_many(150);
     setup.store.watermark = Some("2050-01-01T00:00:00Z".parse().unwrap());
     setup.whole_tick();
-    setup.fake.change(|world| world.push(2, SHA));
+    // More than the one page that such a watermark would read.
+    setup.fake.change(|world| {
+        for number in 1..=150 {
+            world.push(number, SHA);
+        }
+    });
     setup.tick();
-    assert_eq!(setup.store.head(2), SHA);
+    assert!((1..=150).all(|number| setup.store.head(number) == SHA));
 }

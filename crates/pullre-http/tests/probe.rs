@@ -41,9 +41,7 @@ fn every_status_is_an_answer_and_a_redirect_is_not_followed() {
         ("500 Internal Server Error", ""),
     ] {
         let (address, _) = answering(http(status, headers, b"here"));
-        let answer = Prober::new()
-            .probe(&format!("http://{address}/"), LONG)
-            .unwrap();
+        let answer = Prober::new().probe(&format!("http://{address}/"), LONG).unwrap();
         assert!(status.starts_with(&answer.status.to_string()));
         assert_eq!(answer.body, "here");
     }
@@ -52,14 +50,10 @@ fn every_status_is_an_answer_and_a_redirect_is_not_followed() {
 #[test]
 fn a_body_is_read_up_to_64_kib_and_need_not_be_text() {
     let (address, _) = answering(http("200 OK", "", &vec![b'x'; 1 << 20]));
-    let answer = Prober::new()
-        .probe(&format!("http://{address}"), LONG)
-        .unwrap();
+    let answer = Prober::new().probe(&format!("http://{address}"), LONG).unwrap();
     assert_eq!(answer.body.len(), 64 << 10);
     let (address, _) = answering(http("200 OK", "", b"a\xffb"));
-    let answer = Prober::new()
-        .probe(&format!("http://{address}"), LONG)
-        .unwrap();
+    let answer = Prober::new().probe(&format!("http://{address}"), LONG).unwrap();
     assert_eq!(answer.body, "a\u{fffd}b");
 }
 
@@ -72,9 +66,7 @@ fn a_name_and_password_in_the_url_are_sent_and_never_shown() {
     assert!(request.contains("authorization: basic "), "{request}");
 
     // Nobody listens on port 1; other tests may listen by now where that server was.
-    let err = Prober::new()
-        .probe("http://bob:hunter2@127.0.0.1:1/", LONG)
-        .unwrap_err();
+    let err = Prober::new().probe("http://bob:hunter2@127.0.0.1:1/", LONG).unwrap_err();
     let url = "http://127.0.0.1:1/".to_owned();
     assert_eq!(err, ProbeError::Refused { url });
     assert!(!format!("{err} {err:?}").contains("hunter2"));
@@ -86,10 +78,7 @@ fn silence_and_a_body_that_trickles_time_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let err = Prober::new().probe(&url, short).unwrap_err();
-    assert_eq!(
-        err.to_string(),
-        format!("{url} does not answer within 100ms")
-    );
+    assert_eq!(err.to_string(), format!("{url} does not answer within 100ms"));
 
     let trickling = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", trickling.local_addr().unwrap());
@@ -111,22 +100,15 @@ fn silence_and_a_body_that_trickles_time_out() {
 #[test]
 fn tls_that_fails_is_called_tls() {
     let (address, _) = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
-    let err = Prober::new()
-        .probe(&format!("https://{address}/"), LONG)
-        .unwrap_err();
+    let err = Prober::new().probe(&format!("https://{address}/"), LONG).unwrap_err();
     let text = err.to_string();
     assert!(text.contains("no TLS that can be trusted"), "{text}");
 }
 
 #[test]
 fn what_is_no_url_is_said_without_its_password() {
-    for bad in [
-        "",
-        "stg1",
-        "ftp://bob:hunter2@x/",
-        "bob:hunter2@stg1",
-        "http://bob:hunter2@:80x/",
-    ] {
+    for bad in ["", "stg1", "ftp://bob:hunter2@x/", "bob:hunter2@stg1", "http://bob:hunter2@:80x/"]
+    {
         let err = Prober::new().probe(bad, LONG).unwrap_err();
         assert!(matches!(err, ProbeError::BadUrl { .. }), "{bad}: {err:?}");
         assert!(!format!("{err} {err:?}").contains("hunter2"), "{err:?}");
@@ -136,10 +118,7 @@ fn what_is_no_url_is_said_without_its_password() {
 #[test]
 fn a_url_is_shown_without_its_credentials() {
     for (url, shown) in [
-        (
-            "https://bob:hunter2@stg1.example/a?b=c@d",
-            "https://stg1.example/a?b=c@d",
-        ),
+        ("https://bob:hunter2@stg1.example/a?b=c@d", "https://stg1.example/a?b=c@d"),
         ("http://bob@stg1:8080", "http://stg1:8080/"),
         ("http://stg1/", "http://stg1/"),
         ("http://bob:p/w@stg1:99999/", "http://stg1:99999/"),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
-use crate::facts::{Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+use crate::facts::{Agent, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Policy {
     pub grace: Duration,
     /// More environments than this are never stopped or cloned over in one tick unconfirmed.
     pub max_changes: usize,
+    /// How long history is kept.
+    pub keep: Duration,
 }
 
 impl Default for Policy {
@@ -29,6 +32,7 @@ impl Default for Policy {
             agent_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(3600),
             max_changes: 10,
+            keep: Duration::from_secs(90 * 86_400),
         }
     }
 }
@@ -219,8 +223,11 @@ pub enum Data {
     Building {
         since: Option<Timestamp>,
     },
-    /// The app that works on the schema must stop first.
-    AppInTheWay(PullNumber),
+    /// The app that works on the schema must be stopped by the server's client first.
+    AppInTheWay {
+        of: PullNumber,
+        silent: Option<String>,
+    },
     Failed(Retry),
     /// The row of the server forbids it; nothing is tried before a person changes it.
     Refused(String),
@@ -267,7 +274,7 @@ pub fn assess(
             Some(why) => (Power::Lost(why), Data::Missing),
             None => {
                 let power = power(server, policy, now);
-                let data = data(server, assignment.pull, facts, now);
+                let data = data(server, assignment.pull, facts, policy, now);
                 (power, data)
             }
         },
@@ -309,7 +316,13 @@ fn power(server: &Server, policy: &Policy, now: Timestamp) -> Power {
 }
 
 /// How far the data of `pull` on this server is.
-pub fn data(server: &Server, pull: PullNumber, facts: &Facts, now: Timestamp) -> Data {
+pub fn data(
+    server: &Server,
+    pull: PullNumber,
+    facts: &Facts,
+    policy: &Policy,
+    now: Timestamp,
+) -> Data {
     let clone = server.schema.as_ref().ok().and_then(|schema| facts.clones.get(schema));
     if let Some(clone) = clone
         && clone.pull == Some(pull)
@@ -334,7 +347,10 @@ pub fn data(server: &Server, pull: PullNumber, facts: &Facts, now: Timestamp) ->
         return Data::Refused(why);
     }
     match (&server.app, clone) {
-        (Some(app), _) => Data::AppInTheWay(app.pull),
+        (Some(app), _) => {
+            let silent = silent(server.agent.as_ref(), None, policy, now);
+            Data::AppInTheWay { of: app.pull, silent }
+        }
         (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {
             Data::Building { since: clone.started_at }
         }
@@ -356,16 +372,7 @@ fn serving(
         return Serving::NotOffered;
     }
     let agent = server.and_then(|server| server.agent.as_ref());
-    let silent_since = |since: Timestamp| {
-        let last = agent.map_or(since, |agent| agent.seen_at.max(since));
-        past(last, policy.agent_timeout, now).then(|| match agent {
-            None => "its staging client has never given a sign of life".to_owned(),
-            Some(agent) => format!(
-                "its staging client is silent since {}",
-                crate::words::moment(agent.seen_at)
-            ),
-        })
-    };
+    let silent_since = |since| silent(agent, Some(since), policy, now);
     match deployment.outcome {
         Outcome::Succeeded => Serving::Served,
         Outcome::Superseded => Serving::NotOffered,
@@ -386,6 +393,21 @@ fn serving(
     }
 }
 
+/// Says so if the client has been silent for too long, counted from `since` at the earliest.
+fn silent(
+    agent: Option<&Agent>,
+    since: Option<Timestamp>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<String> {
+    let seen = agent.map(|agent| agent.seen_at);
+    let last = seen.max(since)?;
+    past(last, policy.agent_timeout, now).then(|| match seen {
+        None => "its staging client has never given a sign of life".to_owned(),
+        Some(at) => format!("its staging client is silent since {}", words::moment(at)),
+    })
+}
+
 fn retry_of(deployment: &Deployment) -> Retry {
     let ended = deployment.finished_at.unwrap_or(deployment.offered_at);
     let step = deployment.failed_step.as_deref().unwrap_or("deployment");
@@ -398,7 +420,7 @@ fn retry_of(deployment: &Deployment) -> Retry {
 }
 
 fn past(since: Timestamp, limit: Duration, now: Timestamp) -> bool {
-    crate::words::between(since, now) > limit
+    words::between(since, now) > limit
 }
 
 /// The hold that keeps all automatic hands off this pull request or its server, if any.

@@ -26,6 +26,8 @@ pub struct Facts {
     pub watermark: Option<Timestamp>,
     /// When the whole list of open pull requests was last read.
     pub whole_read_at: Option<Timestamp>,
+    /// When old history was last removed.
+    pub forgot_at: Option<Timestamp>,
     /// Rows that make no sense, each a sentence; they concern nobody else.
     pub unreadable: Vec<String>,
 }

@@ -1,1 +1,55 @@
-fn main() {}
+//! The controller's binary: one tick for cron, and everything an operator types.
+
+mod cli;
+mod commands;
+mod installation;
+mod print;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use installation::Installation;
+
+/// Something failed, and said so.
+const FAILED: u8 = 1;
+/// The caller or the configuration is at fault.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (config, warnings) = match installation::read_config(&cli.config) {
+        Ok(read) => read,
+        Err(e) => {
+            eprintln!("update-pull: {e}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(config.logging_level)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let installation = match Installation::new(config) {
+        Ok(installation) => installation,
+        Err(e) => {
+            eprintln!("update-pull: {e:#}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match commands::run(cli.command, &installation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("update-pull: {failure}");
+            ExitCode::from(match failure {
+                commands::Failure::Usage(_) => BAD_USAGE,
+                commands::Failure::Failed(_) => FAILED,
+            })
+        }
+    }
+}

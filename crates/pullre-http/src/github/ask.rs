@@ -61,12 +61,7 @@ impl From<ForgeError> for Trouble {
 impl Asker {
     /// `authorization` must be marked as sensitive, so that no Debug shows it.
     pub(super) fn new(base: Url, authorization: HeaderValue, timings: Timings) -> Asker {
-        Asker {
-            base,
-            authorization,
-            timings,
-            client: OnceLock::new(),
-        }
+        Asker { base, authorization, timings, client: OnceLock::new() }
     }
 
     pub(super) fn get(
@@ -136,9 +131,7 @@ impl Asker {
 
     fn page(&self, response: &Response, body: Vec<u8>) -> Result<Page, ForgeError> {
         let text = |name| text(response.headers(), name);
-        let next = text(header::LINK.as_str())
-            .and_then(next_link)
-            .transpose()?;
+        let next = text(header::LINK.as_str()).and_then(next_link).transpose()?;
         if let Some(next) = &next
             && !same_origin(next, &self.base)
         {
@@ -147,11 +140,7 @@ impl Asker {
                 "the next page of pull requests is said to be at another place ({host}): check `github_api_url`"
             )));
         }
-        Ok(Page {
-            body,
-            etag: text(header::ETAG.as_str()).map(str::to_owned),
-            next,
-        })
+        Ok(Page { body, etag: text(header::ETAG.as_str()).map(str::to_owned), next })
     }
 
     fn client(&self) -> Result<&Client, ForgeError> {

@@ -121,19 +121,10 @@ impl Memory {
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)?;
-        let beside = self
-            .dir
-            .join(format!(".{name}.{}.{unique}", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let beside = self.dir.join(format!(".{name}.{}.{unique}", std::process::id()));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         fs::rename(&beside, self.dir.join(name))
     }

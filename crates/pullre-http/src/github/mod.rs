@@ -217,11 +217,8 @@ impl GitHub {
         let Some(page) = self.page(first, etag)? else {
             return Ok(None);
         };
-        let mut read = Pages {
-            pages: Vec::new(),
-            several: page.next.is_some(),
-            etag: page.etag.clone(),
-        };
+        let mut read =
+            Pages { pages: Vec::new(), several: page.next.is_some(), etag: page.etag.clone() };
         let mut at = page;
         loop {
             let pulls = parse::pulls(&at.body, &self.full_name)?;
@@ -233,9 +230,7 @@ impl GitHub {
             if read.pages.len() == MOST_PAGES {
                 return Err(malformed("more than 1000 pages of pull requests"));
             }
-            at = self
-                .page(&next, None)?
-                .ok_or_else(|| malformed("an unasked 304"))?;
+            at = self.page(&next, None)?.ok_or_else(|| malformed("an unasked 304"))?;
         }
     }
 
@@ -253,13 +248,7 @@ impl GitHub {
         let Some(read) = self.pages(&self.updates_url, etag, enough)? else {
             return Ok(None);
         };
-        let times = || {
-            read.pages
-                .iter()
-                .take(1)
-                .flatten()
-                .map(|pull| pull.updated_at)
-        };
+        let times = || read.pages.iter().take(1).flatten().map(|pull| pull.updated_at);
         let newest = times().max();
         let reaches = times().min().filter(|_| read.several);
         let floor = watermark.or(newest).map_or(Timestamp::MIN, below);
@@ -269,12 +258,7 @@ impl GitHub {
             let matters = pull.state == PullState::Open || known.open.contains(&pull.number);
             pull.updated_at >= floor || matters
         });
-        Ok(Some(Updates {
-            pulls: pulls.collect(),
-            newest,
-            reaches,
-            etag: read.etag,
-        }))
+        Ok(Some(Updates { pulls: pulls.collect(), newest, reaches, etag: read.etag }))
     }
 
     fn read_updates(
@@ -300,9 +284,7 @@ impl GitHub {
         let unasked = || malformed("an unasked 304");
         let mut seen = Seen::default();
         let mut gone = BTreeSet::new();
-        let before = self
-            .updates(known.watermark, None, known)?
-            .ok_or_else(unasked)?;
+        let before = self.updates(known.watermark, None, known)?.ok_or_else(unasked)?;
         // Not the greater one of both: a watermark that lies in the future is put right here.
         // An empty repository has nothing before the epoch, so the next reading starts there.
         let watermark = before.newest.or(known.watermark);
@@ -311,9 +293,7 @@ impl GitHub {
         seen.add(before.pulls);
 
         for _ in 0..MOST_PASSES {
-            let open = self
-                .pages(&self.open_url, None, |_| false)?
-                .ok_or_else(unasked)?;
+            let open = self.pages(&self.open_url, None, |_| false)?.ok_or_else(unasked)?;
             seen.add(open.pages.into_iter().flatten());
             for number in &known.open {
                 if !seen.0.contains_key(number) && !gone.contains(number) {
@@ -376,8 +356,6 @@ impl Forge for GitHub {
     }
 
     fn remember(&self, mark: &ReadingMark) -> Result<(), ForgeError> {
-        self.memory
-            .keep_etag(mark)
-            .map_err(|err| ForgeError::Local(err.to_string()))
+        self.memory.keep_etag(mark).map_err(|err| ForgeError::Local(err.to_string()))
     }
 }

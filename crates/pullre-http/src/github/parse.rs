@@ -89,9 +89,7 @@ pub(super) fn pull(
         .map_err(|err| malformed(format_args!("pull request {number}: {err}")))?;
     if raw.number != number.0 {
         let other = PullNumber(raw.number);
-        return Err(malformed(format_args!(
-            "asked for pull request {number}, got {other}"
-        )));
+        return Err(malformed(format_args!("asked for pull request {number}, got {other}")));
     }
     check(raw, full_name)
 }
@@ -114,9 +112,7 @@ fn check(raw: RawPull, full_name: &str) -> Result<PullRequest, ForgeError> {
     // configured one is only redirected: the configured name would make everything a fork.
     let ours = raw.base.repo.map(|repo| repo.full_name);
     let ours = ours.as_deref().unwrap_or(full_name);
-    let is_fork = head_repo
-        .as_deref()
-        .is_none_or(|head| !head.eq_ignore_ascii_case(ours));
+    let is_fork = head_repo.as_deref().is_none_or(|head| !head.eq_ignore_ascii_case(ours));
     Ok(PullRequest {
         number,
         state,

@@ -26,11 +26,7 @@ pub struct Store {
 impl Store {
     pub fn known(&self, whole: bool) -> KnownPulls {
         let open = self.pulls.values().filter(|p| p.state == PullState::Open);
-        KnownPulls {
-            watermark: self.watermark,
-            open: open.map(|p| p.number).collect(),
-            whole,
-        }
+        KnownPulls { watermark: self.watermark, open: open.map(|p| p.number).collect(), whole }
     }
 
     pub fn keep(&mut self, reading: &PullReading) {
@@ -50,9 +46,7 @@ impl Store {
     }
 
     pub fn is_open(&self, number: u32) -> bool {
-        self.pulls
-            .get(&PullNumber(number))
-            .is_some_and(|pull| pull.state == PullState::Open)
+        self.pulls.get(&PullNumber(number)).is_some_and(|pull| pull.state == PullState::Open)
     }
 }
 
@@ -66,11 +60,7 @@ impl Setup {
     }
 
     fn with(fake: FakeGithub) -> Setup {
-        Setup {
-            fake,
-            dir: tempfile::tempdir().unwrap(),
-            store: Store::default(),
-        }
+        Setup { fake, dir: tempfile::tempdir().unwrap(), store: Store::default() }
     }
 
     /// `count` plain pull requests, a minute apart.
@@ -133,10 +123,7 @@ impl Setup {
                 .to_string()
                 .replace("GET /repos/acme/shop/", "")
                 .replace("GET /repositories/1300192/", "")
-                .replace(
-                    "state=all&sort=updated&direction=desc&per_page=100",
-                    "updates",
-                )
+                .replace("state=all&sort=updated&direction=desc&per_page=100", "updates")
                 .replace("state=open&sort=created&direction=asc&per_page=100", "open")
         };
         self.fake.take_requests().into_iter().map(short).collect()

@@ -94,18 +94,15 @@ impl ClientConfig {
             }),
         };
         let (owner, repo) = r.repository();
-        let exec_command = r.required(
-            "exec_command",
-            "the shell command that starts the app",
-            |v| Some(v.to_owned()),
-        );
+        let exec_command =
+            r.required("exec_command", "the shell command that starts the app", |v| {
+                Some(v.to_owned())
+            });
         const GIT_URL: &str = "a URL or path that git can clone, without a password in it (git's \
              credential helper keeps those)";
         let git_url = r.parsed("git_url", GIT_URL, |value| {
             // Git would read a leading dash as an option, and print a password in its errors.
-            let login = value
-                .split_once("://")
-                .and_then(|(_, rest)| rest.split_once('@'));
+            let login = value.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
             let password =
                 login.is_some_and(|(login, _)| login.contains(':') && !login.contains('/'));
             (!value.starts_with('-') && !password).then(|| value.to_owned())

@@ -54,11 +54,8 @@ impl ControllerConfig {
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut r = Reader::new(raw);
         let (owner, repo) = r.repository();
-        let token = r.required(
-            "token",
-            "a GitHub token (one word) that may read the repository",
-            word,
-        );
+        let token =
+            r.required("token", "a GitHub token (one word) that may read the repository", word);
         let database = r.database();
         let default = match database {
             Some(DatabaseConfig::Mysql { .. }) => ComputeKind::Ec2,

@@ -12,18 +12,10 @@ pub struct Key {
 }
 
 const fn used(name: &'static str) -> Key {
-    Key {
-        name,
-        secret: false,
-        used: true,
-    }
+    Key { name, secret: false, used: true }
 }
 const fn secret(name: &'static str) -> Key {
-    Key {
-        name,
-        secret: true,
-        used: true,
-    }
+    Key { name, secret: true, used: true }
 }
 const fn unused(key: Key) -> Key {
     Key { used: false, ..key }
@@ -105,7 +97,5 @@ pub(super) fn nearest(name: &str) -> &'static str {
     let name = name.to_lowercase();
     let likeness =
         |key: &Key| strsim::normalized_damerau_levenshtein(&name, &key.name.to_lowercase());
-    KEYS.iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .map_or("", |key| key.name)
+    KEYS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).map_or("", |key| key.name)
 }

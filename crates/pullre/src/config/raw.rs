@@ -55,9 +55,7 @@ impl RawConfig {
     {
         let cannot = |what: String| ConfigErrors::from(vec![Problem::new(path, what)]);
         let file = std::path::absolute(path).map_err(|e| {
-            cannot(format!(
-                "this is no usable path ({e}): name app.ini by --config"
-            ))
+            cannot(format!("this is no usable path ({e}): name app.ini by --config"))
         })?;
         let folder = match file.parent() {
             Some(folder) => folder.to_owned(),
@@ -86,11 +84,7 @@ impl RawConfig {
         let mut problems = Vec::new();
         raw.read_lines(&bytes, &mut problems);
         raw.read_env(env, &mut problems);
-        if problems.is_empty() {
-            Ok(raw)
-        } else {
-            Err(problems.into())
-        }
+        if problems.is_empty() { Ok(raw) } else { Err(problems.into()) }
     }
 
     /// The file that was read, absolute.
@@ -219,11 +213,8 @@ fn read_line(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
     }
     // Line by line: on a whole file the crate takes a backslash at the end of a line for a
     // continuation even with escapes off, and says no line numbers.
-    let options = ParseOption {
-        enabled_escape: false,
-        enabled_quote: false,
-        ..ParseOption::default()
-    };
+    let options =
+        ParseOption { enabled_escape: false, enabled_quote: false, ..ParseOption::default() };
     let ini = Ini::load_from_str_opt(line, options).map_err(|_| FORM)?;
     let pair = ini.general_section().iter().next();
     let (key, value) = pair.ok_or(FORM)?;

@@ -24,18 +24,10 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(place: &Path, what: impl Into<String>) -> Problem {
-        Problem {
-            place: place.display().to_string(),
-            key: None,
-            what: what.into(),
-        }
+        Problem { place: place.display().to_string(), key: None, what: what.into() }
     }
     pub(super) fn at_line(file: &Path, line: usize, what: impl Into<String>) -> Problem {
-        Problem {
-            place: format!("{}:{line}", file.display()),
-            key: None,
-            what: what.into(),
-        }
+        Problem { place: format!("{}:{line}", file.display()), key: None, what: what.into() }
     }
 }
 
@@ -82,10 +74,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(raw: &'a RawConfig) -> Self {
-        Reader {
-            raw,
-            problems: Vec::new(),
-        }
+        Reader { raw, problems: Vec::new() }
     }
 
     /// The errors if there were any, else `value`. `value` is None only where a problem was noted.
@@ -97,10 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn text(&self, key: &'static str) -> Option<String> {
-        debug_assert!(
-            keys::find(key).is_some_and(|k| k.used),
-            "{key} is not marked as used"
-        );
+        debug_assert!(keys::find(key).is_some_and(|k| k.used), "{key} is not marked as used");
         self.raw.get(key).map(|(value, _)| value.to_owned())
     }
 
@@ -147,11 +133,7 @@ impl<'a> Reader<'a> {
     where
         T: FromStr + PartialOrd + fmt::Display,
     {
-        let expected = format!(
-            "{unit}, a whole number from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let expected = format!("{unit}, a whole number from {} to {}", range.start(), range.end());
         self.parsed(key, &expected, |value| {
             let digits = value.bytes().all(|b| b.is_ascii_digit());
             value.parse().ok().filter(|n| digits && range.contains(n))
@@ -171,20 +153,15 @@ impl<'a> Reader<'a> {
     /// A path, relative to app.ini's folder. The shell's `~` is no path.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let folder = self.raw.folder();
-        self.parsed(
-            key,
-            "a path, whole or relative to app.ini's folder, without `~`",
-            |value| {
-                let plain = !value.starts_with('~') && !value.contains('\0');
-                plain.then(|| folder.join(value))
-            },
-        )
+        self.parsed(key, "a path, whole or relative to app.ini's folder, without `~`", |value| {
+            let plain = !value.starts_with('~') && !value.contains('\0');
+            plain.then(|| folder.join(value))
+        })
     }
 
     /// `path` or `default` in app.ini's folder.
     pub fn path_or(&mut self, key: &'static str, default: &str) -> PathBuf {
-        self.path(key)
-            .unwrap_or_else(|| self.raw.folder().join(default))
+        self.path(key).unwrap_or_else(|| self.raw.folder().join(default))
     }
 
     pub fn http_url(&mut self, key: &'static str) -> Option<String> {
@@ -194,11 +171,7 @@ impl<'a> Reader<'a> {
     /// Owner and repository: they become part of URLs and paths.
     pub fn repository(&mut self) -> (Option<String>, Option<String>) {
         let owner = self.required("owner", "the GitHub account that owns the repository", name);
-        let repo = self.required(
-            "repo",
-            "the GitHub repository's name, without its owner",
-            name,
-        );
+        let repo = self.required("repo", "the GitHub repository's name, without its owner", name);
         (owner, repo)
     }
 
@@ -219,11 +192,8 @@ impl<'a> Reader<'a> {
     }
 
     pub fn state_dir(&mut self) -> PathBuf {
-        let base = self
-            .path("base_dir")
-            .unwrap_or_else(|| self.raw.folder().to_owned());
-        self.path("state_dir")
-            .unwrap_or_else(|| base.join(".pullre"))
+        let base = self.path("base_dir").unwrap_or_else(|| self.raw.folder().to_owned());
+        self.path("state_dir").unwrap_or_else(|| base.join(".pullre"))
     }
 
     pub fn keep_days(&mut self) -> u32 {
@@ -258,14 +228,7 @@ impl<'a> Reader<'a> {
         let password = self.secret("mysql_pw").unwrap_or_default();
         let additional = self.text("mysql_additional").unwrap_or_default();
         let (host, user, name) = (host?, user?, name?);
-        Some(DatabaseConfig::Mysql {
-            host,
-            port,
-            user,
-            password,
-            name,
-            additional,
-        })
+        Some(DatabaseConfig::Mysql { host, port, user, password, name, additional })
     }
 
     pub fn missing(&mut self, key: &'static str, expected: &str) {
@@ -274,10 +237,7 @@ impl<'a> Reader<'a> {
             "`{key}` is not set, expected {expected}: write `{key} = ...` there, or set {}",
             env_name(key)
         );
-        self.problems.push(Problem {
-            key: Some(key),
-            ..Problem::new(file, what)
-        });
+        self.problems.push(Problem { key: Some(key), ..Problem::new(file, what) });
     }
 
     pub fn malformed(&mut self, key: &'static str, expected: &str) {
@@ -297,19 +257,13 @@ impl<'a> Reader<'a> {
             Origin::Line(line) => Problem::at_line(self.raw.file(), *line, what),
             Origin::Env(name) => Problem::new(Path::new(&format!("environment, {name}")), what),
         };
-        self.problems.push(Problem {
-            key: Some(key),
-            ..problem
-        });
+        self.problems.push(Problem { key: Some(key), ..problem });
     }
 }
 
 /// One word of printable ASCII: fit for an HTTP header or a host name.
 pub(super) fn word(value: &str) -> Option<String> {
-    value
-        .bytes()
-        .all(|b| b.is_ascii_graphic())
-        .then(|| value.to_owned())
+    value.bytes().all(|b| b.is_ascii_graphic()).then(|| value.to_owned())
 }
 
 fn name(value: &str) -> Option<String> {
@@ -321,9 +275,7 @@ fn name(value: &str) -> Option<String> {
 /// Without the slash at its end, so that paths can be appended.
 fn http_url(value: &str) -> Option<String> {
     let url = word(value)?;
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"))?;
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let host = rest.split('/').next()?;
     let good = !host.is_empty() && !host.starts_with(':') && !rest.contains(['?', '#', '@', '\\']);
     good.then(|| url.trim_end_matches('/').to_owned())

@@ -18,10 +18,7 @@ struct Ini {
 fn ini(text: impl AsRef<[u8]>) -> Ini {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("app.ini"), text).unwrap();
-    Ini {
-        folder,
-        env: Vec::new(),
-    }
+    Ini { folder, env: Vec::new() }
 }
 
 impl Ini {
@@ -102,11 +99,7 @@ fn everything_after_the_first_equals_sign_is_the_value() {
             assert_eq!(read.value("owner").as_deref(), Some("acme"));
         }
         let text = format!("mysql_pw = {value}\nrepo = shop\n");
-        assert_eq!(
-            ini(&text).value("repo").as_deref(),
-            Some("shop"),
-            "{text:?}"
-        );
+        assert_eq!(ini(&text).value("repo").as_deref(), Some("shop"), "{text:?}");
         assert_eq!(ini(&text).value("mysql_pw").as_deref(), Some(value));
     }
 }
@@ -209,10 +202,8 @@ fn of_a_key_that_stands_twice_the_last_counts_with_a_warning() {
 
 #[test]
 fn all_that_is_missing_or_malformed_is_said_at_once_and_no_secret_is() {
-    let bad = ini(
-        "token = hunter2 with spaces\nkeep_days = ninety\ndatabase = oracle\n\
-         github_api_url = https://user:hunter2@ghe/\nAWS_SECRET_KEY = hunter2\n",
-    )
+    let bad = ini("token = hunter2 with spaces\nkeep_days = ninety\ndatabase = oracle\n\
+         github_api_url = https://user:hunter2@ghe/\nAWS_SECRET_KEY = hunter2\n")
     .env("PULLRE_GRACE", "-1");
     insta::assert_snapshot!(said(&bad, bad.controller()), @r#"
     DIR/app.ini: `owner` is not set, expected the GitHub account that owns the repository: write `owner = ...` there, or set PULLRE_OWNER
@@ -234,10 +225,8 @@ fn the_controllers_defaults() {
     assert_eq!(c.token.expose(), "ghp_0123456789");
     assert_eq!(c.github_api_url, "https://api.github.com");
     assert_eq!((c.protocol.as_str(), c.domain), ("https://", None));
-    let database = DatabaseConfig::Sqlite {
-        path: ini.path("pullre.db"),
-        schema_dir: ini.path("schemas"),
-    };
+    let database =
+        DatabaseConfig::Sqlite { path: ini.path("pullre.db"), schema_dir: ini.path("schemas") };
     assert_eq!(c.database, database);
     assert_eq!(c.compute, ComputeKind::Local);
     assert_eq!(c.aws_region, "ap-northeast-1");
@@ -268,10 +257,7 @@ fn a_mysql_host_chooses_mysql_and_ec2_unless_the_file_says_otherwise() {
     let c = controller(&format!("{mysql}database = sqlite\n"));
     assert!(matches!(c.database, DatabaseConfig::Sqlite { .. }));
     let incomplete = ini(format!("{CONTROLLER}database = mysql\nmysql_db = mysql\n"));
-    assert_eq!(
-        keys_of(incomplete.controller()),
-        ["mysql_host", "mysql_user", "mysql_db"]
-    );
+    assert_eq!(keys_of(incomplete.controller()), ["mysql_host", "mysql_user", "mysql_db"]);
 }
 
 #[test]
@@ -331,10 +317,7 @@ fn urls_names_and_levels_are_checked() {
         ("CRITICAL", Level::ERROR),
         ("trace", Level::TRACE),
     ] {
-        assert_eq!(
-            controller(&format!("logging_level = {text}\n")).logging_level,
-            level
-        );
+        assert_eq!(controller(&format!("logging_level = {text}\n")).logging_level, level);
     }
 }
 
@@ -348,14 +331,9 @@ fn relative_paths_start_at_the_files_folder() {
     let DatabaseConfig::Sqlite { path, schema_dir } = c.database else {
         panic!("not SQLite");
     };
-    assert_eq!(
-        (path, schema_dir.as_path()),
-        (i.path("data/x.db"), Path::new("/var/s"))
-    );
+    assert_eq!((path, schema_dir.as_path()), (i.path("data/x.db"), Path::new("/var/s")));
 
-    let i = ini(format!(
-        "{CONTROLLER}base_dir = /opt/base\nstate_dir = state\n"
-    ));
+    let i = ini(format!("{CONTROLLER}base_dir = /opt/base\nstate_dir = state\n"));
     assert_eq!(i.controller().unwrap().state_dir, i.path("state"));
 }
 
@@ -375,24 +353,14 @@ fn the_clients_defaults() {
     assert_eq!(seconds, [60, 900, 10]);
     assert_eq!(c.poll_seconds, 0);
     assert_eq!(c.migrate_command, None);
-    assert_eq!(
-        client("stop_timeout = 1\n").stop_timeout,
-        Duration::from_secs(1)
-    );
+    assert_eq!(client("stop_timeout = 1\n").stop_timeout, Duration::from_secs(1));
 }
 
 #[test]
 fn a_git_url_carries_no_password() {
-    for good in [
-        "git@github.com:acme/shop.git",
-        "ssh://git@host:22/x",
-        "/srv/a:b@c",
-        "https://h/x",
-    ] {
-        assert_eq!(
-            client(&format!("git_url = {good}\n")).git_url.as_deref(),
-            Some(good)
-        );
+    for good in ["git@github.com:acme/shop.git", "ssh://git@host:22/x", "/srv/a:b@c", "https://h/x"]
+    {
+        assert_eq!(client(&format!("git_url = {good}\n")).git_url.as_deref(), Some(good));
     }
     for bad in ["--upload-pack=x", "https://me:hunter2@host/x"] {
         let i = ini(format!("{CLIENT}git_url = {bad}\n"));
@@ -432,17 +400,9 @@ fn the_client_knows_every_secret_that_its_files_hold() {
     .env("PULLRE_TOKEN", "tok-env1")
     .client()
     .unwrap();
-    let expected = [
-        "https://hooks/T1",
-        "a-long-password",
-        "tok-env1",
-        "tok-file",
-    ];
+    let expected = ["https://hooks/T1", "a-long-password", "tok-env1", "tok-file"];
     let mut secrets = c.secrets();
-    assert!(
-        secrets.is_sorted_by(|a, b| a.len() >= b.len()),
-        "longest first"
-    );
+    assert!(secrets.is_sorted_by(|a, b| a.len() >= b.len()), "longest first");
     secrets.sort_by_key(|s| expected.iter().position(|e| e == s));
     assert_eq!(secrets, expected);
 }
@@ -472,10 +432,7 @@ fn app_ini_default_explains_every_key_once_and_says_which_are_not_used_yet() {
     let lines: Vec<&str> = template.lines().collect();
     let mut named = Vec::new();
     for pair in lines.windows(2) {
-        let Some((name, _)) = pair[1]
-            .split_once('=')
-            .filter(|_| !pair[1].starts_with('#'))
-        else {
+        let Some((name, _)) = pair[1].split_once('=').filter(|_| !pair[1].starts_with('#')) else {
             continue;
         };
         let key = keys::find(name.trim()).unwrap_or_else(|| panic!("{name}is not known"));
@@ -492,10 +449,7 @@ fn app_ini_default_explains_every_key_once_and_says_which_are_not_used_yet() {
 fn app_ini_default_as_it_is_lacks_exactly_what_only_the_user_knows() {
     let untouched = ini(template());
     assert_eq!(keys_of(untouched.controller()), ["owner", "repo", "token"]);
-    assert_eq!(
-        keys_of(untouched.client()),
-        ["target_dir", "owner", "repo", "exec_command"]
-    );
+    assert_eq!(keys_of(untouched.client()), ["target_dir", "owner", "repo", "exec_command"]);
 }
 
 #[test]

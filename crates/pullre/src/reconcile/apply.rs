@@ -1,1 +1,275 @@
+//! Carries chains out. Each works under the locks of its environment and its server, and plans
+//! again from the facts that it reads under them: between the plan of the tick and the lock,
+//! another tick may have done the same, or the opposite.
 
+use std::io;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::lock::{Held, LockName};
+use super::plan::{Action, Chain, Observed, Reading, Subject, plan};
+use super::{Clock, Controller, Said, WORKERS, observe};
+use crate::domain::{InstanceId, PullNumber, SchemaName};
+use crate::facts::CloneState;
+use crate::ports::PullReading;
+use crate::schema_clone::CloneError;
+use crate::store::{Store, StoreError, Won};
+use crate::words;
+
+/// An environment goes from one state to the next within one tick; this often at most.
+const ADVANCES: usize = 4;
+
+/// What came of one chain.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub subject: Subject,
+    pub acted: usize,
+    pub failure: Option<String>,
+    /// All that its plan wanted was done.
+    pub finished: bool,
+}
+
+/// Why a chain stopped.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    /// Somebody else is at it, or was faster.
+    #[error("{0}")]
+    Left(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Stop {
+        Stop::Failed(e.to_string())
+    }
+}
+
+pub(super) fn side_by_side(
+    controller: &Controller<'_>,
+    chains: &[Chain],
+    observed: &Observed,
+    clock: Clock,
+    say: &(dyn Fn(Said<'_>) + Sync),
+) -> Vec<Outcome> {
+    let next = Mutex::new(chains.iter());
+    let outcomes = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            // A poisoned lock only says that another chain panicked; the iterator is still whole.
+            let chain = next.lock().unwrap_or_else(|e| e.into_inner()).next();
+            let Some(chain) = chain else { return };
+            let worker = Worker { controller, clock, say };
+            let outcome = worker.work(chain, observed);
+            outcomes.lock().unwrap_or_else(|e| e.into_inner()).push(outcome);
+        }
+    };
+    if chains.len() == 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS.min(chains.len()) {
+                scope.spawn(work);
+            }
+        });
+    }
+    outcomes.into_inner().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Proof that nobody else works for this chain's environment and on its server.
+struct Locked {
+    _environment: Option<Held>,
+    _server: Held,
+}
+
+struct Worker<'a> {
+    controller: &'a Controller<'a>,
+    clock: Clock,
+    say: &'a (dyn Fn(Said<'_>) + Sync),
+}
+
+impl Worker<'_> {
+    fn work(&self, chain: &Chain, observed: &Observed) -> Outcome {
+        let mut acted = 0;
+        let result = self.lock(chain).and_then(|locked| {
+            let mut store = self.controller.database.open()?;
+            self.advance(chain, observed, &mut store, &locked, &mut acted)
+        });
+        let failure = match &result {
+            Ok(()) => None,
+            Err(Stop::Left(why)) => {
+                (self.say)(Said::Left { chain, why });
+                None
+            }
+            Err(Stop::Failed(why)) => Some(format!("{}: {why}", chain.subject_on_server())),
+        };
+        Outcome { subject: chain.subject, acted, failure, finished: result.is_ok() }
+    }
+
+    fn lock(&self, chain: &Chain) -> Result<Locked, Stop> {
+        let environment = match chain.subject {
+            Subject::Environment(number) => Some(self.hold(LockName::Environment(number))?),
+            Subject::Server(_) => None,
+        };
+        Ok(Locked {
+            _environment: environment,
+            _server: self.hold(LockName::Server(chain.server))?,
+        })
+    }
+
+    fn hold(&self, name: LockName) -> Result<Held, Stop> {
+        let denied =
+            |e: io::Error| Stop::Failed(format!("cannot lock in the state directory: {e}"));
+        self.controller
+            .locks
+            .try_lock(&name)
+            .map_err(denied)?
+            .ok_or_else(|| Stop::Left("another tick is at work on it".into()))
+    }
+
+    /// Plans under the lock and does it, until this subject needs nothing more at this moment.
+    fn advance(
+        &self,
+        announced: &Chain,
+        observed: &Observed,
+        store: &mut Store,
+        locked: &Locked,
+        acted: &mut usize,
+    ) -> Result<(), Stop> {
+        for advance in 0..ADVANCES {
+            let now = self.clock.now();
+            let facts = store.facts()?;
+            let again = if advance == 0 {
+                let forge = Reading::Known(PullReading::default());
+                Observed { facts, forge, now, ..observed.clone() }
+            } else {
+                let earlier = Observed { now, ..observed.clone() };
+                observe::observe_again(facts, self.controller.compute, &earlier)
+            };
+            let plan = plan(&again);
+            let Some(chain) = plan.chain(announced.subject) else { return Ok(()) };
+            if chain.server != announced.server {
+                return Err(Stop::Left("another tick gave it another server".into()));
+            }
+            for action in &chain.actions {
+                let began = Instant::now();
+                let done = self.act(action, chain, &again, store, locked);
+                let took = began.elapsed();
+                match done {
+                    Ok(detail) => {
+                        *acted += 1;
+                        (self.say)(Said::Done { chain, action, took, detail });
+                    }
+                    Err(stop) => {
+                        if let Stop::Failed(why) = &stop {
+                            (self.say)(Said::Failed { chain, action, why });
+                        }
+                        return Err(stop);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One action: what is about to happen is written down first, what came of it after.
+    fn act(
+        &self,
+        action: &Action,
+        chain: &Chain,
+        observed: &Observed,
+        store: &mut Store,
+        _proof: &Locked,
+    ) -> Result<Option<String>, Stop> {
+        let now = self.clock.now();
+        let server = chain.server;
+        let pull = match chain.subject {
+            Subject::Environment(number) => Some(number),
+            Subject::Server(_) => None,
+        };
+        match (action, pull) {
+            (Action::Assign { source }, Some(pull)) => {
+                won(store.assign(pull, server, source, now)?).map(|()| None)
+            }
+            (Action::Withdraw, Some(pull)) => {
+                won(store.withdraw(pull, server, now)?).map(|()| None)
+            }
+            (Action::Offer { sha, attempt }, Some(pull)) => {
+                won(store.offer(pull, server, sha, *attempt, now)?).map(|()| None)
+            }
+            (Action::Release, Some(pull)) => {
+                won(store.release(pull, server, &chain.why, now)?).map(|()| None)
+            }
+            (Action::Start { instance }, _) => self.start(instance, chain, store).map(|()| None),
+            (Action::Stop { instance }, _) => {
+                let stopped = self.controller.compute.stop(instance);
+                stopped.map_err(|e| Stop::Failed(e.to_string()))?;
+                store.stop_settled(server)?;
+                Ok(None)
+            }
+            (Action::Clone { source, destination }, pull) => {
+                self.clone(source, destination, pull, chain, observed, store).map(Some)
+            }
+            (action, None) => Err(Stop::Failed(format!(
+                "{action:?} was planned for no environment; this is a fault of pullre"
+            ))),
+        }
+    }
+
+    fn start(&self, instance: &InstanceId, chain: &Chain, store: &mut Store) -> Result<(), Stop> {
+        store.start_requested(chain.server, self.clock.now())?;
+        self.controller.compute.start(instance).or_else(|e| {
+            store.start_refused(chain.server, &e.to_string())?;
+            Err(Stop::Failed(e.to_string()))
+        })
+    }
+
+    fn clone(
+        &self,
+        source: &SchemaName,
+        destination: &SchemaName,
+        pull: Option<PullNumber>,
+        chain: &Chain,
+        observed: &Observed,
+        store: &mut Store,
+    ) -> Result<String, Stop> {
+        let _schema = self.hold(LockName::Schema(destination.clone()))?;
+        let server = chain.server;
+        let schemas = self.controller.schemas;
+        let owned = observed
+            .facts
+            .clones
+            .get(destination)
+            .is_some_and(|clone| clone.server == server && clone.state != CloneState::Refused);
+        let exists = |e: CloneError| Stop::Failed(e.to_string());
+        if !owned && schemas.holds_something(destination).map_err(exists)? {
+            let why = format!(
+                "schema {destination} holds something that pullre did not make; empty it, or let it \
+                 be overwritten with `update-pull server take-over {}`",
+                chain.server_name
+            );
+            store.clone_refused(destination, server, pull, &why, self.clock.now())?;
+            return Err(Stop::Failed(why));
+        }
+        won(store.clone_started(destination, server, source, pull, self.clock.now())?)?;
+        let timeout = self.controller.clone_timeout;
+        match schemas.clone(source, destination, timeout, &mut |_| {}) {
+            Ok(outcome) => {
+                store.clone_finished(destination, server, &outcome, self.clock.now())?;
+                Ok(format!("{} tables, {}", outcome.tables, words::bytes(outcome.bytes)))
+            }
+            Err(e) => {
+                let why = e.to_string();
+                store.clone_failed(destination, server, &why, self.clock.now())?;
+                Err(Stop::Failed(why))
+            }
+        }
+    }
+}
+
+fn won(won: Won) -> Result<(), Stop> {
+    match won {
+        Won::Yes => Ok(()),
+        Won::No => Err(Stop::Left("another tick was faster".into())),
+    }
+}

@@ -1,6 +1,175 @@
-//! One tick: [`observe`] what is true, [`plan`](mod@plan) what follows, [`apply`] it.
+//! One tick: observe what is true, plan what follows, apply it.
 
-pub mod apply;
+mod apply;
 pub mod lock;
 pub mod observe;
 pub mod plan;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::condition::Policy;
+use crate::ports::{Compute, Forge};
+use crate::schema_clone::Schemas;
+use crate::store::{Database, StoreError};
+use lock::Locks;
+use plan::{Action, Chain, Observed, Plan, Record, Subject, plan};
+
+/// A plan may free what another environment waits for, so a tick looks again; this often at most.
+const ROUNDS: usize = 4;
+
+/// Chains that are worked on at the same time.
+const WORKERS: usize = 8;
+
+/// Everything that a tick works with.
+#[derive(Clone, Copy)]
+pub struct Controller<'a> {
+    pub database: &'a Database,
+    pub forge: &'a dyn Forge,
+    pub compute: &'a dyn Compute,
+    pub schemas: &'a Schemas,
+    pub locks: &'a Locks,
+    pub policy: &'a Policy,
+    /// How long one schema clone may take.
+    pub clone_timeout: Duration,
+}
+
+impl std::fmt::Debug for Controller<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("policy", self.policy).finish_non_exhaustive()
+    }
+}
+
+/// What a tick tells while it works; a clone may take minutes.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// What will be done now.
+    Plan(&'a Plan),
+    Done {
+        chain: &'a Chain,
+        action: &'a Action,
+        took: Duration,
+        detail: Option<String>,
+    },
+    Failed {
+        chain: &'a Chain,
+        action: &'a Action,
+        why: &'a str,
+    },
+    /// Somebody else is at it, or was faster: the next tick looks again.
+    Left {
+        chain: &'a Chain,
+        why: &'a str,
+    },
+}
+
+/// What came of a tick.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Each a sentence that names its subject. Empty: all is well.
+    pub failures: Vec<String>,
+    /// Actions that were done.
+    pub acted: usize,
+    /// The last plan: what still waits.
+    pub last: Plan,
+}
+
+/// `now`, going on from the moment at which the tick began. Virtual time of tests stays virtual.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Timestamp,
+    since: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Timestamp {
+        let passed = jiff::SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
+        self.began.saturating_add(passed).unwrap_or(self.began)
+    }
+}
+
+impl Controller<'_> {
+    /// What the next tick would do. Changes nothing.
+    pub fn plan(&self, now: Timestamp) -> Result<(Observed, Plan), StoreError> {
+        let mut store = self.database.open()?;
+        let observed = observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
+        let plan = plan(&observed);
+        Ok((observed, plan))
+    }
+
+    /// One tick. An error means that the control database could not be used; everything else that
+    /// went wrong is in the report, and stopped only its own chain.
+    pub fn tick(
+        &self,
+        now: Timestamp,
+        confirmed: bool,
+        say: &(dyn Fn(Said<'_>) + Sync),
+    ) -> Result<Report, StoreError> {
+        let clock = Clock { began: now, since: Instant::now() };
+        let mut report = Report::default();
+        let mut ended: BTreeSet<Subject> = BTreeSet::new();
+        let mut store = self.database.open()?;
+        let mut observed =
+            observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
+        observed.confirmed = confirmed;
+        report.failures.extend(observed.unknown());
+        for round in 0..ROUNDS {
+            let mut plan = plan(&observed);
+            plan.chains.retain(|chain| !ended.contains(&chain.subject));
+            if round == 0 || !plan.is_idle() {
+                say(Said::Plan(&plan));
+            }
+            if !plan.records.is_empty() {
+                store.record(&plan.records, observed.now)?;
+                self.remember(&plan.records, &mut report);
+            }
+            report.last = plan;
+            if report.last.chains.is_empty() {
+                break;
+            }
+            let outcomes = apply::side_by_side(self, &report.last.chains, &observed, clock, say);
+            for outcome in outcomes {
+                report.acted += outcome.acted;
+                report.failures.extend(outcome.failure);
+                // What failed or is locked is left to the next tick, not tried again at once.
+                if !outcome.finished {
+                    ended.insert(outcome.subject);
+                }
+            }
+            observed.now = clock.now();
+            observed = observe::observe_again(store.facts()?, self.compute, &observed);
+        }
+        if !report.last.refused.is_empty() {
+            report.failures.push(format!(
+                "{} environments would be stopped or cloned over at once; max_changes is {}",
+                report.last.refused.len(),
+                report.last.limit
+            ));
+        }
+        Ok(report)
+    }
+
+    fn remember(&self, records: &[Record], report: &mut Report) {
+        for record in records {
+            if let Record::Mark(mark) = record
+                && let Err(e) = self.forge.remember(mark)
+            {
+                // Costs only a second reading; but it should not stay unseen.
+                report.failures.push(e.to_string());
+            }
+        }
+    }
+}
+
+impl Observed {
+    /// The sources that said nothing, each a sentence.
+    pub fn unknown(&self) -> Vec<String> {
+        let sentence = |reading: Option<&str>| reading.map(str::to_owned);
+        [sentence(self.forge.unknown()), sentence(self.instances.unknown())]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,6 +15,9 @@ use crate::domain::{
 use crate::facts::{Assignment, Facts, Hold, Pull, Server};
 use crate::ports::{PullReading, ReadingMark};
 use crate::words;
+
+/// How often old history is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What a source said, if it did. `Unknown` never counts as "empty".
 #[derive(Debug, Clone)]
@@ -28,6 +32,13 @@ impl<T> Reading<T> {
         match self {
             Reading::Known(value) => Some(value),
             Reading::Unknown(_) => None,
+        }
+    }
+
+    pub fn unknown(&self) -> Option<&str> {
+        match self {
+            Reading::Known(_) => None,
+            Reading::Unknown(why) => Some(why),
         }
     }
 }
@@ -85,9 +96,20 @@ pub enum Record {
     Eligible(PullNumber),
     Ineligible(PullNumber),
     /// None: the provider knows no such instance.
-    Instance(ServerId, Option<InstanceState>),
+    Instance {
+        server: ServerId,
+        name: String,
+        state: Option<InstanceState>,
+    },
     /// The stop that we owed has been accepted, or is not ours to do any more.
-    StopSettled(ServerId),
+    StopSettled {
+        server: ServerId,
+        name: String,
+    },
+    /// History that ended before this moment is removed.
+    Forget {
+        before: Timestamp,
+    },
     /// Last of all, so that a crash before it costs only a second reading.
     Mark(ReadingMark),
 }
@@ -175,7 +197,7 @@ pub fn plan(observed: &Observed) -> Plan {
         match best {
             Some((_, server)) => {
                 taken.insert(server.id);
-                chains.extend(bring_up(pull, server, &facts, observed.now));
+                chains.extend(bring_up(pull, server, &facts, observed));
             }
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
@@ -201,9 +223,12 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
     let mut records = Vec::new();
     if let Reading::Known(reading) = &observed.forge {
         for request in &reading.pulls {
-            let stored = facts.pulls.get(&request.number);
-            if stored.is_none_or(|pull| !pull.described || pull.request != *request) {
+            let news = match facts.pulls.get(&request.number) {
+                Some(pull) => !pull.described || pull.request != *request,
                 // A closed one that was never open with us is history, not work.
+                None => request.state == PullState::Open,
+            };
+            if news {
                 records.push(Record::Pull(Box::new(request.clone())));
             }
         }
@@ -214,7 +239,8 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
             let seen = server.instance.as_ref().and_then(|id| instances.get(id));
             let state = seen.map(|instance| instance.state);
             if state != server.state {
-                records.push(Record::Instance(server.id, state));
+                let name = server.name.clone();
+                records.push(Record::Instance { server: server.id, name, state });
             }
         }
     }
@@ -226,7 +252,7 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
             .servers
             .values()
             .filter(|server| server.stop_owed && stop_is_settled(server, facts))
-            .map(|server| Record::StopSettled(server.id))
+            .map(|server| Record::StopSettled { server: server.id, name: server.name.clone() })
             .collect();
         settled.iter().for_each(|record| record.apply_to(facts, observed.now));
         records.extend(settled);
@@ -235,10 +261,21 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
         facts.pulls.values().filter_map(|pull| eligibility_change(pull, facts)).collect();
     changed.iter().for_each(|record| record.apply_to(facts, observed.now));
     records.extend(changed);
+    records.extend(forget(observed));
     if let Reading::Known(PullReading { mark: Some(mark), .. }) = &observed.forge {
         records.push(Record::Mark(mark.clone()));
     }
     records
+}
+
+/// Once a day.
+fn forget(observed: &Observed) -> Option<Record> {
+    let done_lately = observed
+        .facts
+        .forgot_at
+        .is_some_and(|at| words::between(at, observed.now) < FORGET_EVERY && at <= observed.now);
+    let before = observed.now.checked_sub(observed.policy.keep).ok()?;
+    (!done_lately).then_some(Record::Forget { before })
 }
 
 fn stop_is_settled(server: &Server, facts: &Facts) -> bool {
@@ -294,8 +331,8 @@ impl Record {
                     pull.ineligible_since = (!eligible).then_some(now);
                 }
             }
-            Record::Instance(id, state) => {
-                if let Some(server) = facts.servers.get_mut(id) {
+            Record::Instance { server, state, .. } => {
+                if let Some(server) = facts.servers.get_mut(server) {
                     server.state = *state;
                     match state {
                         Some(InstanceState::Running) => server.start = Default::default(),
@@ -307,11 +344,12 @@ impl Record {
                     }
                 }
             }
-            Record::StopSettled(id) => {
-                if let Some(server) = facts.servers.get_mut(id) {
+            Record::StopSettled { server, .. } => {
+                if let Some(server) = facts.servers.get_mut(server) {
                     server.stop_owed = false;
                 }
             }
+            Record::Forget { .. } => facts.forgot_at = Some(now),
             Record::Mark(mark) => facts.watermark = Some(mark.watermark),
         }
     }
@@ -386,11 +424,11 @@ fn advance(
             }
             actions.push(clone);
         }
-        Data::AppInTheWay(_) if withdraw && actions.is_empty() => {
+        Data::AppInTheWay { .. } if withdraw && actions.is_empty() => {
             why = "its data is to be replaced".into();
             actions.push(Action::Withdraw);
         }
-        Data::Ready | Data::AppInTheWay(_) | Data::Failed(_) | Data::Refused(_) => {}
+        Data::Ready | Data::AppInTheWay { .. } | Data::Failed(_) | Data::Refused(_) => {}
     }
     if condition.power == Power::Up && condition.data == Data::Ready {
         let offer = |attempt| Action::Offer { sha: target.sha.clone(), attempt };
@@ -421,7 +459,7 @@ fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Actio
 
 /// A free server for a pull request that waits. Start and clone go on at the same time: a start
 /// is only asked for, and the machine boots while the data is copied.
-fn bring_up(pull: &Pull, server: &Server, facts: &Facts, now: Timestamp) -> Option<Chain> {
+fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) -> Option<Chain> {
     let target = condition::eligibility(pull, facts).ok()?;
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None;
@@ -431,8 +469,10 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, now: Timestamp) -> Opti
         actions.push(Action::Start { instance: instance.clone() });
     }
     let number = pull.request.number;
-    if matches!(condition::data(server, number, facts, now), Data::Missing | Data::Building { .. })
-    {
+    if matches!(
+        condition::data(server, number, facts, &observed.policy, observed.now),
+        Data::Missing | Data::Building { .. }
+    ) {
         actions.push(Action::Clone { source: target.source, destination: destination.clone() });
     }
     Some(Chain {
@@ -533,10 +573,23 @@ impl fmt::Display for Record {
             Record::Gone(number) => write!(f, "{number} is gone from GitHub"),
             Record::Eligible(number) => write!(f, "{number} may have an environment"),
             Record::Ineligible(number) => write!(f, "{number} may have no environment"),
-            Record::Instance(id, Some(state)) => write!(f, "server {} is {state}", id.0),
-            Record::Instance(id, None) => write!(f, "server {} has no instance", id.0),
-            Record::StopSettled(id) => write!(f, "server {} needs no stop any more", id.0),
+            Record::Instance { name, state: Some(state), .. } => write!(f, "{name} is {state}"),
+            Record::Instance { name, state: None, .. } => write!(f, "{name} has no instance"),
+            Record::StopSettled { name, .. } => write!(f, "{name} needs no stop any more"),
+            Record::Forget { before } => {
+                write!(f, "history from before {} is removed", words::moment(*before))
+            }
             Record::Mark(mark) => write!(f, "GitHub read up to {}", mark.watermark),
+        }
+    }
+}
+
+impl Chain {
+    /// For whom and where, to begin a sentence about it.
+    pub fn subject_on_server(&self) -> String {
+        match self.subject {
+            Subject::Environment(number) => format!("{number} on {}", self.server_name),
+            Subject::Server(_) => self.server_name.clone(),
         }
     }
 }

@@ -50,11 +50,11 @@ impl Store {
         self.query(&sql, &[name.into(), name.into()])?.iter().map(duty).collect()
     }
 
-    /// The duties of every slot of this machine that is in the pool.
+    /// The duties of every slot of this machine; one that left the pool still has to stop its app.
     pub fn local_duties(&mut self) -> Result<Vec<Duty>> {
         let sql = format!(
-            "{DUTIES} WHERE s.is_staging = 1
-               AND EXISTS (SELECT 1 FROM local_slots l WHERE l.name = s.instance_id) ORDER BY s.id"
+            "{DUTIES} WHERE EXISTS (SELECT 1 FROM local_slots l WHERE l.name = s.instance_id)
+             ORDER BY s.id"
         );
         self.query(&sql, &[])?.iter().map(duty).collect()
     }

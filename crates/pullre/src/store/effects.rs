@@ -53,8 +53,15 @@ impl Store {
                 )?;
                 Ok(())
             }
-            Record::Instance(server, state) => self.record_instance(*server, *state),
-            Record::StopSettled(server) => self.stop_settled(*server),
+            Record::Instance { server, state, .. } => self.record_instance(*server, *state),
+            Record::StopSettled { server, .. } => self.stop_settled(*server),
+            Record::Forget { before } => {
+                let (deployments, events) = self.forget_before(*before)?;
+                if deployments + events > 0 {
+                    tracing::info!("removed {deployments} old deployments and {events} old events");
+                }
+                self.set_setting("forgot_at", Some(now.to_string()))
+            }
             Record::Mark(mark) => {
                 self.set_setting("watermark", Some(mark.watermark.to_string()))?;
                 if mark.whole {

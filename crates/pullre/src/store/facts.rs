@@ -60,6 +60,7 @@ impl Store {
             match row.text("name")?.as_str() {
                 "paused" => facts.paused = Some(content),
                 "watermark" => facts.watermark = moment(&content),
+                "forgot_at" => facts.forgot_at = moment(&content),
                 "whole_read_at" => facts.whole_read_at = moment(&content),
                 _ => {}
             }
@@ -71,6 +72,25 @@ impl Store {
     pub fn pull(&mut self, number: PullNumber) -> Result<Option<Pull>> {
         let row = self.query_one(&format!("{PULLS} WHERE p.number = ?"), &[number.0.into()])?;
         row.map(|row| pull(&row)).transpose()
+    }
+
+    /// Those of `numbers` that are stored, open or closed.
+    pub fn pulls(&mut self, numbers: &[PullNumber]) -> Result<Vec<Pull>> {
+        let mut found = Vec::new();
+        // Engines limit the placeholders of one statement.
+        for some in numbers.chunks(500) {
+            let marks = vec!["?"; some.len()].join(", ");
+            let params: Vec<_> = some.iter().map(|number| number.0.into()).collect();
+            for row in self.query(&format!("{PULLS} WHERE p.number IN ({marks})"), &params)? {
+                match pull(&row) {
+                    Ok(pull) => found.push(pull),
+                    // Nonsense counts as not stored: what GitHub says takes its place.
+                    Err(StoreError::Row(_)) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(found)
     }
 
     pub fn users(&mut self) -> Result<Vec<User>> {

@@ -110,21 +110,19 @@ impl Store {
 
     /// Removes what ended before `limit`; never what an assignment still points at. Returns the
     /// number of deployments and events that went.
-    pub fn forget_before(&mut self, limit: Timestamp) -> Result<(u64, u64)> {
-        self.transaction(|store| {
-            let old = "finished_at < ? AND NOT EXISTS
+    pub(super) fn forget_before(&mut self, limit: Timestamp) -> Result<(u64, u64)> {
+        let old = "finished_at < ? AND NOT EXISTS
                 (SELECT 1 FROM assignments a WHERE a.deployment_id = deployments.id)";
-            store.execute(
-                &format!(
-                    "DELETE FROM deployment_steps WHERE deployment_id IN
+        self.execute(
+            &format!(
+                "DELETE FROM deployment_steps WHERE deployment_id IN
                          (SELECT id FROM deployments WHERE {old})"
-                ),
-                &[limit.into()],
-            )?;
-            let deployments =
-                store.execute(&format!("DELETE FROM deployments WHERE {old}"), &[limit.into()])?;
-            let events = store.execute("DELETE FROM events WHERE at < ?", &[limit.into()])?;
-            Ok((deployments, events))
-        })
+            ),
+            &[limit.into()],
+        )?;
+        let deployments =
+            self.execute(&format!("DELETE FROM deployments WHERE {old}"), &[limit.into()])?;
+        let events = self.execute("DELETE FROM events WHERE at < ?", &[limit.into()])?;
+        Ok((deployments, events))
     }
 }

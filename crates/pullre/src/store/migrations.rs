@@ -92,6 +92,11 @@ const MIGRATIONS: &[Migration] = migrations! {
 const LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     name VARCHAR(100) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL) {table}";
 
+/// The names of all steps, in order.
+pub fn all_migrations() -> Vec<&'static str> {
+    MIGRATIONS.iter().map(|migration| migration.name).collect()
+}
+
 fn dialect(sql: &str, engine: Engine) -> String {
     let (id, text, table, if_not_exists) = match engine {
         Engine::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT", "", "IF NOT EXISTS"),

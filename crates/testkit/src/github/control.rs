@@ -42,11 +42,8 @@ async fn list(State(shared): SharedState) -> String {
         let author = pull.author.as_deref().unwrap_or("ghost");
         let (number, sha, branch) = (pull.number, &pull.sha, &pull.head_ref);
         let title = &pull.title;
-        writeln!(
-            lines,
-            "#{number} {state} {sha} {branch}{from} by {author}: {title}"
-        )
-        .expect("a String takes everything");
+        writeln!(lines, "#{number} {state} {sha} {branch}{from} by {author}: {title}")
+            .expect("a String takes everything");
     }
     lines
 }
@@ -140,10 +137,7 @@ fn fields(body: &str) -> Result<Fields, (StatusCode, String)> {
         return Ok(json.into_iter().map(|(k, v)| (k, text(v))).collect());
     }
     // A form is written like a query.
-    let uri: Uri = format!("/?{}", body.trim())
-        .parse()
-        .map_err(|_| bad("neither JSON nor a form"))?;
-    Query::try_from_uri(&uri)
-        .map(|Query(fields)| fields)
-        .map_err(|err| bad(&err.to_string()))
+    let uri: Uri =
+        format!("/?{}", body.trim()).parse().map_err(|_| bad("neither JSON nor a form"))?;
+    Query::try_from_uri(&uri).map(|Query(fields)| fields).map_err(|err| bad(&err.to_string()))
 }

@@ -62,17 +62,8 @@ pub struct LoggedRequest {
 
 impl fmt::Display for LoggedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let conditional = if self.conditional {
-            " if-none-match"
-        } else {
-            ""
-        };
-        let LoggedRequest {
-            method,
-            path,
-            status,
-            ..
-        } = self;
+        let conditional = if self.conditional { " if-none-match" } else { "" };
+        let LoggedRequest { method, path, status, .. } = self;
         write!(f, "{method} {path}{conditional} -> {status}")
     }
 }
@@ -125,9 +116,7 @@ impl FakeGithub {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
         let listener = TcpListener::bind(at).with_context(|| format!("cannot listen on {at}"))?;
         listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let clock = if options.real_time {
             world::Clock::Real
         } else {
@@ -146,9 +135,8 @@ impl FakeGithub {
         }));
         let app = serve::router(Arc::clone(&shared));
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("fake-github".to_owned())
-            .spawn(move || {
+        let thread =
+            std::thread::Builder::new().name("fake-github".to_owned()).spawn(move || {
                 runtime.block_on(async move {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the runtime was built with I/O");
@@ -161,11 +149,7 @@ impl FakeGithub {
                     }
                 });
             })?;
-        Ok(FakeGithub {
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(FakeGithub { shared, stop: Some(stop), thread: Some(thread) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -248,7 +232,5 @@ impl Drop for FakeGithub {
 
 /// A test that panics inside of a change has failed already; the world stays readable.
 pub(crate) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

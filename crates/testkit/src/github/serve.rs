@@ -19,10 +19,7 @@ use super::{LoggedRequest, Shared, control, lock};
 pub(crate) type SharedState = State<Arc<Mutex<Shared>>>;
 
 pub(crate) fn router(shared: Arc<Mutex<Shared>>) -> Router {
-    Router::new()
-        .nest("/_control", control::router())
-        .fallback(answer)
-        .with_state(shared)
+    Router::new().nest("/_control", control::router()).fallback(answer).with_state(shared)
 }
 
 /// An answer before it becomes HTTP.
@@ -34,11 +31,7 @@ struct Reply {
 
 impl Reply {
     fn json(status: StatusCode, body: &Value) -> Reply {
-        Reply {
-            status,
-            headers: Vec::new(),
-            body: body.to_string(),
-        }
+        Reply { status, headers: Vec::new(), body: body.to_string() }
     }
 
     fn message(status: StatusCode, message: &str) -> Reply {
@@ -62,10 +55,7 @@ impl Reply {
 async fn answer(State(shared): SharedState, request: Request) -> Response<Body> {
     let (response, delay) = {
         let mut shared = lock(&shared);
-        let fault = shared
-            .next_faults
-            .pop_front()
-            .or_else(|| shared.lasting_fault.clone());
+        let fault = shared.next_faults.pop_front().or_else(|| shared.lasting_fault.clone());
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         let path = path.strip_prefix(&shared.options.prefix).map(str::to_owned);
         let headers = request.headers();
@@ -116,9 +106,7 @@ fn http(reply: Reply, fault: Option<&Fault>) -> Response<Body> {
     } else {
         Body::from(reply.body)
     };
-    response
-        .body(body)
-        .expect("headers are made from visible ASCII here")
+    response.body(body).expect("headers are made from visible ASCII here")
 }
 
 fn faulty(
@@ -135,16 +123,13 @@ fn faulty(
         Some(Fault::Unauthorized) => Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials"),
         Some(Fault::Forbidden(message)) => Reply::message(StatusCode::FORBIDDEN, message),
         Some(Fault::RateLimited { reset_in }) => exceeded(reset_in_seconds(*reset_in)),
-        Some(Fault::RetryAfter {
-            status: code,
-            seconds,
-        }) => Reply::message(status(*code), "You have exceeded a secondary rate limit.")
-            .with("retry-after", seconds),
-        Some(Fault::Body(body)) => Reply {
-            status: StatusCode::OK,
-            headers: Vec::new(),
-            body: body.clone(),
-        },
+        Some(Fault::RetryAfter { status: code, seconds }) => {
+            Reply::message(status(*code), "You have exceeded a secondary rate limit.")
+                .with("retry-after", seconds)
+        }
+        Some(Fault::Body(body)) => {
+            Reply { status: StatusCode::OK, headers: Vec::new(), body: body.clone() }
+        }
         Some(Fault::Redirect(to)) => {
             Reply::message(StatusCode::MOVED_PERMANENTLY, "Moved Permanently").with("location", to)
         }
@@ -161,9 +146,7 @@ fn faulty(
 
 fn reset_in_seconds(seconds: u64) -> Timestamp {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    Timestamp::now()
-        .checked_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(Timestamp::MAX)
+    Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
 
 fn exceeded(reset: Timestamp) -> Reply {
@@ -177,9 +160,8 @@ fn exceeded(reset: Timestamp) -> Reply {
 fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap) -> Reply {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let authorization = text(header::AUTHORIZATION).unwrap_or("");
-    let token = authorization
-        .strip_prefix("Bearer ")
-        .or_else(|| authorization.strip_prefix("token "));
+    let token =
+        authorization.strip_prefix("Bearer ").or_else(|| authorization.strip_prefix("token "));
     if token != Some(&shared.options.token) {
         return Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials");
     }
@@ -208,9 +190,7 @@ fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap
         (path, authorization, &reply.body, &reply.headers).hash(&mut hasher);
         let etag = format!("\"{:016x}\"", hasher.finish());
         let known = text(header::IF_NONE_MATCH).is_some_and(|given| {
-            given
-                .split(',')
-                .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+            given.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
         });
         if known {
             reply.status = StatusCode::NOT_MODIFIED;
@@ -281,10 +261,7 @@ fn list(world: &World, url: &str, uri: &Uri) -> Reply {
     };
     let param = |name: &str| query.get(name).map(String::as_str);
     let number = |name: &str, default: usize| {
-        param(name)
-            .and_then(|value| value.parse().ok())
-            .filter(|n| *n > 0)
-            .unwrap_or(default)
+        param(name).and_then(|value| value.parse().ok()).filter(|n| *n > 0).unwrap_or(default)
     };
     let wanted: fn(&Pull) -> bool = match param("state").unwrap_or("open") {
         "open" => |pull| pull.open,
@@ -341,9 +318,5 @@ fn list(world: &World, url: &str, uri: &Uri) -> Reply {
     if page > 1 {
         links.push(rel(1, "first"));
     }
-    if links.is_empty() {
-        reply
-    } else {
-        reply.with("link", links.join(", "))
-    }
+    if links.is_empty() { reply } else { reply.with("link", links.join(", ")) }
 }

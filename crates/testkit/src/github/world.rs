@@ -41,10 +41,7 @@ impl Default for PullSpec {
 
 impl PullSpec {
     pub fn titled(title: &str) -> Self {
-        PullSpec {
-            title: title.to_owned(),
-            ..PullSpec::default()
-        }
+        PullSpec { title: title.to_owned(), ..PullSpec::default() }
     }
 }
 
@@ -174,6 +171,15 @@ impl World {
 
     pub fn push(&mut self, number: u32, sha: &str) {
         self.touch(number, |pull, _| pull.sha = sha.to_owned());
+    }
+
+    /// A push that becomes visible so many seconds after its own stamp, as with a replica that
+    /// lags behind.
+    pub fn push_late(&mut self, number: u32, sha: &str, seconds: i64) {
+        let stamp = self.now() - SignedDuration::from_secs(seconds);
+        let pull = self.pull_mut(number);
+        pull.sha = sha.to_owned();
+        pull.updated_at = stamp;
     }
 
     pub fn close(&mut self, number: u32) {

@@ -1,0 +1,554 @@
+//! What an operator can do: one function for each verb, called by the command line and the
+//! console alike. Each checks that it may be done, does it, and records who did it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::condition::{self, Data, Policy, Power};
+use crate::domain::{InstanceId, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
+use crate::facts::{CloneState, Facts, Hold, Pull, Server};
+use crate::ports::{Compute, ComputeError};
+use crate::reconcile::lock::{Held, LockName, Locks};
+use crate::schema_clone::{CloneError, CloneOutcome, Progress, Schemas};
+use crate::status::{self, Explanation};
+use crate::store::backend::Value;
+use crate::store::{Store, StoreError, Won};
+use crate::words;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// The words of the caller make no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// It makes sense, but may not be done now; says why and what to do.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    #[error(transparent)]
+    Clone(#[from] CloneError),
+}
+
+type Result<T, E = OpsError> = std::result::Result<T, E>;
+
+fn refused<T>(why: impl Into<String>) -> Result<T> {
+    Err(OpsError::Refused(why.into()))
+}
+
+fn usage<T>(why: impl Into<String>) -> Result<T> {
+    Err(OpsError::Usage(why.into()))
+}
+
+/// One person at work.
+#[derive(Debug)]
+pub struct Operator<'a> {
+    pub store: &'a mut Store,
+    /// Who it is, for the events.
+    pub who: &'a str,
+    pub now: Timestamp,
+}
+
+/// A server by its name or its instance id.
+pub fn find_server<'f>(facts: &'f Facts, name: &str) -> Result<&'f Server> {
+    let is_named = |server: &&Server| {
+        server.name == name || server.instance.as_ref().is_some_and(|id| id.0 == name)
+    };
+    let mut found = facts.servers.values().filter(is_named);
+    match (found.next(), found.next()) {
+        (Some(server), None) => Ok(server),
+        (Some(_), Some(_)) => {
+            usage(format!("more than one server is called {name}; use its instance id"))
+        }
+        (None, _) => {
+            let known: Vec<_> = facts.servers.values().map(|s| s.name.as_str()).collect();
+            let known = match known.as_slice() {
+                [] => "there is none yet; `update-pull server register` adds one".to_owned(),
+                names => format!("there are {}", names.join(", ")),
+            };
+            usage(format!("there is no server {name}; {known}"))
+        }
+    }
+}
+
+/// How long a word such as `90m`, `12h` or `2d` says.
+pub fn parse_span(text: &str) -> Result<Duration> {
+    let bad = || OpsError::Usage(format!("{text:?} is no time span; write 30m, 12h or 2d"));
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    let n: u64 = number.parse().map_err(|_| bad())?;
+    match n.checked_mul(unit) {
+        Some(seconds) if (1..=366 * 86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(bad()),
+    }
+}
+
+impl Operator<'_> {
+    fn note(
+        &mut self,
+        pull: Option<PullNumber>,
+        server: Option<ServerId>,
+        what: &str,
+    ) -> Result<()> {
+        Ok(self.store.event(self.now, self.who, pull, server, what)?)
+    }
+
+    fn hold_of(&self, reason: &str, span: Option<Duration>) -> Hold {
+        let until = span.and_then(|span| self.now.checked_add(span).ok());
+        Hold { since: self.now, until, reason: words::plain(reason) }
+    }
+
+    /// Stops all effects of both binaries until [`Operator::resume`].
+    pub fn pause(&mut self) -> Result<()> {
+        let who = format!("by {} since {}", self.who, words::moment(self.now));
+        self.store.set_paused(Some(who))?;
+        self.note(None, None, "paused")
+    }
+
+    pub fn resume(&mut self) -> Result<()> {
+        self.store.set_paused(None)?;
+        self.note(None, None, "resumed")
+    }
+
+    /// Adds a server to the pool. `local`: it is a slot of this machine, made here.
+    pub fn server_register(&mut self, instance: &str, local: bool) -> Result<()> {
+        let facts = self.store.facts()?;
+        if instance.trim() != instance || instance.is_empty() || instance.len() > 100 {
+            return usage(format!("{instance:?} cannot be an instance id"));
+        }
+        if local && (matches!(instance, "." | "..") || instance.contains(['/', '\0'])) {
+            return usage(format!(
+                "{instance:?} cannot name a slot: it becomes part of target_dir's path"
+            ));
+        }
+        if find_server(&facts, instance).is_ok() {
+            return refused(format!(
+                "server {instance} is registered already; `update-pull server set` changes it"
+            ));
+        }
+        let id = InstanceId(instance.to_owned());
+        if local {
+            self.store.add_local_slot(&id)?;
+        }
+        let server = self.store.add_server(&id, instance, self.now)?;
+        self.note(None, Some(server), "registered")
+    }
+
+    /// Sets columns of a server, given as `key=value`; an empty value clears.
+    pub fn server_set(&mut self, name: &str, settings: &[String]) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let mut columns = Vec::new();
+        for setting in settings {
+            let Some((key, value)) = setting.split_once('=') else {
+                return usage(format!("{setting:?} is not of the form key=value"));
+            };
+            columns.push(column(key, value, server, &facts)?);
+        }
+        let serving = facts.assignment_of_server(server.id);
+        let moves = |key: &str| matches!(key, "instance_id" | "db_schema");
+        if let (Some(assignment), Some((key, _))) =
+            (serving, columns.iter().find(|(key, _)| moves(key)))
+        {
+            return refused(format!(
+                "{name} serves {}; {key} can be changed when it serves nobody: close the pull request \
+                 or take the server out of the pool first (is_staging=0)",
+                assignment.pull
+            ));
+        }
+        self.store.set_server(server.id, &columns, self.now)?;
+        self.note(None, Some(server.id), &format!("set {}", settings.join(" ")))
+    }
+
+    /// Lets the server's schema be overwritten although we did not make it.
+    pub fn server_take_over(&mut self, name: &str, locks: &Locks) -> Result<SchemaName> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let schema = match &server.schema {
+            Ok(schema) => schema.clone(),
+            Err(why) => return refused(format!("server {name} has no usable db_schema: {why}")),
+        };
+        let mut others = facts.clone();
+        others.clones.clear();
+        if let Some(why) = condition::schema_refused(&schema, server.id, &others) {
+            return refused(format!("server {name}: {why}"));
+        }
+        if let Some(clone) = facts.clones.get(&schema)
+            && clone.state != CloneState::Refused
+            && facts.assignment_of_server(clone.server).is_some()
+        {
+            let owner = facts.server_name(clone.server);
+            return refused(format!("{schema} is the clone that {owner} works on now"));
+        }
+        let _held = lock(locks, LockName::Schema(schema.clone()), &schema.to_string())?;
+        self.store.take_over(&schema, server.id)?;
+        self.note(None, Some(server.id), &format!("may overwrite schema {schema}"))?;
+        Ok(schema)
+    }
+
+    pub fn server_hold(&mut self, name: &str, reason: &str, span: Option<Duration>) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let hold = self.hold_of(reason, span);
+        self.store.hold_server(server.id, Some(&hold))?;
+        self.note(None, Some(server.id), &hold.to_string())
+    }
+
+    pub fn server_release(&mut self, name: &str) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        if server.hold.is_none() {
+            return refused(format!("server {name} is not held"));
+        }
+        self.store.hold_server(server.id, None)?;
+        self.note(None, Some(server.id), "released")
+    }
+
+    /// Starts a machine by hand. Nothing stops it again by itself.
+    pub fn server_start(&mut self, name: &str, compute: &dyn Compute, locks: &Locks) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let _held = lock(locks, LockName::Server(server.id), name)?;
+        compute.start(instance_of(server)?)?;
+        self.note(None, Some(server.id), "started by hand")
+    }
+
+    pub fn server_stop(&mut self, name: &str, compute: &dyn Compute, locks: &Locks) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(self.now));
+        if let Some(assignment) = facts.assignment_of_server(server.id).filter(|_| !held) {
+            return refused(format!(
+                "{name} serves {}: the next tick would start it again. Hold it first: \
+                 update-pull server hold {name}",
+                assignment.pull
+            ));
+        }
+        let _held = lock(locks, LockName::Server(server.id), name)?;
+        compute.stop(instance_of(server)?)?;
+        self.note(None, Some(server.id), "stopped by hand")
+    }
+
+    /// Forgets a server that serves nobody. Its machine and its schema stay as they are.
+    pub fn server_remove(&mut self, name: &str, locks: &Locks) -> Result<()> {
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, name)?;
+        let in_use = |pull: PullNumber| {
+            refused(format!(
+                "{name} serves {pull}: take it out of the pool (update-pull server set {name} \
+                 is_staging=0), and the next tick moves the pull request to another server"
+            ))
+        };
+        if let Some(assignment) = facts.assignment_of_server(server.id) {
+            return in_use(assignment.pull);
+        }
+        let _held = lock(locks, LockName::Server(server.id), name)?;
+        if server.app.is_some() {
+            return refused(format!(
+                "an app still runs on {name}; its staging client stops it within a minute"
+            ));
+        }
+        match self.store.remove_server(server.id)? {
+            Won::Yes => self.note(None, None, &format!("removed server {name}")),
+            Won::No => refused(format!("{name} got a pull request a moment ago; try again")),
+        }
+    }
+
+    /// Hides a machine of the account from lists; `shown` shows it again.
+    pub fn server_hide(&mut self, name: &str, shown: bool) -> Result<()> {
+        self.store.set_hidden(name, !shown, self.now)?;
+        let what = if shown { "shows" } else { "hides" };
+        self.note(None, None, &format!("{what} machine {name}"))
+    }
+
+    pub fn user_set(&mut self, login: &str, schema: &str) -> Result<()> {
+        let login = login_of(login)?;
+        let schema: SchemaName = schema.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
+        let facts = self.store.facts()?;
+        let of_server = facts
+            .servers
+            .values()
+            .find(|server| server.schema.as_ref().is_ok_and(|s| s.collides(&schema)));
+        if let Some(server) = of_server {
+            return refused(format!(
+                "{schema} is the schema of server {}, which is overwritten for every environment; it \
+                 cannot be a developer's",
+                server.name
+            ));
+        }
+        self.store.set_user(&login, &schema, self.now)?;
+        self.note(None, None, &format!("user {login} has schema {schema}"))
+    }
+
+    pub fn user_remove(&mut self, login: &str) -> Result<()> {
+        let login = login_of(login)?;
+        match self.store.remove_user(&login)? {
+            Won::Yes => self.note(None, None, &format!("removed user {login}")),
+            Won::No => {
+                usage(format!("there is no user {login}; `update-pull user list` shows all"))
+            }
+        }
+    }
+
+    fn pull(&mut self, number: PullNumber) -> Result<Pull> {
+        match self.store.pull(number)? {
+            Some(pull) => Ok(pull),
+            None => usage(format!(
+                "there is no pull request {number} here; `update-pull pull list` shows the open ones"
+            )),
+        }
+    }
+
+    /// Tries again at once: whatever waits for its next try waits no longer, and what is deployed
+    /// is deployed anew.
+    pub fn redeploy(&mut self, number: PullNumber, policy: &Policy) -> Result<()> {
+        let pull = self.pull(number)?;
+        let facts = self.store.facts()?;
+        let Some(assignment) = facts.assignments.get(&number) else {
+            return refused(format!(
+                "{number} has no server; `update-pull explain {}` says why",
+                number.0
+            ));
+        };
+        let server = facts.servers.get(&assignment.server);
+        if let Some(hold) = condition::hold(&pull, server, self.now) {
+            return refused(format!("{number} is out of automatic hands: {hold}"));
+        }
+        let target = match condition::eligibility(&pull, &facts) {
+            Ok(target) => target,
+            Err(why) => return refused(format!("{number} may have no environment: {why}")),
+        };
+        self.store.forget_failures(number, assignment.server)?;
+        let condition = condition::assess(assignment, &target, &facts, policy, self.now);
+        // Else the tick offers it, once the machine runs and the data is there.
+        if condition.power == Power::Up && condition.data == Data::Ready {
+            let won = self.store.offer(number, assignment.server, &target.sha, 1, self.now)?;
+            if won == Won::No {
+                return refused(format!("{number} just lost its server; try again"));
+            }
+        }
+        self.note(Some(number), Some(assignment.server), "redeploy asked for")
+    }
+
+    /// Fresh data from the author's schema: the app is stopped, the schema cloned anew, the app
+    /// deployed.
+    pub fn reset_db(&mut self, number: PullNumber) -> Result<()> {
+        self.pull(number)?;
+        let facts = self.store.facts()?;
+        let server = facts.assignments.get(&number).and_then(|a| facts.servers.get(&a.server));
+        let clone = server
+            .and_then(|server| server.schema.as_ref().ok())
+            .and_then(|schema| facts.clones.get(schema))
+            .filter(|clone| clone.pull == Some(number));
+        let Some(clone) = clone else {
+            return refused(format!(
+                "{number} has no database of its own yet; `update-pull explain {}` says why",
+                number.0
+            ));
+        };
+        match self.store.clone_stale(&clone.schema, number)? {
+            Won::Yes => self.note(Some(number), Some(clone.server), "fresh data asked for"),
+            Won::No => refused(format!("{number} just lost its database; try again")),
+        }
+    }
+
+    pub fn pull_hold(
+        &mut self,
+        number: PullNumber,
+        reason: &str,
+        span: Option<Duration>,
+    ) -> Result<()> {
+        self.pull(number)?;
+        let hold = self.hold_of(reason, span);
+        self.store.hold_pull(number, Some(&hold))?;
+        self.note(Some(number), None, &hold.to_string())
+    }
+
+    pub fn pull_release(&mut self, number: PullNumber) -> Result<()> {
+        if self.pull(number)?.hold.is_none() {
+            return refused(format!("{number} is not held"));
+        }
+        self.store.hold_pull(number, None)?;
+        self.note(Some(number), None, "released")
+    }
+
+    /// Lets exactly this head of a fork's pull request run.
+    pub fn approve(&mut self, number: PullNumber, sha: &Sha) -> Result<()> {
+        let pull = self.pull(number)?;
+        if pull.described && !pull.request.is_fork {
+            return refused(format!(
+                "{number} comes from the repository itself and needs no approval"
+            ));
+        }
+        if pull.request.head != *sha {
+            return refused(format!(
+                "the head of {number} is {}, not {sha}: look at that commit, then approve it",
+                pull.request.head
+            ));
+        }
+        if pull.request.state == PullState::Closed {
+            return refused(format!("{number} is closed"));
+        }
+        self.store.approve(number, sha)?;
+        self.note(Some(number), None, &format!("approved {sha}"))
+    }
+
+    pub fn explain(&mut self, number: PullNumber, policy: &Policy) -> Result<Explanation> {
+        let pull = self.pull(number)?;
+        let facts = self.store.facts()?;
+        let mut deployments = Vec::new();
+        for deployment in self.store.deployments_of(number, 5)? {
+            let steps = self.store.steps_of(deployment.id)?;
+            deployments.push((deployment, steps));
+        }
+        Ok(Explanation {
+            environment: status::environment(&pull, &facts, policy, self.now),
+            state: pull.request.state,
+            paused: facts.paused.clone(),
+            deployments,
+            events: self.store.events_of(number, 10)?,
+        })
+    }
+
+    /// One clone by hand, of `source` into the schema of a registered server that serves nobody.
+    pub fn clone_schema(
+        &mut self,
+        source: &SchemaName,
+        destination: &SchemaName,
+        schemas: &Schemas,
+        locks: &Locks,
+        timeout: Duration,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CloneOutcome> {
+        let facts = self.store.facts()?;
+        let of_server = |server: &&Server| server.schema.as_ref() == Ok(destination);
+        let Some(server) = facts.servers.values().find(of_server) else {
+            return refused(format!(
+                "{destination} is not the schema of a registered server, so it is not ours to write"
+            ));
+        };
+        let name = &server.name;
+        if let Some(why) = condition::schema_refused(destination, server.id, &facts) {
+            return refused(format!("server {name}: {why}"));
+        }
+        if let Some(assignment) = facts.assignment_of_server(server.id) {
+            let number = assignment.pull;
+            return refused(format!(
+                "{name} serves {number}; `update-pull pull reset-db {}` gives it fresh data",
+                number.0
+            ));
+        }
+        if let Some(app) = &server.app {
+            return refused(format!("the app of {} still runs on {name}", app.pull));
+        }
+        let _server = lock(locks, LockName::Server(server.id), name)?;
+        let _schema = lock(locks, LockName::Schema(destination.clone()), name)?;
+        let owned = facts.clones.get(destination).is_some_and(|c| c.state != CloneState::Refused);
+        if !owned && schemas.holds_something(destination)? {
+            return refused(format!(
+                "{destination} holds something that pullre did not make; `update-pull server \
+                 take-over {name}` lets it be overwritten"
+            ));
+        }
+        if self.store.clone_started(destination, server.id, source, None, self.now)? == Won::No {
+            return refused(format!("{destination} is recorded as another server's"));
+        }
+        let began = std::time::Instant::now();
+        let result = schemas.clone(source, destination, timeout, progress);
+        let ended = self.now.saturating_add(began.elapsed()).unwrap_or(self.now);
+        match &result {
+            Ok(outcome) => self.store.clone_finished(destination, server.id, outcome, ended)?,
+            Err(e) => self.store.clone_failed(destination, server.id, &e.to_string(), ended)?,
+        }
+        self.note(None, Some(server.id), &format!("cloned {source} to {destination} by hand"))?;
+        Ok(result?)
+    }
+}
+
+fn lock(locks: &Locks, name: LockName, of: &str) -> Result<Held> {
+    match locks.try_lock(&name) {
+        Ok(Some(held)) => Ok(held),
+        Ok(None) => refused(format!("a tick is at work on {of}; try again when it is done")),
+        Err(e) => refused(format!("cannot lock in the state directory: {e}")),
+    }
+}
+
+fn instance_of(server: &Server) -> Result<&InstanceId> {
+    match &server.instance {
+        Some(id) => Ok(id),
+        None => refused(format!("server {} names no instance", server.name)),
+    }
+}
+
+fn login_of(text: &str) -> Result<Login> {
+    let good = !text.is_empty()
+        && text.len() <= 100
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_[]".contains(&b));
+    if good { Ok(Login(text.to_owned())) } else { usage(format!("{text:?} is not a GitHub login")) }
+}
+
+/// One column of a server, checked.
+fn column(key: &str, value: &str, server: &Server, facts: &Facts) -> Result<(&'static str, Value)> {
+    let columns = crate::store::SERVER_COLUMNS;
+    let Some(key) = columns.into_iter().find(|column| *column == key) else {
+        return usage(format!("a server has no {key:?}; it has {}", columns.join(", ")));
+    };
+    let value = value.trim();
+    if value.is_empty() {
+        if key == "is_staging" {
+            return Ok((key, Value::Int(0)));
+        }
+        return Ok((key, Value::Null));
+    }
+    let bad = |expected: &str| usage(format!("{key} is {value:?} and not {expected}"));
+    match key {
+        "is_staging" => match value {
+            "1" | "yes" => return Ok((key, Value::Int(1))),
+            "0" | "no" => return Ok((key, Value::Int(0))),
+            _ => return bad("0 or 1"),
+        },
+        "db_schema" => {
+            let schema: SchemaName = value.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
+            if let Some(why) = condition::schema_refused(&schema, server.id, facts) {
+                return refused(why);
+            }
+        }
+        "check_url" => {
+            let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+            let whole = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            if !whole || value.contains(char::is_whitespace) || value.contains(char::is_control) {
+                return bad("a URL that begins with http:// or https://");
+            }
+        }
+        "private_ip" if value.parse::<std::net::IpAddr>().is_err() => return bad("an address"),
+        "auto_start_at" | "auto_stop_at" => {
+            // pullre-kun keeps a whole date there and uses the time of day alone.
+            let Ok(time) = value.parse::<jiff::civil::Time>() else {
+                return bad("a time of day such as 08:30");
+            };
+            return Ok((key, Value::Text(time.strftime("2000-01-01 %H:%M:%S").to_string())));
+        }
+        "name" | "instance_id" => {
+            let taken = facts.servers.values().any(|other| {
+                other.id != server.id
+                    && (other.name == value
+                        || other.instance.as_ref().is_some_and(|i| i.0 == value))
+            });
+            if taken {
+                return refused(format!("another server is called {value}"));
+            }
+            if value.len() > 100 || value.contains(char::is_control) {
+                return bad("at most 100 characters, without control characters");
+            }
+        }
+        _ => {}
+    }
+    Ok((key, value.into()))
+}

@@ -1,0 +1,255 @@
+//! What a person is told about an environment: its stage, why, and what comes next. Pure, and
+//! from the same condition that the planner acts upon.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::condition::{self, Condition, Data, Policy, Power, Retry, Serving};
+use crate::domain::{PullNumber, PullState};
+use crate::facts::{Assignment, Facts, Pull};
+use crate::reconcile::plan::no_server_free;
+use crate::words;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Ineligible,
+    Queued,
+    Starting,
+    Cloning,
+    Deploying,
+    Ready,
+    Failed,
+    Held,
+    Stopping,
+    Closed,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Ineligible => "ineligible",
+            Stage::Queued => "queued",
+            Stage::Starting => "starting",
+            Stage::Cloning => "cloning",
+            Stage::Deploying => "deploying",
+            Stage::Ready => "ready",
+            Stage::Failed => "failed",
+            Stage::Held => "held",
+            Stage::Stopping => "stopping",
+            Stage::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Where an environment stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    pub stage: Stage,
+    /// One sentence without a full stop.
+    pub why: String,
+    /// What happens next by itself, or what a person can do.
+    pub next: Option<String>,
+}
+
+impl Standing {
+    fn new(stage: Stage, why: impl Into<String>) -> Standing {
+        Standing { stage, why: why.into(), next: None }
+    }
+
+    fn then(mut self, next: impl Into<String>) -> Standing {
+        self.next = Some(next.into());
+        self
+    }
+
+    fn retried(why: &str, retry: &Retry, number: PullNumber) -> Standing {
+        let next = format!(
+            "tried again after {}; at once with `update-pull pull redeploy {}`",
+            words::moment(retry.at),
+            number.0
+        );
+        Standing::new(Stage::Failed, format!("{why} (try {}): {}", retry.attempts, retry.error))
+            .then(next)
+    }
+}
+
+/// Where the environment of this pull request stands.
+pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Standing {
+    let number = pull.request.number;
+    let assignment = facts.assignments.get(&number);
+    let server = assignment.and_then(|a| facts.servers.get(&a.server));
+    let closed = pull.request.state == PullState::Closed;
+    if let Some(hold) =
+        condition::hold(pull, server, now).filter(|_| !closed || assignment.is_some())
+    {
+        let (what, verb) = match (&pull.hold, server) {
+            (Some(own), _) if own == hold => {
+                ("it is".to_owned(), format!("pull release {}", number.0))
+            }
+            (_, Some(server)) => {
+                let name = &server.name;
+                (format!("its server {name} is"), format!("server release {name}"))
+            }
+            (_, None) => ("it is".to_owned(), format!("pull release {}", number.0)),
+        };
+        return Standing::new(Stage::Held, format!("{what} {hold}"))
+            .then(format!("nothing is done for it until then, or `update-pull {verb}`"));
+    }
+    match (closed, assignment) {
+        (true, Some(a)) => {
+            let name = facts.server_name(a.server);
+            return Standing::new(Stage::Stopping, format!("closed; {name} is being released"));
+        }
+        (true, None) => return Standing::new(Stage::Closed, "it is closed"),
+        (false, _) => {}
+    }
+    let target = match condition::eligibility(pull, facts) {
+        Err(why) => return ineligible(pull, assignment, &why, policy),
+        Ok(target) => target,
+    };
+    let Some(assignment) = assignment else { return queued(pull, facts, now) };
+    let condition = condition::assess(assignment, &target, facts, policy, now);
+    of_condition(assignment, &condition, facts, policy)
+}
+
+fn ineligible(
+    pull: &Pull,
+    assignment: Option<&Assignment>,
+    why: &condition::Ineligible,
+    policy: &Policy,
+) -> Standing {
+    let why = why.to_string().replace("approve N", &format!("approve {}", pull.request.number.0));
+    let standing = Standing::new(Stage::Ineligible, why);
+    match (assignment.and_then(|a| a.deployment.as_ref()), pull.ineligible_since) {
+        (Some(deployment), Some(since)) => standing.then(format!(
+            "its server keeps {} until {}",
+            deployment.sha.short(),
+            words::moment(since.saturating_add(policy.grace).unwrap_or(since))
+        )),
+        _ => standing,
+    }
+}
+
+fn queued(pull: &Pull, facts: &Facts, now: Timestamp) -> Standing {
+    let queue = condition::queue(facts, now);
+    let place = queue.iter().position(|other| other.request.number == pull.request.number);
+    let place = place.map_or(queue.len(), |index| index + 1);
+    let free = facts
+        .servers
+        .values()
+        .filter(|server| condition::rank(server, pull, facts, now).is_some())
+        .count();
+    let why = if free >= place {
+        "the next tick gives it a server".to_owned()
+    } else {
+        no_server_free(facts, now)
+    };
+    Standing::new(Stage::Queued, format!("{place} of {} in the queue; {why}", queue.len()))
+}
+
+fn of_condition(
+    assignment: &Assignment,
+    condition: &Condition,
+    facts: &Facts,
+    policy: &Policy,
+) -> Standing {
+    let number = assignment.pull;
+    let name = facts.server_name(condition.server);
+    let silent = |why: &str| {
+        Standing::new(Stage::Failed, format!("{name} does not deploy it: {why}")).then(format!(
+            "look at cron and the log of staging-client on {name}; it goes on by itself when the client does"
+        ))
+    };
+    // What failed comes first: the other parts may still be on their way.
+    match &condition.power {
+        Power::Lost(why) => {
+            return Standing::new(Stage::Queued, format!("its server {name} is lost: {why}"))
+                .then("the next tick gives it another one");
+        }
+        Power::Fell(retry) => {
+            return Standing::retried(&format!("{name} does not start"), retry, number);
+        }
+        Power::ComingUp { since: Some(since), overdue: true } => {
+            return Standing::new(
+                Stage::Failed,
+                format!(
+                    "{name} was started {} and is not running after {}",
+                    words::moment(*since),
+                    words::duration(policy.start_timeout)
+                ),
+            )
+            .then(
+                "it goes on by itself when the instance runs; look at it in the provider's console",
+            );
+        }
+        _ => {}
+    }
+    match &condition.data {
+        Data::Failed(retry) => {
+            return Standing::retried("its database was not cloned", retry, number);
+        }
+        Data::Refused(why) => {
+            return Standing::new(Stage::Failed, format!("its database cannot be cloned: {why}"))
+                .then("it goes on by itself once that is changed");
+        }
+        Data::AppInTheWay { silent: Some(why), .. } => return silent(why),
+        _ => {}
+    }
+    match &condition.power {
+        Power::Up => {}
+        Power::GoingDown => {
+            return Standing::new(Stage::Starting, format!("{name} is still stopping"))
+                .then("it is started as soon as it has stopped");
+        }
+        Power::ComingUp { since: Some(since), .. } => {
+            let since = words::moment(*since);
+            return Standing::new(Stage::Starting, format!("{name} comes up since {since}"));
+        }
+        _ => return Standing::new(Stage::Starting, format!("{name} is about to be started")),
+    }
+    match &condition.data {
+        Data::AppInTheWay { of, .. } => {
+            return Standing::new(
+                Stage::Cloning,
+                format!("{name} must stop the app of {of} first"),
+            )
+            .then("its staging client does it");
+        }
+        Data::Missing => {
+            return Standing::new(Stage::Cloning, "its database is about to be cloned");
+        }
+        Data::Building { since } => {
+            let since = since.map_or(String::new(), |t| format!(" since {}", words::moment(t)));
+            return Standing::new(Stage::Cloning, format!("its database is being cloned{since}"));
+        }
+        _ => {}
+    }
+    match &condition.serving {
+        Serving::NotOffered => {
+            Standing::new(Stage::Deploying, format!("{name} is about to be told its commit"))
+        }
+        Serving::Waiting { silent: Some(why), .. }
+        | Serving::Deploying { silent: Some(why), .. } => silent(why),
+        Serving::Waiting { since, .. } => Standing::new(
+            Stage::Deploying,
+            format!("waits for the staging client of {name} since {}", words::moment(*since)),
+        ),
+        Serving::Deploying { since, .. } => Standing::new(
+            Stage::Deploying,
+            format!("{name} deploys it since {}", words::moment(*since)),
+        ),
+        Serving::Served => {
+            let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
+            Standing::new(Stage::Ready, format!("{name} serves {sha}"))
+        }
+        Serving::Failed(retry) => Standing::retried("its deployment failed", retry, number),
+    }
+}

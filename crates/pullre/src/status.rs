@@ -1,0 +1,201 @@
+//! The whole picture for people and scripts: environments, pool, and one environment explained.
+//! Pure; the CLI prints it and the console draws it.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::condition::{self, Policy};
+use crate::domain::{InstanceState, PullNumber, PullState};
+use crate::facts::{Deployment, Facts, Pull, Server};
+use crate::stage::{Stage, Standing, standing};
+use crate::store::{Event, Step};
+use crate::words;
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub paused: Option<String>,
+    pub environments: Vec<Environment>,
+    pub servers: Vec<ServerLine>,
+    /// Rows that make no sense.
+    pub unreadable: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Environment {
+    pub number: PullNumber,
+    pub title: String,
+    pub author: Option<String>,
+    pub stage: Stage,
+    pub why: String,
+    pub next: Option<String>,
+    pub head: String,
+    pub server: Option<String>,
+    /// Where to look at it, once it is ready.
+    pub url: Option<String>,
+    pub schema: Option<String>,
+    pub source: Option<String>,
+    pub cloned_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerLine {
+    pub name: String,
+    pub instance_id: Option<String>,
+    pub state: Option<InstanceState>,
+    pub pull: Option<PullNumber>,
+    pub schema: Option<String>,
+    pub url: Option<String>,
+    pub in_pool: bool,
+    pub agent_seen_at: Option<Timestamp>,
+    /// Why it can serve nobody, or that it is held.
+    pub note: Option<String>,
+}
+
+pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
+    let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
+    let waiting = condition::queue(facts, now);
+    // Those that wait come last, in the order of the queue.
+    pulls.sort_by_key(|pull| {
+        let number = pull.request.number;
+        (waiting.iter().position(|other| other.request.number == number), number)
+    });
+    Status {
+        paused: facts.paused.clone(),
+        environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
+        servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
+        unreadable: facts.unreadable.clone(),
+    }
+}
+
+pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
+    let Standing { stage, why, next } = standing(pull, facts, policy, now);
+    let request = &pull.request;
+    let assignment = facts.assignments.get(&request.number);
+    let server = assignment.and_then(|a| facts.servers.get(&a.server));
+    let schema = server.and_then(|server| server.schema.as_ref().ok());
+    let clone = schema
+        .and_then(|schema| facts.clones.get(schema))
+        .filter(|clone| clone.pull == Some(request.number));
+    Environment {
+        number: request.number,
+        title: words::plain(&request.title),
+        author: request.author.as_ref().map(|login| words::plain(&login.0)),
+        stage,
+        why,
+        next,
+        head: request.head.to_string(),
+        server: server.map(|server| server.name.clone()),
+        url: server.and_then(|server| server.check_url.clone()).filter(|_| stage == Stage::Ready),
+        schema: schema.map(ToString::to_string),
+        source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
+        cloned_at: clone.and_then(|clone| clone.finished_at),
+    }
+}
+
+fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
+    let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string);
+    ServerLine {
+        name: server.name.clone(),
+        instance_id: server.instance.as_ref().map(|id| id.0.clone()),
+        state: server.state,
+        pull: facts.assignment_of_server(server.id).map(|a| a.pull),
+        schema: server.schema.as_ref().ok().map(ToString::to_string),
+        url: server.check_url.clone(),
+        in_pool: server.is_staging,
+        agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
+        note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
+    }
+}
+
+/// Why a pull request has or lacks an environment.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    #[serde(flatten)]
+    pub environment: Environment,
+    pub state: PullState,
+    /// All effects are paused: nothing of `next` happens before they go on.
+    pub paused: Option<String>,
+    /// The newest first.
+    pub deployments: Vec<(Deployment, Vec<Step>)>,
+    pub events: Vec<Event>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let e = &self.environment;
+        let author = e.author.as_deref().unwrap_or("nobody");
+        writeln!(f, "{} {} ({author})", e.number, e.title)?;
+        writeln!(f, "  stage   {}", e.stage)?;
+        writeln!(f, "  why     {}", words::plain(&e.why))?;
+        if let Some(next) = &e.next {
+            writeln!(f, "  next    {}", words::plain(next))?;
+        }
+        if let Some(who) = &self.paused {
+            writeln!(f, "  paused  {who}: nothing is done before `update-pull resume`")?;
+        }
+        if let Some(url) = &e.url {
+            writeln!(f, "  url     {url}")?;
+        }
+        writeln!(f, "  head    {}", e.head)?;
+        if let Some(server) = &e.server {
+            writeln!(f, "  server  {server}")?;
+        }
+        if let (Some(schema), Some(source)) = (&e.schema, &e.source) {
+            let at = e.cloned_at.map_or(String::new(), |t| format!(", {}", words::moment(t)));
+            writeln!(f, "  data    {schema}, a clone of {source}{at}")?;
+        }
+        if let Some((deployment, steps)) = self.deployments.first() {
+            writeln!(
+                f,
+                "  last deployment: {} of {}, try {}",
+                deployment.outcome.as_str(),
+                deployment.sha.short(),
+                deployment.attempt
+            )?;
+            for step in steps {
+                writeln!(f, "    {:<9} {}", step.name, step_words(step))?;
+            }
+            if let Some((_, step)) =
+                steps.last().filter(|_| deployment.failed_step.is_some()).map(|s| ((), s))
+            {
+                for line in last_lines(&step.output, 10) {
+                    writeln!(f, "    | {}", words::plain(line))?;
+                }
+            }
+        }
+        if !self.events.is_empty() {
+            writeln!(f, "  events")?;
+        }
+        for event in &self.events {
+            writeln!(
+                f,
+                "    {}  {:<10} {}",
+                words::moment(event.at),
+                words::plain(&event.actor),
+                words::plain(&event.message)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn step_words(step: &Step) -> String {
+    match step.finished_at {
+        None => "has not ended".to_owned(),
+        Some(end) => {
+            let took = words::duration(words::between(step.started_at, end));
+            match step.exit_status {
+                Some(status) if status != 0 => format!("{took}, exit status {status}"),
+                _ => took,
+            }
+        }
+    }
+}
+
+fn last_lines(text: &str, most: usize) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().rev().take(most).collect();
+    lines.reverse();
+    lines
+}

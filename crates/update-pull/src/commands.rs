@@ -1,0 +1,277 @@
+//! Runs the commands: each opens what it needs, calls one function of the library, prints.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pullre::ops::{self, Operator, OpsError};
+use pullre::reconcile::Said;
+use pullre::reconcile::plan::ActionOn;
+use pullre::schema_clone::Progress;
+use pullre::store::{Store, StoreError};
+use pullre::{status, words};
+
+use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
+use crate::installation::Installation;
+use crate::print;
+
+/// Why a command did not do it; decides the exit status.
+#[derive(Debug)]
+pub enum Failure {
+    Usage(String),
+    Failed(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(why) | Failure::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<OpsError> for Failure {
+    fn from(e: OpsError) -> Failure {
+        match e {
+            OpsError::Usage(why) => Failure::Usage(why),
+            other => Failure::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(e: StoreError) -> Failure {
+        Failure::Failed(e.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(e: anyhow::Error) -> Failure {
+        Failure::Failed(format!("{e:#}"))
+    }
+}
+
+type Result<T = ()> = std::result::Result<T, Failure>;
+
+pub fn run(command: Option<Command>, installation: &Installation) -> Result {
+    let now = Timestamp::now();
+    match command.unwrap_or(Command::Tick { confirm: false }) {
+        Command::Tick { confirm } => tick(installation, now, confirm),
+        Command::Plan => plan(installation, now),
+        Command::Init { dry_run } => init(installation, dry_run),
+        Command::Status(listing) => {
+            let facts = installation.store()?.facts()?;
+            let status = status::status(&facts, &installation.policy, now);
+            print::status(&status, now, listing.json)
+        }
+        Command::Explain { number, listing } => {
+            let mut store = installation.store()?;
+            let explanation = operator(&mut store, now).explain(number, &installation.policy)?;
+            print::explanation(&explanation, listing.json)
+        }
+        Command::Server(command) => server(command, installation, now),
+        Command::User(command) => user(command, installation, now),
+        Command::Pull(command) => pull(command, installation, now),
+        Command::Pause => {
+            operator(&mut installation.store()?, now).pause()?;
+            say("paused: nothing is done until `update-pull resume`")
+        }
+        Command::Resume => {
+            operator(&mut installation.store()?, now).resume()?;
+            say("the next tick goes on")
+        }
+        Command::CloneSchema { source, destination, listing } => {
+            let mut store = installation.store()?;
+            let mut bar = print::ProgressLine::new(listing.json);
+            let outcome = operator(&mut store, now).clone_schema(
+                &source,
+                &destination,
+                &installation.schemas,
+                &installation.locks,
+                installation.config.clone_timeout,
+                &mut |progress: Progress| bar.show(progress),
+            );
+            bar.end();
+            print::clone_outcome(&outcome?, &source, &destination, listing.json)
+        }
+    }
+}
+
+/// Who is at the keyboard, for the events.
+fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
+    // Only ever shown: a wrong name gives no right.
+    static WHO: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let name =
+            ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|key| std::env::var(key).ok());
+        words::plain(&name.unwrap_or_else(|| "operator".into()))
+    });
+    Operator { store, who: &WHO, now }
+}
+
+/// One line to stdout. A reader that went away (`| head`) is no failure of ours.
+fn say(line: &str) -> Result {
+    print::ignore_broken_pipe(writeln!(io::stdout(), "{line}"))
+}
+
+fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
+    installation.store()?;
+    let watched = io::stdout().is_terminal();
+    let told = |said: Said<'_>| {
+        let line = match &said {
+            // Cron's log holds what was done; a person also wants to see that nothing is to do.
+            Said::Plan(plan) if plan.is_idle() && !watched => return,
+            Said::Plan(plan) => plan.to_string(),
+            Said::Done { chain, action, took, detail } => {
+                let detail = detail.as_ref().map_or(String::new(), |d| format!(" ({d})"));
+                let (action, took) = (ActionOn(action, &chain.server_name), words::duration(*took));
+                format!("done   {} {action} in {took}{detail}\n", chain.subject)
+            }
+            Said::Failed { chain, action, why } => {
+                let action = ActionOn(action, &chain.server_name);
+                format!("FAILED {} {action}: {why}\n", chain.subject)
+            }
+            Said::Left { chain, why } => {
+                format!("left   {} on {}: {why}\n", chain.subject, chain.server_name)
+            }
+        };
+        // Whoever closed our stdout wants no more lines; the tick goes on all the same.
+        let _ = io::stdout().lock().write_all(line.as_bytes());
+    };
+    let report = installation.controller().tick(now, confirm, &told)?;
+    if report.failures.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
+}
+
+fn plan(installation: &Installation, now: Timestamp) -> Result {
+    installation.store()?;
+    let (observed, plan) = installation.controller().plan(now)?;
+    print::ignore_broken_pipe(write!(io::stdout(), "{plan}"))?;
+    let unknown = observed.unknown();
+    if unknown.is_empty() { Ok(()) } else { Err(Failure::Failed(unknown.join("\nupdate-pull: "))) }
+}
+
+fn init(installation: &Installation, dry_run: bool) -> Result {
+    let steps = installation.init(dry_run)?;
+    if steps.is_empty() {
+        return say("the control tables are complete; nothing to do");
+    }
+    let what = if dry_run { "would create" } else { "created" };
+    for step in &steps {
+        say(&format!("{what} {step}"))?;
+    }
+    if !dry_run {
+        say("next: update-pull user set LOGIN SCHEMA, update-pull server register NAME")?;
+    }
+    Ok(())
+}
+
+fn span(hold: &HoldArgs) -> Result<Option<Duration>> {
+    Ok(hold.span.as_deref().map(ops::parse_span).transpose()?)
+}
+
+fn server(command: ServerCommand, installation: &Installation, now: Timestamp) -> Result {
+    let mut store = installation.store()?;
+    let locks = &installation.locks;
+    let compute = installation.compute();
+    match command {
+        ServerCommand::List { listing, all } => {
+            let hidden = if all { Vec::new() } else { store.hidden_servers()? };
+            let facts = store.facts()?;
+            let mut servers = status::status(&facts, &installation.policy, now).servers;
+            servers.retain(|server| !hidden.contains(&server.name));
+            print::servers(&servers, now, listing.json)
+        }
+        ServerCommand::Register { instance } => {
+            operator(&mut store, now).server_register(&instance, true)?;
+            say(&format!(
+                "registered {instance}; next: update-pull server set {instance} db_schema=SCHEMA check_url=URL"
+            ))
+        }
+        ServerCommand::Set { server, settings } => {
+            operator(&mut store, now).server_set(&server, &settings)?;
+            say(&format!("{server}: set"))
+        }
+        ServerCommand::TakeOver { server } => {
+            let schema = operator(&mut store, now).server_take_over(&server, locks)?;
+            say(&format!("{server}: schema {schema} is overwritten from now on"))
+        }
+        ServerCommand::Hold { server, hold } => {
+            let span = span(&hold)?;
+            operator(&mut store, now).server_hold(&server, &hold.reason, span)?;
+            say(&format!("{server}: held"))
+        }
+        ServerCommand::Release { server } => {
+            operator(&mut store, now).server_release(&server)?;
+            say(&format!("{server}: in automatic hands again"))
+        }
+        ServerCommand::Start { server } => {
+            operator(&mut store, now).server_start(&server, compute, locks)?;
+            say(&format!("{server}: start asked for"))
+        }
+        ServerCommand::Stop { server } => {
+            operator(&mut store, now).server_stop(&server, compute, locks)?;
+            say(&format!("{server}: stop asked for"))
+        }
+        ServerCommand::Remove { server } => {
+            operator(&mut store, now).server_remove(&server, locks)?;
+            say(&format!("{server}: removed"))
+        }
+        ServerCommand::Hide { server, show } => {
+            operator(&mut store, now).server_hide(&server, show)?;
+            say(&format!("{server}: {}", if show { "shown" } else { "hidden" }))
+        }
+    }
+}
+
+fn user(command: UserCommand, installation: &Installation, now: Timestamp) -> Result {
+    let mut store = installation.store()?;
+    match command {
+        UserCommand::List(listing) => print::users(&store.users()?, listing.json),
+        UserCommand::Set { login, schema } => {
+            operator(&mut store, now).user_set(&login, &schema)?;
+            say(&format!("{login}: {schema}"))
+        }
+        UserCommand::Remove { login } => {
+            operator(&mut store, now).user_remove(&login)?;
+            say(&format!("{login}: removed"))
+        }
+    }
+}
+
+fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Result {
+    let mut store = installation.store()?;
+    let policy = &installation.policy;
+    match command {
+        PullCommand::List(listing) => {
+            let facts = store.facts()?;
+            let environments = status::status(&facts, policy, now).environments;
+            print::environments(&environments, listing.json)
+        }
+        PullCommand::Redeploy { number } => {
+            operator(&mut store, now).redeploy(number, policy)?;
+            say(&format!("{number}: deployed again as soon as its staging client looks"))
+        }
+        PullCommand::ResetDb { number } => {
+            operator(&mut store, now).reset_db(number)?;
+            say(&format!(
+                "{number}: the next ticks stop its app, clone its data and start it again"
+            ))
+        }
+        PullCommand::Hold { number, hold } => {
+            let span = span(&hold)?;
+            operator(&mut store, now).pull_hold(number, &hold.reason, span)?;
+            say(&format!("{number}: held"))
+        }
+        PullCommand::Release { number } => {
+            operator(&mut store, now).pull_release(number)?;
+            say(&format!("{number}: in automatic hands again"))
+        }
+        PullCommand::Approve { number, sha } => {
+            operator(&mut store, now).approve(number, &sha)?;
+            say(&format!("{number}: {} may run", sha.short()))
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What app.ini describes, opened: the database, the folders, the providers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pullre::condition::Policy;
+use pullre::config::{ComputeKind, ConfigErrors, ControllerConfig, DatabaseConfig, RawConfig};
+use pullre::local_compute::LocalCompute;
+use pullre::ports::Compute;
+use pullre::reconcile::Controller;
+use pullre::reconcile::lock::Locks;
+use pullre::schema_clone::Schemas;
+use pullre::store::{Database, Store, StoreError};
+use pullre_http::github::{GitHub, GitHubAccess, Timings, Token};
+
+/// Reads and checks app.ini; warnings come back beside it.
+pub fn read_config(file: &Path) -> Result<(ControllerConfig, Vec<String>), ConfigErrors> {
+    let raw = RawConfig::load(file, std::env::vars_os())?;
+    let config = ControllerConfig::from_raw(&raw)?;
+    Ok((config, raw.warnings().to_vec()))
+}
+
+/// Everything that the commands work with.
+#[derive(Debug)]
+pub struct Installation {
+    pub config: ControllerConfig,
+    pub policy: Policy,
+    pub locks: Locks,
+    pub schemas: Schemas,
+    database: Database,
+    github: GitHub,
+    local: LocalCompute,
+}
+
+impl Installation {
+    /// Opens nothing yet but what costs nothing.
+    pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
+        let DatabaseConfig::Sqlite { path, schema_dir } = &config.database else {
+            anyhow::bail!(
+                "database = mysql is not supported by this version yet: remove `mysql_host` from \
+                 app.ini, or set `database = sqlite`"
+            );
+        };
+        if config.compute == ComputeKind::Ec2 {
+            anyhow::bail!(
+                "compute = ec2 is not supported by this version yet: set `compute = local`"
+            );
+        }
+        let database = Database::sqlite(path);
+        let github = GitHub::new(GitHubAccess {
+            api_url: config.github_api_url.clone(),
+            owner: config.owner.clone(),
+            repo: config.repo.clone(),
+            token: Token::new(config.token.expose()),
+            state_dir: config.state_dir.clone(),
+            timings: Timings::default(),
+        })?;
+        Ok(Installation {
+            policy: Policy {
+                start_timeout: config.start_timeout,
+                agent_timeout: config.agent_timeout,
+                grace: config.grace,
+                max_changes: config.max_changes as usize,
+                keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
+            },
+            locks: Locks::Files(config.state_dir.join("locks")),
+            schemas: Schemas::Sqlite { folder: schema_dir.clone() },
+            local: LocalCompute::new(database.clone()),
+            github,
+            database,
+            config,
+        })
+    }
+
+    pub fn compute(&self) -> &dyn Compute {
+        &self.local
+    }
+
+    pub fn controller(&self) -> Controller<'_> {
+        Controller {
+            database: &self.database,
+            forge: &self.github,
+            compute: self.compute(),
+            schemas: &self.schemas,
+            locks: &self.locks,
+            policy: &self.policy,
+            clone_timeout: self.config.clone_timeout,
+        }
+    }
+
+    /// The control database, with all its tables.
+    pub fn store(&self) -> Result<Store, StoreError> {
+        let mut store = self.database.open()?;
+        store.require_tables()?;
+        Ok(store)
+    }
+
+    /// Creates or completes the control tables; returns the names of what was, or would be, done.
+    pub fn init(&self, dry_run: bool) -> Result<Vec<&'static str>, StoreError> {
+        let DatabaseConfig::Sqlite { path, .. } = &self.config.database else {
+            return Err(StoreError::NotInitialized);
+        };
+        if dry_run {
+            return match self.database.open() {
+                Ok(mut store) => store.pending_migrations(),
+                Err(StoreError::NotInitialized) => Ok(pullre::store::all_migrations()),
+                Err(e) => Err(e),
+            };
+        }
+        Store::create_sqlite(path)?.migrate(Timestamp::now())
+    }
+}
