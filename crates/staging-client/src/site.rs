@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use pullre::config::{ClientConfig, DatabaseConfig};
 use pullre::domain::{PullNumber, SchemaName, Sha};
+use pullre::schema_clone::sqlite;
 use pullre::store::{Duty, Task};
 use pullre_http::probe::Prober;
 
@@ -83,7 +84,7 @@ impl Site<'_> {
         if let DatabaseConfig::Sqlite { schema_dir, .. } = &self.config.database
             && let Ok(schema) = duty.schema.parse::<SchemaName>()
         {
-            set("PULLRE_DB_FILE", &schema_dir.join(format!("{schema}.db")));
+            set("PULLRE_DB_FILE", &sqlite::path(schema_dir, &schema));
         }
         let url = duty.check_url.as_deref().unwrap_or_default();
         set("PULLRE_CHECK_URL", &url);

@@ -81,7 +81,7 @@ impl StateDir {
         let path = self.root.join("logs").join(server.0.to_string()).join("step.log");
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(trouble("remove", &path, e));
+                Err(trouble("remove", &path, e))
             }
             _ => Log::open(path),
         }
