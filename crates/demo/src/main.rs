@@ -2,6 +2,7 @@
 //! what happens, and fails if any of it did not.
 
 mod app;
+mod http;
 mod installation;
 mod remote;
 mod story;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "scripts/demo", about = "One life of a pull request on this machine")]
 struct Cli {
     /// Where everything is made
-    #[arg(long, hide = true, default_value = "target/demo")]
+    #[arg(long, hide = true)]
     folder: PathBuf,
     /// End after one whole life of a pull request, and clean up
     #[arg(long)]

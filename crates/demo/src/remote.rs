@@ -7,6 +7,7 @@ use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::app::Origin;
+use crate::http;
 use crate::installation::Running;
 
 /// The demo that runs in another terminal.
@@ -19,9 +20,7 @@ struct Demo {
 impl Demo {
     fn find(folder: &Path) -> Result<Demo> {
         let github = Running::read(folder)?.github;
-        // Everything is on this machine: no certificates, no proxy.
-        let client = Client::builder().tls_certs_only([]).no_proxy().build()?;
-        Ok(Demo { folder: folder.canonicalize()?, github, client })
+        Ok(Demo { folder: folder.canonicalize()?, github, client: http::client()? })
     }
 
     fn tell(&self, path: &str, body: &Value) -> Result<String> {

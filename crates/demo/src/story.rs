@@ -7,10 +7,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::blocking::Client;
 use testkit::github::{FakeGithub, FakeGithubOptions, PullSpec};
 
 use crate::app::{self, Origin};
+use crate::http::look;
 use crate::installation::{self, Installation, Running, free_port};
 
 /// Between two turns of the interactive demo; cron would wait a minute.
@@ -47,16 +47,6 @@ impl Story {
         }
         self.ticking += began.elapsed();
         Ok(())
-    }
-}
-
-/// What a visitor's browser gets; None where nobody answers.
-fn look(url: &str) -> Result<Option<String>> {
-    let client = Client::builder().tls_certs_only([]).no_proxy().build()?;
-    match client.get(url).timeout(Duration::from_secs(5)).send() {
-        Ok(answer) => Ok(Some(answer.error_for_status()?.text()?)),
-        Err(e) if e.is_connect() => Ok(None),
-        Err(e) => Err(e.into()),
     }
 }
 
@@ -105,9 +95,9 @@ fn lives(folder: &Path, once: bool) -> Result<()> {
         fs::create_dir_all(folder.join("schemas"))?;
         app::create_schema(
             &pullre.schema_file("dev_alice"),
-            &["Ada (alice's guest)", "Grace (alice's guest)"],
+            &["Ada, guest of alice", "Grace, guest of alice"],
         )?;
-        app::create_schema(&pullre.schema_file("dev_bob"), &["Edsger (bob's guest)"])?;
+        app::create_schema(&pullre.schema_file("dev_bob"), &["Edsger, guest of bob"])?;
         Ok(format!(
             "repository {}\ndatabases schemas/dev_alice.db and schemas/dev_bob.db",
             origin.url.display()

@@ -80,9 +80,7 @@ impl StateDir {
     pub fn step_log(&self, server: ServerId) -> Result<Log> {
         let path = self.root.join("logs").join(server.0.to_string()).join("step.log");
         match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(trouble("remove", &path, e))
-            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", &path, e)),
             _ => Log::open(path),
         }
     }
