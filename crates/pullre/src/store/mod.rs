@@ -90,21 +90,16 @@ impl Store {
     /// All or nothing. Short: no effect on the outside happens inside.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
         self.backend.begin()?;
-        let result = work(self);
-        match result {
-            Ok(value) => {
-                self.backend.commit()?;
-                Ok(value)
-            }
-            Err(e) => {
-                // The first error is the one to report; a connection that cannot roll back is
-                // closed by its owner, which rolls back too.
-                if let Err(second) = self.backend.rollback() {
-                    tracing::warn!("rollback after `{e}` failed too: {second}");
-                }
-                Err(e)
+        let result = work(self).and_then(|value| self.backend.commit().map(|()| value));
+        if let Err(e) = &result {
+            // Also where the commit failed: an open transaction would swallow all that follows.
+            // The first error is the one to report; a connection that cannot roll back is closed
+            // by its owner, which rolls back too.
+            if let Err(second) = self.backend.rollback() {
+                tracing::warn!("rollback after `{e}` failed too: {second}");
             }
         }
+        result
     }
 
     fn set_setting(&mut self, name: &str, content: Option<String>) -> Result<()> {
