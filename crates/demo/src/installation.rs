@@ -46,6 +46,10 @@ impl Installation {
         Ok(Installation { folder: folder.to_owned(), bin })
     }
 
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
     pub fn schema_file(&self, schema: &str) -> PathBuf {
         self.folder.join("schemas").join(format!("{schema}.db"))
     }
@@ -65,7 +69,7 @@ impl Installation {
 
     /// Runs one of our binaries; its output comes back, its failure too.
     pub fn call(&self, binary: &str, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(self.bin.join(binary));
+        let mut command = Command::new(self.binary(binary));
         // What a visitor has set for an installation of their own is not for this one.
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("PULLRE_") {
@@ -77,7 +81,7 @@ impl Installation {
             .arg(self.folder.join("app.ini"))
             .args(args)
             .output()
-            .with_context(|| format!("cannot run {}", self.bin.join(binary).display()))
+            .with_context(|| format!("cannot run {}", self.binary(binary).display()))
     }
 
     /// As [`Installation::call`], but must succeed; returns what it printed.

@@ -2,6 +2,7 @@
 //! what happens, and fails if any of it did not.
 
 mod app;
+mod bench;
 mod http;
 mod installation;
 mod remote;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "scripts/demo", about = "One life of a pull request on this machine")]
 struct Cli {
     /// Where everything is made
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "")]
     folder: PathBuf,
     /// End after one whole life of a pull request, and clean up
     #[arg(long)]
@@ -48,12 +49,23 @@ enum Command {
     /// Stops what a demo that was killed left running
     #[command(hide = true)]
     Stop,
+    /// What scripts/bench runs
+    #[command(hide = true)]
+    Bench,
+    #[command(hide = true)]
+    Measure {
+        runs: usize,
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => story::tell(&cli.folder, cli.once),
+        Some(Command::Bench) => bench::run(&cli.folder),
+        Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),
         Some(Command::Open { title, author }) => remote::open(&cli.folder, title, author),
         Some(Command::Push { number, broken }) => remote::push(&cli.folder, *number, *broken),
