@@ -197,12 +197,22 @@ impl World {
     /// One tick of the staging client of every machine that runs. `deploys` says whether the
     /// pull request's app can be deployed.
     pub fn client_ticks(&mut self, fuse: &Fuse, deploys: impl Fn(PullNumber) -> bool) {
+        self.client_ticks_beside(fuse, deploys, &|_| {});
+    }
+
+    /// The same; `meanwhile` happens in the middle of each deployment, before its last act.
+    pub fn client_ticks_beside(
+        &mut self,
+        fuse: &Fuse,
+        deploys: impl Fn(PullNumber) -> bool,
+        meanwhile: &dyn Fn(&World),
+    ) {
         let servers: Vec<_> = self.facts().servers.into_values().collect();
         for server in servers {
             let Some(instance) = server.instance else { continue };
             if self.fleet.state(&instance.0) == Some(InstanceState::Running) {
                 // A client that dies says nothing: that is the point.
-                let _ = self.client_tick(&instance, server.id, fuse, &deploys);
+                let _ = self.client_tick(&instance, server.id, fuse, &deploys, meanwhile);
             }
         }
     }
@@ -213,6 +223,7 @@ impl World {
         server: ServerId,
         fuse: &Fuse,
         deploys: &impl Fn(PullNumber) -> bool,
+        meanwhile: &dyn Fn(&World),
     ) -> Result<(), StoreError> {
         let mut store = self.database(fuse.clone()).open()?;
         store.agent_seen(server, "test", self.now)?;
@@ -241,6 +252,7 @@ impl World {
         let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
         store.app_is(server, Some(&app))?;
         self.apps.insert(instance.clone(), app);
+        meanwhile(self);
         // `No`: it was superseded meanwhile, and the next tick sees to it.
         let _ = store.deployment_succeeded(&deployment, self.now)?;
         Ok(())

@@ -43,6 +43,8 @@ enum Happening {
         broken: u8,
     },
     ClientsKilled(u32),
+    /// While clients deploy, this pull request is pushed to and a tick runs.
+    ClientsOvertaken(u8),
     MachinesArrive,
     MachineStops(u8),
     MachineVanishes(u8),
@@ -58,11 +60,11 @@ fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
     let pull = 1..6_u8;
     prop_oneof![
-        3 => (0..3_u8, prop::bool::weighted(0.2)).prop_map(|(author, fork)| Open { author, fork }),
+        3 => (0..3_u8, prop::bool::weighted(0.3)).prop_map(|(author, fork)| Open { author, fork }),
         3 => pull.clone().prop_map(Push),
         3 => pull.clone().prop_map(Close),
         2 => pull.clone().prop_map(Reopen),
-        1 => pull.clone().prop_map(Approve),
+        2 => pull.clone().prop_map(Approve),
         1 => pull.clone().prop_map(Hold),
         2 => pull.clone().prop_map(Release),
         1 => pull.clone().prop_map(Redeploy),
@@ -72,6 +74,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (0..6_usize).prop_map(TicksOverlap),
         6 => (0..6_u8).prop_map(|broken| Clients { broken }),
         3 => (0..20_u32).prop_map(ClientsKilled),
+        3 => pull.clone().prop_map(ClientsOvertaken),
         6 => Just(MachinesArrive),
         1 => (1..=SERVERS as u8).prop_map(MachineStops),
         1 => (1..=2_u8).prop_map(MachineVanishes),
@@ -142,6 +145,12 @@ fn happen(world: &mut World, happening: &Happening) {
             world.client_ticks(&Fuse::never(), |pull| pull != broken);
         }
         ClientsKilled(operations) => world.client_ticks(&Fuse::after(*operations), |_| true),
+        ClientsOvertaken(n) => {
+            world.client_ticks_beside(&Fuse::never(), |_| true, &|world| {
+                world.hub.push(number(n), world.now);
+                world.tick();
+            });
+        }
         MachinesArrive => world.settle_machines(),
         MachineStops(n) => {
             let name = format!("stg{n}");
