@@ -12,7 +12,7 @@ use pullre::domain::{InstanceId, InstanceState, PullNumber, ServerId};
 use pullre::facts::{App, Facts, Outcome};
 use pullre::ops::Operator;
 use pullre::reconcile::lock::Locks;
-use pullre::reconcile::plan::{Observed, Plan};
+use pullre::reconcile::plan::{Action, Observed, Plan};
 use pullre::reconcile::{Controller, Report, Said};
 use pullre::schema_clone::{Schemas, sqlite};
 use pullre::store::sqlite::Sqlite;
@@ -178,13 +178,24 @@ impl World {
 
     /// One tick of a process that may die.
     pub fn try_tick(&self, fuse: &Fuse) -> Result<Report, StoreError> {
-        self.with_controller(fuse, |c| c.tick(self.now, false, &|_| {}))
+        self.with_controller(fuse, |c| c.tick(self.now, false, &|said| self.watch(&said)))
+    }
+
+    /// What no tick may ever do, whatever the records say: the machine itself tells.
+    fn watch(&self, said: &Said<'_>) {
+        if let Said::Done { chain, action: Action::Clone { .. }, .. } = said {
+            let app = self.apps.get(&InstanceId(chain.server_name.clone()));
+            assert!(app.is_none(), "{} was cloned over under {app:?}", chain.server_name);
+        }
     }
 
     /// A tick; `meanwhile` runs at each thing that it says, as another process would.
     pub fn tick_beside(&self, meanwhile: &(dyn Fn(&Said<'_>) + Sync)) -> Report {
-        self.with_controller(&Fuse::never(), |c| c.tick(self.now, false, &|said| meanwhile(&said)))
-            .expect("a tick")
+        let say = |said: Said<'_>| {
+            self.watch(&said);
+            meanwhile(&said);
+        };
+        self.with_controller(&Fuse::never(), |c| c.tick(self.now, false, &say)).expect("a tick")
     }
 
     /// Machines arrive where they are going; apps of machines that are off are gone.
