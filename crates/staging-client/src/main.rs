@@ -1,1 +1,131 @@
-fn main() {}
+//! The staging server's side of pullre. See `--help`.
+
+mod app;
+mod checkout;
+mod command;
+mod deploy;
+mod identity;
+mod observe;
+mod plan;
+mod processes;
+mod prove;
+mod pulse;
+mod show;
+mod site;
+mod state_dir;
+mod tick;
+mod worktree;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use pullre::config::{ClientConfig, RawConfig};
+use tracing::Level;
+
+use crate::tick::{Client, Failed};
+
+/// Serves pull requests on this machine: checks out the commit that the controller assigned,
+/// migrates its database, restarts the app, proves that it answers, and reports.
+///
+/// Run it from cron each minute. Without a command it does `tick`.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 done or nothing to do, 1 something failed (said \
+    on stderr), 2 bad usage or configuration."
+)]
+struct Cli {
+    /// The configuration, a copy of app.ini.default
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PULLRE_CONFIG",
+        default_value = "app.ini"
+    )]
+    config: PathBuf,
+    /// Serve only this server, called by its name or instance id
+    ///
+    /// Without it: the server that `instance_id` in app.ini names, else every local server of
+    /// this machine.
+    #[arg(long, global = true, value_name = "NAME")]
+    server: Option<String>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Do what is to be done now, then end (with `poll_seconds`, look again for 55 seconds)
+    Tick,
+    /// What shall run here, what does, and how its deployment went
+    Status {
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// The steps of the last deployment with their output, and the end of the app's log
+    Logs(Logs),
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// Only the deployment
+    #[arg(long, conflicts_with = "app")]
+    deployment: bool,
+    /// Only the app's log
+    #[arg(long)]
+    app: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match read_config(&cli) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("{e}");
+            return ExitCode::from(2);
+        }
+    };
+    let server = cli.server.as_deref();
+    let done = match cli.verb {
+        None | Some(Verb::Tick) => Client::new(&config, server).and_then(|mut client| client.run()),
+        Some(Verb::Status { json }) => show::status(&config, server, json).map(|()| Failed(false)),
+        Some(Verb::Logs(logs)) => {
+            let (deployment, app) = (!logs.app, !logs.deployment);
+            show::logs(&config, server, deployment, app).map(|()| Failed(false))
+        }
+    };
+    match done {
+        Ok(Failed(false)) => ExitCode::SUCCESS,
+        Ok(Failed(true)) => ExitCode::FAILURE,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_config(cli: &Cli) -> Result<ClientConfig, String> {
+    let read = || {
+        let raw = RawConfig::load(&cli.config, std::env::vars_os())?;
+        ClientConfig::from_raw(&raw).map(|config| (raw, config))
+    };
+    let (raw, config) = read().map_err(|e| e.to_string())?;
+    log_to_stderr(config.logging_level);
+    for warning in raw.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn log_to_stderr(level: Level) {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -12,7 +12,7 @@ use crate::fuse::Fuse;
 #[derive(Debug, Default)]
 struct Inner {
     pulls: BTreeMap<PullNumber, PullRequest>,
-    pushes: u64,
+    pushes: u32,
     unreachable: bool,
 }
 
@@ -99,8 +99,9 @@ impl Hub {
 
 fn fresh_sha(inner: &mut Inner) -> Sha {
     inner.pushes += 1;
-    // 40 digits are a sha.
-    format!("{:040x}", inner.pushes * 0x9e37_79b9).parse().expect("40 hexadecimal digits")
+    // Spread over the first digits too, since people are shown those.
+    let digits = format!("{:08x}{:032x}", 0x9e37_79b9_u32.wrapping_mul(inner.pushes), inner.pushes);
+    digits.parse().expect("40 hexadecimal digits")
 }
 
 /// The hub as one process sees it, which may die.

@@ -14,11 +14,13 @@ use pullre::schema_clone::Schemas;
 use pullre::store::{Database, Store, StoreError};
 use pullre_http::github::{GitHub, GitHubAccess, Timings, Token};
 
-/// Reads and checks app.ini; warnings come back beside it.
-pub fn read_config(file: &Path) -> Result<(ControllerConfig, Vec<String>), ConfigErrors> {
-    let raw = RawConfig::load(file, std::env::vars_os())?;
-    let config = ControllerConfig::from_raw(&raw)?;
-    Ok((config, raw.warnings().to_vec()))
+/// Reads and checks app.ini. Warnings come along in any case: an unknown key may be why another
+/// one is missing.
+pub fn read_config(file: &Path) -> (Result<ControllerConfig, ConfigErrors>, Vec<String>) {
+    match RawConfig::load(file, std::env::vars_os()) {
+        Ok(raw) => (ControllerConfig::from_raw(&raw), raw.warnings().to_vec()),
+        Err(e) => (Err(e), Vec::new()),
+    }
 }
 
 /// Everything that the commands work with.

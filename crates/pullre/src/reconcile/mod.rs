@@ -93,8 +93,8 @@ impl Clock {
 impl Controller<'_> {
     /// What the next tick would do. Changes nothing.
     pub fn plan(&self, now: Timestamp) -> Result<(Observed, Plan), StoreError> {
-        let facts = self.database.open()?.facts()?;
-        let observed = observe::observe(facts, self.forge, self.compute, self.policy, now);
+        let mut store = self.database.open()?;
+        let observed = observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
         let plan = plan(&observed);
         Ok((observed, plan))
     }
@@ -111,8 +111,8 @@ impl Controller<'_> {
         let mut report = Report::default();
         let mut ended: BTreeSet<Subject> = BTreeSet::new();
         let mut store = self.database.open()?;
-        let facts = store.facts()?;
-        let mut observed = observe::observe(facts, self.forge, self.compute, self.policy, now);
+        let mut observed =
+            observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
         observed.confirmed = confirmed;
         report.failures.extend(observed.unknown());
         for round in 0..ROUNDS {
@@ -122,7 +122,7 @@ impl Controller<'_> {
                 say(Said::Plan(&plan));
             }
             if !plan.records.is_empty() {
-                store.record(&plan.records, clock.now())?;
+                store.record(&plan.records, observed.now)?;
                 self.remember(&plan.records, &mut report);
             }
             report.last = plan;

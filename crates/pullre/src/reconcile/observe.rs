@@ -10,19 +10,22 @@ use crate::condition::Policy;
 use crate::domain::{Instance, InstanceId, PullState};
 use crate::facts::Facts;
 use crate::ports::{Compute, Forge, KnownPulls, PullReading};
+use crate::store::{Store, StoreError};
 use crate::words;
 
 /// How often the open pull requests are read as a whole although nothing says that one changed.
 const WHOLE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Asks the forge and the compute provider side by side. A source that fails becomes `Unknown`.
+/// An error means that the control database cannot be read.
 pub fn observe(
-    facts: Facts,
+    store: &mut Store,
     forge: &dyn Forge,
     compute: &dyn Compute,
     policy: &Policy,
     now: Timestamp,
-) -> Observed {
+) -> Result<Observed, StoreError> {
+    let mut facts = store.facts()?;
     let known = known_pulls(&facts, now);
     let (forge, instances) = std::thread::scope(|scope| {
         let forge = scope.spawn(|| forge.read_pulls(&known));
@@ -34,7 +37,13 @@ pub fn observe(
         };
         (forge, instances)
     });
-    Observed { now, facts, forge, instances, policy: policy.clone(), confirmed: false }
+    if let Reading::Known(reading) = &forge {
+        // Closed ones are no facts of a tick, but what is known of them tells news from old.
+        let unknown = reading.pulls.iter().map(|pull| pull.number);
+        let unknown: Vec<_> = unknown.filter(|n| !facts.pulls.contains_key(n)).collect();
+        facts.pulls.extend(store.pulls(&unknown)?.into_iter().map(|p| (p.request.number, p)));
+    }
+    Ok(Observed { now, facts, forge, instances, policy: policy.clone(), confirmed: false })
 }
 
 /// The facts and the instances again, a moment later; the forge is not asked twice.

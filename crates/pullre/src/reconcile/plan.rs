@@ -96,9 +96,16 @@ pub enum Record {
     Eligible(PullNumber),
     Ineligible(PullNumber),
     /// None: the provider knows no such instance.
-    Instance(ServerId, Option<InstanceState>),
+    Instance {
+        server: ServerId,
+        name: String,
+        state: Option<InstanceState>,
+    },
     /// The stop that we owed has been accepted, or is not ours to do any more.
-    StopSettled(ServerId),
+    StopSettled {
+        server: ServerId,
+        name: String,
+    },
     /// History that ended before this moment is removed.
     Forget {
         before: Timestamp,
@@ -216,9 +223,12 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
     let mut records = Vec::new();
     if let Reading::Known(reading) = &observed.forge {
         for request in &reading.pulls {
-            let stored = facts.pulls.get(&request.number);
-            if stored.is_none_or(|pull| !pull.described || pull.request != *request) {
+            let news = match facts.pulls.get(&request.number) {
+                Some(pull) => !pull.described || pull.request != *request,
                 // A closed one that was never open with us is history, not work.
+                None => request.state == PullState::Open,
+            };
+            if news {
                 records.push(Record::Pull(Box::new(request.clone())));
             }
         }
@@ -229,7 +239,8 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
             let seen = server.instance.as_ref().and_then(|id| instances.get(id));
             let state = seen.map(|instance| instance.state);
             if state != server.state {
-                records.push(Record::Instance(server.id, state));
+                let name = server.name.clone();
+                records.push(Record::Instance { server: server.id, name, state });
             }
         }
     }
@@ -241,7 +252,7 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
             .servers
             .values()
             .filter(|server| server.stop_owed && stop_is_settled(server, facts))
-            .map(|server| Record::StopSettled(server.id))
+            .map(|server| Record::StopSettled { server: server.id, name: server.name.clone() })
             .collect();
         settled.iter().for_each(|record| record.apply_to(facts, observed.now));
         records.extend(settled);
@@ -286,6 +297,11 @@ fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
 }
 
 impl Record {
+    /// Of no interest to a person.
+    fn is_bookkeeping(&self) -> bool {
+        matches!(self, Record::Mark(_) | Record::Forget { .. })
+    }
+
     /// The same change on facts in memory as the store makes in its tables.
     pub fn apply_to(&self, facts: &mut Facts, now: Timestamp) {
         match self {
@@ -320,8 +336,8 @@ impl Record {
                     pull.ineligible_since = (!eligible).then_some(now);
                 }
             }
-            Record::Instance(id, state) => {
-                if let Some(server) = facts.servers.get_mut(id) {
+            Record::Instance { server, state, .. } => {
+                if let Some(server) = facts.servers.get_mut(server) {
                     server.state = *state;
                     match state {
                         Some(InstanceState::Running) => server.start = Default::default(),
@@ -333,8 +349,8 @@ impl Record {
                     }
                 }
             }
-            Record::StopSettled(id) => {
-                if let Some(server) = facts.servers.get_mut(id) {
+            Record::StopSettled { server, .. } => {
+                if let Some(server) = facts.servers.get_mut(server) {
                     server.stop_owed = false;
                 }
             }
@@ -396,10 +412,10 @@ fn advance(
     };
     let mut actions = Vec::new();
     let mut why = String::new();
-    let withdraw = assignment.deployment.is_some();
+    let offered = assignment.deployment.is_some();
     if condition.power == Power::Down {
         why = "its instance is stopped".into();
-        actions.extend(withdraw.then_some(Action::Withdraw));
+        actions.extend(offered.then_some(Action::Withdraw));
         actions.push(Action::Start { instance: instance.clone() });
     }
     let clone = Action::Clone { source: target.source.clone(), destination: destination.clone() };
@@ -408,12 +424,12 @@ fn advance(
             if why.is_empty() {
                 why = "it needs its data".into();
             }
-            if withdraw && actions.is_empty() {
+            if offered && actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
             actions.push(clone);
         }
-        Data::AppInTheWay { .. } if withdraw && actions.is_empty() => {
+        Data::AppInTheWay { .. } if offered && actions.is_empty() => {
             why = "its data is to be replaced".into();
             actions.push(Action::Withdraw);
         }
@@ -423,7 +439,7 @@ fn advance(
         let offer = |attempt| Action::Offer { sha: target.sha.clone(), attempt };
         match &condition.serving {
             Serving::NotOffered => {
-                why = "ready to deploy".into();
+                why = if offered { "new head" } else { "ready to deploy" }.into();
                 actions.push(offer(1));
             }
             Serving::Failed(retry) if now >= retry.at => {
@@ -562,9 +578,9 @@ impl fmt::Display for Record {
             Record::Gone(number) => write!(f, "{number} is gone from GitHub"),
             Record::Eligible(number) => write!(f, "{number} may have an environment"),
             Record::Ineligible(number) => write!(f, "{number} may have no environment"),
-            Record::Instance(id, Some(state)) => write!(f, "server {} is {state}", id.0),
-            Record::Instance(id, None) => write!(f, "server {} has no instance", id.0),
-            Record::StopSettled(id) => write!(f, "server {} needs no stop any more", id.0),
+            Record::Instance { name, state: Some(state), .. } => write!(f, "{name} is {state}"),
+            Record::Instance { name, state: None, .. } => write!(f, "{name} has no instance"),
+            Record::StopSettled { name, .. } => write!(f, "{name} needs no stop any more"),
             Record::Forget { before } => {
                 write!(f, "history from before {} is removed", words::moment(*before))
             }
@@ -621,7 +637,8 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             writeln!(f, "note   {note}")?;
         }
-        for record in &self.records {
+        let seen = self.records.iter().filter(|record| !record.is_bookkeeping());
+        for record in seen.clone() {
             writeln!(f, "seen   {record}")?;
         }
         for chain in &self.chains {
@@ -648,7 +665,12 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        if self.is_idle() && self.queue.is_empty() && self.notes.is_empty() {
+        let silent = seen.count() == 0
+            && self.chains.is_empty()
+            && self.refused.is_empty()
+            && self.queue.is_empty()
+            && self.notes.is_empty();
+        if silent {
             writeln!(f, "nothing to do")?;
         }
         Ok(())

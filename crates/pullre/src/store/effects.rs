@@ -53,8 +53,8 @@ impl Store {
                 )?;
                 Ok(())
             }
-            Record::Instance(server, state) => self.record_instance(*server, *state),
-            Record::StopSettled(server) => self.stop_settled(*server),
+            Record::Instance { server, state, .. } => self.record_instance(*server, *state),
+            Record::StopSettled { server, .. } => self.stop_settled(*server),
             Record::Forget { before } => {
                 let (deployments, events) = self.forget_before(*before)?;
                 if deployments + events > 0 {

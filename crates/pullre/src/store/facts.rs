@@ -84,6 +84,25 @@ impl Store {
         row.map(|row| pull(&row)).transpose()
     }
 
+    /// Those of `numbers` that are stored, open or closed.
+    pub fn pulls(&mut self, numbers: &[PullNumber]) -> Result<Vec<Pull>> {
+        let mut found = Vec::new();
+        // Engines limit the placeholders of one statement.
+        for some in numbers.chunks(500) {
+            let marks = vec!["?"; some.len()].join(", ");
+            let params: Vec<_> = some.iter().map(|number| number.0.into()).collect();
+            for row in self.query(&format!("{PULLS} WHERE p.number IN ({marks})"), &params)? {
+                match pull(&row) {
+                    Ok(pull) => found.push(pull),
+                    // Nonsense counts as not stored: what GitHub says takes its place.
+                    Err(StoreError::Row(_)) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(found)
+    }
+
     pub fn users(&mut self) -> Result<Vec<User>> {
         let rows = self.query("SELECT login, db_schema FROM git_hub_users ORDER BY login", &[])?;
         rows.iter()

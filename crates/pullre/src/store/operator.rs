@@ -133,6 +133,12 @@ impl Store {
                  WHERE server_id = ? AND pull_number = ? AND state = 'failed'",
                 &[server.0.into(), pull.0.into()],
             )?;
+            // Still not ours: it is only looked at again.
+            store.execute(
+                "UPDATE clones SET finished_at = NULL, attempts = 0
+                 WHERE server_id = ? AND pull_number = ? AND state = 'refused'",
+                &[server.0.into(), pull.0.into()],
+            )?;
             Ok(())
         })
     }

@@ -66,8 +66,7 @@ impl Backend for Sqlite {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         let run = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let columns: Rc<[String]> =
-                statement.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Rc<[String]> = statement.column_names().map(str::to_owned).collect();
             let mut rows = statement.query(rusqlite::params_from_iter(params))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {

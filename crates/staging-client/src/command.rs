@@ -1,0 +1,200 @@
+//! Runs one command of a step to its end, with what it may know of us and within its time.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::processes::{self, ProcessId, Processes};
+use crate::pulse::Pulse;
+use crate::state_dir::{Log, masked, trouble};
+
+/// What would make a git program work on another repository than the one of its folder.
+const GIT_PLACES: [&str; 16] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// Takes out of a command's environment what is not for strangers' code: our settings, AWS
+/// credentials, and any variable that holds one of our secrets.
+pub fn without_secrets(command: &mut Command, secrets: &[&str]) {
+    for (name, value) in std::env::vars_os() {
+        let ours = name.as_bytes().starts_with(b"PULLRE_") || name.as_bytes().starts_with(b"AWS_");
+        let place = GIT_PLACES.iter().any(|place| name == *place);
+        if ours || place || secrets.iter().any(|secret| holds(&value, secret)) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The secret alone, or as the password of a URL. A looser look would take `PATH` away from
+/// whoever has a password like `local`.
+fn holds(value: &OsStr, secret: &str) -> bool {
+    let in_url = format!(":{secret}@");
+    value == secret || value.as_bytes().windows(in_url.len()).any(|part| part == in_url.as_bytes())
+}
+
+/// What came of one step. `failure` is a reason that a person can act upon.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub exit_status: Option<i32>,
+    pub output: String,
+    pub failure: Option<String>,
+    /// Another deployment is wanted by now.
+    pub superseded: bool,
+}
+
+impl Report {
+    pub fn failed(reason: impl Into<String>) -> Report {
+        Report { failure: Some(reason.into()), ..Report::default() }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Ended {
+    Exited(ExitStatus),
+    TimedOut(Duration),
+}
+
+impl Ended {
+    pub fn success(self) -> bool {
+        matches!(self, Ended::Exited(status) if status.success())
+    }
+
+    /// As a shell gives it: 128 and the number for a signal.
+    pub fn exit_status(self) -> Option<i32> {
+        match self {
+            Ended::Exited(status) => status.code().or(status.signal().map(|s| 128 + s)),
+            Ended::TimedOut(_) => None,
+        }
+    }
+}
+
+/// `what` ended, with the last line that it printed.
+pub fn reason(what: &str, ended: Ended, output: &str) -> String {
+    let how = match ended {
+        Ended::TimedOut(after) => format!("timed out after {} s and was killed", after.as_secs()),
+        Ended::Exited(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exited with status {code}"),
+            (None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        },
+    };
+    match last_line(output) {
+        Some(line) => format!("{what} {how}: {line}"),
+        None => format!("{what} {how} and printed nothing"),
+    }
+}
+
+/// The last line that says anything, fit for one line of a log.
+pub fn last_line(output: &str) -> Option<String> {
+    let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    let mut chars = line.chars();
+    let mut short: String = chars.by_ref().take(300).collect();
+    if chars.next().is_some() {
+        short.push('…');
+    }
+    Some(pullre::words::plain(&short))
+}
+
+/// How a command is run.
+#[derive(Debug)]
+pub struct Limits<'a> {
+    pub log: &'a Log,
+    pub timeout: Duration,
+    pub secrets: &'a [&'a str],
+    /// What its environment is marked with, to find what it leaves behind.
+    pub mark: &'a str,
+    pub deployment: i64,
+}
+
+/// Runs a command in a process group of its own. When it fails or its time is up, all that the
+/// deployment's steps started is killed; after a success what stays in the background goes on.
+pub fn run(
+    mut command: Command,
+    limits: &Limits<'_>,
+    pulse: &mut Pulse<'_>,
+) -> Result<(Ended, String)> {
+    let log = limits.log;
+    let from = log.len()?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let folder = command.get_current_dir().map(ToOwned::to_owned);
+    command.process_group(0).stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
+    let mut child = command.spawn().map_err(|e| match (e.kind(), &folder) {
+        // The same error stands for a missing program and a missing folder.
+        (_, Some(folder)) if !folder.is_dir() => trouble("enter", folder, e),
+        (std::io::ErrorKind::NotFound, _) => {
+            anyhow::anyhow!("the program `{program}` is not installed: install it")
+        }
+        _ => anyhow::anyhow!("`{program}` cannot be started: {e}"),
+    })?;
+    let ended = wait(&mut child, limits, pulse)?;
+    Ok((ended, masked(&log.end(from)?, limits.secrets)))
+}
+
+fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result<Ended> {
+    let began = Instant::now();
+    // A child that was not waited for keeps its number.
+    let leader = ProcessId::of(child.id());
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let end = |leader| {
+            let all = |all: &Processes| all.step(leader, limits.mark, limits.deployment);
+            processes::end(all, Duration::ZERO, || ())
+        };
+        if let Some(status) = child.try_wait().context("waiting for a command")? {
+            if !status.success() {
+                end(None)?;
+            }
+            return Ok(Ended::Exited(status));
+        }
+        if began.elapsed() >= limits.timeout {
+            end(leader)?;
+            child.wait().context("waiting for a command that was killed")?;
+            return Ok(Ended::TimedOut(limits.timeout));
+        }
+        limits.log.bound()?;
+        pulse.beat();
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_seen_alone_and_in_a_url_but_not_in_any_word() {
+        assert!(holds(OsStr::new("hunter2"), "hunter2"));
+        assert!(holds(OsStr::new("mysql://root:hunter2@db/x"), "hunter2"));
+        assert!(!holds(OsStr::new("/usr/local/bin"), "local"));
+    }
+
+    #[test]
+    fn a_reason_has_the_last_line_without_escapes() {
+        let ended = Ended::Exited(ExitStatus::from_raw(3 << 8));
+        assert_eq!(
+            reason("migrate_command", ended, "one\n\u{1b}[31mtwo \n\n"),
+            "migrate_command exited with status 3: ?[31mtwo"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! One server as its client works on it: its duty, its folders, what its commands are told.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use pullre::config::{ClientConfig, DatabaseConfig};
+use pullre::domain::{PullNumber, SchemaName, Sha};
+use pullre::schema_clone::sqlite;
+use pullre::store::{Duty, Task};
+use pullre_http::probe::Prober;
+
+use crate::app::AppRecord;
+use crate::command::{Limits, without_secrets};
+use crate::processes::{MARK, STEP, Trace};
+use crate::state_dir::{Log, StateDir};
+
+#[derive(Debug)]
+pub struct Site<'a> {
+    pub config: &'a ClientConfig,
+    pub state: &'a StateDir,
+    pub prober: &'a Prober,
+    pub secrets: &'a [&'a str],
+    pub duty: Duty,
+}
+
+/// What a command works for.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    pub deployment: i64,
+    pub pull: PullNumber,
+    pub sha: &'a Sha,
+    pub head_ref: &'a str,
+}
+
+impl<'a> From<&'a Task> for Work<'a> {
+    fn from(task: &'a Task) -> Work<'a> {
+        let Task { deployment, head_ref } = task;
+        let (pull, sha) = (deployment.pull, &deployment.sha);
+        Work { deployment: deployment.id, pull, sha, head_ref }
+    }
+}
+
+impl<'a> From<&'a AppRecord> for Work<'a> {
+    fn from(app: &'a AppRecord) -> Work<'a> {
+        let AppRecord { deployment, pull, sha, head_ref, .. } = app;
+        Work { deployment: *deployment, pull: *pull, sha, head_ref }
+    }
+}
+
+impl Site<'_> {
+    pub fn target(&self) -> Result<PathBuf> {
+        Ok(self.config.target_dir.for_server(&self.duty.name)?)
+    }
+
+    pub fn mark(&self) -> String {
+        self.state.mark(self.duty.server)
+    }
+
+    pub fn trace(&self, record: Option<&AppRecord>) -> Trace {
+        Trace {
+            mark: self.mark(),
+            leader: record.and_then(|record| record.leader),
+            seen: record.map(|record| record.seen.clone()).unwrap_or_default(),
+            pattern: self.config.exec_command_grep.clone(),
+        }
+    }
+
+    /// Gives a command the environment of this server: with a step's name, or as the app.
+    pub fn tell(&self, command: &mut Command, work: Option<Work<'_>>, step: Option<&str>) {
+        without_secrets(command, self.secrets);
+        let mut set = |name: &str, value: &dyn AsRef<OsStr>| {
+            // No environment can hold a zero byte, and text of strangers might.
+            let bytes: Vec<u8> =
+                value.as_ref().as_bytes().iter().copied().filter(|byte| *byte != 0).collect();
+            command.env(name, OsStr::from_bytes(&bytes));
+        };
+        let duty = &self.duty;
+        set("PULLRE_SERVER", &duty.name);
+        set("PULLRE_DB_SCHEMA", &duty.schema);
+        if let DatabaseConfig::Sqlite { schema_dir, .. } = &self.config.database
+            && let Ok(schema) = duty.schema.parse::<SchemaName>()
+        {
+            set("PULLRE_DB_FILE", &sqlite::path(schema_dir, &schema));
+        }
+        let url = duty.check_url.as_deref().unwrap_or_default();
+        set("PULLRE_CHECK_URL", &url);
+        if let Some(port) = explicit_port(url) {
+            set("PORT", &port.to_string());
+        }
+        if let Some(work) = work {
+            set("PULLRE_PR", &work.pull.0.to_string());
+            set("PULLRE_SHA", &work.sha.as_str());
+            set("PULLRE_REF", &work.head_ref);
+        }
+        let deployment = work.map_or(0, |work| work.deployment);
+        set(MARK, &format!("{}{deployment}", self.mark()));
+        if let Some(step) = step {
+            set(STEP, &step);
+        }
+    }
+
+    pub fn limits<'s>(
+        &'s self,
+        log: &'s Log,
+        timeout: Duration,
+        mark: &'s str,
+        deployment: i64,
+    ) -> Limits<'s> {
+        Limits { log, timeout, secrets: self.secrets, mark, deployment }
+    }
+}
+
+/// The port that a URL names. A URL library would not tell a port that is its scheme's default.
+pub fn explicit_port(url: &str) -> Option<u16> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // The colons inside the brackets of an IPv6 address are no port's.
+    let after = host.rsplit_once(']').map_or(host, |(_, after)| after);
+    after.rsplit_once(':')?.1.parse().ok().filter(|port| *port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_read_where_the_url_names_one() {
+        for (url, port) in [
+            ("http://localhost:8080/health", Some(8080)),
+            ("http://host:80", Some(80)),
+            ("https://u:pw@host:444?x=1:2", Some(444)),
+            ("http://[::1]:9000/", Some(9000)),
+            ("http://[::1]/", None),
+            ("https://host/a:1", None),
+            ("http://u:99@host/", None),
+            ("", None),
+        ] {
+            assert_eq!(explicit_port(url), port, "{url}");
+        }
+    }
+}

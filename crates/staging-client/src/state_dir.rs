@@ -1,0 +1,280 @@
+//! `state_dir`: locks, logs and what is known of the running apps.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use pullre::domain::ServerId;
+
+use crate::app::AppRecord;
+
+/// A longer log is put aside.
+const LOG_LIMIT: u64 = 10 << 20;
+/// How much of an output is kept in the deployment.
+pub const KEPT_OUTPUT: usize = 64 << 10;
+
+/// An error with the thing that it is about and, where one is known, the remedy.
+pub fn trouble(doing: &str, path: &Path, error: io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": the disk is full, free some space"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": give the user who runs staging-client access to it (chown, chmod)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ": the file system is mounted read-only",
+        _ => "",
+    };
+    anyhow!("cannot {doing} {}: {error}{remedy}", path.display())
+}
+
+/// Proof that no other client works on this server. Dies with the process.
+#[derive(Debug)]
+#[must_use]
+pub struct Held {
+    _file: File,
+}
+
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// Makes the folder where there is none.
+    pub fn open(path: &Path) -> Result<StateDir> {
+        make_folder(path)?;
+        // One path for all time: it is part of what processes are recognized by.
+        let root = path.canonicalize().map_err(|e| trouble("find state_dir", path, e))?;
+        Ok(StateDir { root })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the environment of all that is started for the server begins its mark with.
+    pub fn mark(&self, server: ServerId) -> String {
+        format!("{}:{}:", self.root.display(), server.0)
+    }
+
+    /// None where another client has it. Never waits.
+    pub fn lock(&self, server: ServerId) -> Result<Option<Held>> {
+        let path = self.root.join("locks").join(format!("client-{}.lock", server.0));
+        let file = open_for_us(OpenOptions::new().write(true).create(true), &path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Held { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(trouble("lock", &path, e)),
+        }
+    }
+
+    pub fn app_log(&self, server: ServerId) -> PathBuf {
+        self.root.join("logs").join(server.0.to_string()).join("app.log")
+    }
+
+    /// A new, empty file for what a step prints. A killed client leaves it; the next step
+    /// replaces it. Not the same file again: what was left running may still write to that.
+    pub fn step_log(&self, server: ServerId) -> Result<Log> {
+        let path = self.root.join("logs").join(server.0.to_string()).join("step.log");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", &path, e)),
+            _ => Log::open(path),
+        }
+    }
+
+    fn app_file(&self, server: ServerId) -> PathBuf {
+        self.root.join("apps").join(format!("{}.json", server.0))
+    }
+
+    pub fn app(&self, server: ServerId) -> Result<Option<AppRecord>> {
+        read_app(&self.app_file(server))
+    }
+
+    /// Every app that is known here, also of servers that are gone.
+    pub fn apps(&self) -> Result<Vec<AppRecord>> {
+        let folder = self.root.join("apps");
+        let entries = match fs::read_dir(&folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| trouble("read", &folder, e))?,
+        };
+        let mut apps = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| trouble("read", &folder, e))?.path();
+            if path.extension().is_some_and(|ending| ending == "json") {
+                apps.extend(read_app(&path)?);
+            }
+        }
+        Ok(apps)
+    }
+
+    /// Beside and renamed: a kill leaves the old record or the new one, whole.
+    pub fn keep_app(&self, record: &AppRecord) -> Result<()> {
+        let path = self.app_file(record.server);
+        let beside = path.with_extension("new");
+        let mut file =
+            open_for_us(OpenOptions::new().write(true).create(true).truncate(true), &beside)?;
+        let text = serde_json::to_vec_pretty(record).context("writing down the app")?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&beside, &path))
+            .map_err(|e| trouble("write", &path, e))
+    }
+
+    pub fn forget_app(&self, server: ServerId) -> Result<()> {
+        let path = self.app_file(server);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", &path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_app(path: &Path) -> Result<Option<AppRecord>> {
+    let text = match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|e| trouble("read", path, e))?,
+    };
+    match serde_json::from_slice(&text) {
+        Ok(record) => Ok(Some(record)),
+        Err(e) => {
+            // Without it the app is still found by its mark.
+            tracing::warn!("{} makes no sense ({e}) and is ignored", path.display());
+            Ok(None)
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| trouble("make the folder", path, e))
+}
+
+/// Opens a file that nobody else may read, making it and its folder where they are missing.
+fn open_for_us(options: &mut OpenOptions, path: &Path) -> Result<File> {
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    options.mode(0o600).open(path).map_err(|e| trouble("open", path, e))
+}
+
+/// A file that commands print to. A file and not a pipe: what stays in the background with the
+/// other end of a pipe open would hang the reader.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    pub fn open(path: PathBuf) -> Result<Log> {
+        let file = open_for_us(OpenOptions::new().read(true).append(true).create(true), &path)?;
+        Ok(Log { file, path })
+    }
+
+    /// An end for a command to write to.
+    pub fn writer(&self) -> Result<File> {
+        self.file.try_clone().map_err(|e| trouble("open", &self.path, e))
+    }
+
+    pub fn len(&self) -> Result<u64> {
+        let found = self.file.metadata().map_err(|e| trouble("look at", &self.path, e))?;
+        Ok(found.len())
+    }
+
+    /// Puts what is too long aside as `app.log.1`. The file stays the same one, since an app may
+    /// be writing to it; it appends, so that it goes on at the new end.
+    pub fn rotate(&self) -> Result<()> {
+        if self.len()? <= LOG_LIMIT {
+            return Ok(());
+        }
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".1");
+        let aside = PathBuf::from(aside);
+        let options = &mut OpenOptions::new();
+        let mut to = open_for_us(options.write(true).create(true).truncate(true), &aside)?;
+        let mut from = File::open(&self.path).map_err(|e| trouble("open", &self.path, e))?;
+        io::copy(&mut from, &mut to).map_err(|e| trouble("write", &aside, e))?;
+        self.file.set_len(0).map_err(|e| trouble("shorten", &self.path, e))
+    }
+
+    /// A command that prints for ever shall not fill the disk.
+    pub fn bound(&self) -> Result<()> {
+        if self.len()? <= LOG_LIMIT {
+            return Ok(());
+        }
+        let end = self.end(0)?;
+        self.file
+            .set_len(0)
+            .and_then(|()| (&self.file).write_all(&end))
+            .map_err(|e| trouble("write", &self.path, e))
+    }
+
+    /// What was written after the first `from` bytes; of more than is kept the end.
+    pub fn end(&self, from: u64) -> Result<Vec<u8>> {
+        const MORE: usize = 4 << 10;
+        let most = (KEPT_OUTPUT + MORE) as u64;
+        let len = self.len()?;
+        // It was put aside since.
+        let from = if from > len { 0 } else { from };
+        let mut bytes = Vec::new();
+        let mut file = File::open(&self.path).map_err(|e| trouble("open", &self.path, e))?;
+        let start = from.max(len.saturating_sub(most));
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.take(most).read_to_end(&mut bytes))
+            .map_err(|e| trouble("read", &self.path, e))?;
+        if start > from {
+            // The second half of a secret would not be masked.
+            let line = bytes.iter().take(MORE).position(|b| *b == b'\n').map(|at| at + 1);
+            bytes.drain(..line.unwrap_or(MORE).min(bytes.len()));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Output fit to be kept: secrets masked, the end of it.
+pub fn masked(bytes: &[u8], secrets: &[&str]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    for secret in secrets {
+        if text.contains(secret) {
+            text = text.replace(secret, "***");
+        }
+    }
+    if text.len() > KEPT_OUTPUT {
+        let cut = text.len() - KEPT_OUTPUT;
+        let cut = (cut..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        text.drain(..cut);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_and_secrets_are_masked_before_the_cut() {
+        let mut output = b"start ".to_vec();
+        output.extend(b"hunter2".repeat(30_000));
+        let kept = masked(&output, &["hunter2"]);
+        assert!(kept.len() <= KEPT_OUTPUT);
+        assert!(kept.bytes().all(|b| b == b'*'));
+        assert_eq!(masked("é".repeat(40_000).as_bytes(), &[]).len(), KEPT_OUTPUT);
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_is_put_aside_under_its_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let log = Log::open(path.clone()).unwrap();
+        let mut app = log.writer().unwrap();
+        app.write_all(&vec![b'x'; LOG_LIMIT as usize + 1]).unwrap();
+        log.rotate().unwrap();
+        app.write_all(b"after").unwrap();
+        assert_eq!(log.end(0).unwrap(), b"after");
+        assert_eq!(fs::metadata(folder.path().join("app.log.1")).unwrap().len(), LOG_LIMIT + 1);
+    }
+}

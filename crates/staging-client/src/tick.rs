@@ -1,0 +1,292 @@
+//! One run: looks at each server's duty, and does what is to be done, server beside server.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use pullre::config::ClientConfig;
+use pullre::domain::ServerId;
+use pullre::store::{Database, Duty, Store};
+use pullre::words;
+use pullre_http::probe::{Prober, without_credentials};
+
+use crate::deploy::{self, Ending};
+use crate::identity::{self, Identity};
+use crate::observe::{Slots, observe};
+use crate::plan::{ClientPlan, plan};
+use crate::pulse::VERSION;
+use crate::site::Site;
+use crate::state_dir::StateDir;
+
+/// How long a run with `poll_seconds` goes on looking: cron starts the next one then.
+const RUN: Duration = Duration::from_secs(55);
+
+/// Whether something failed; it was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Failed(pub bool);
+
+pub struct Client<'a> {
+    config: &'a ClientConfig,
+    secrets: Vec<&'a str>,
+    state: StateDir,
+    prober: Prober,
+    identity: Identity,
+    database: Database,
+    /// Servers that another client was seen at work on: said once.
+    busy: HashSet<ServerId>,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(config: &'a ClientConfig, server: Option<&str>) -> Result<Client<'a>> {
+        Ok(Client {
+            identity: Identity::find(config, server)?,
+            database: identity::database(config)?,
+            state: StateDir::open(&config.state_dir)?,
+            secrets: config.secrets(),
+            prober: Prober::new(),
+            config,
+            busy: HashSet::new(),
+        })
+    }
+
+    pub fn run(&mut self) -> Result<Failed> {
+        let began = Instant::now();
+        let mut store = self.database.open()?;
+        let mut failed = false;
+        loop {
+            // In a run of many looks the next one may well find the store again.
+            match self.look(&mut store) {
+                Ok(Failed(one)) => failed |= one,
+                Err(e) if self.config.poll_seconds == 0 => return Err(e),
+                Err(e) => {
+                    tracing::error!("{e:#}");
+                    failed = true;
+                }
+            }
+            let pause = Duration::from_secs(self.config.poll_seconds.into());
+            if pause.is_zero() || began.elapsed() + pause > RUN {
+                return Ok(Failed(failed));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn site(&self, duty: Duty) -> Site<'_> {
+        let Client { config, secrets, state, prober, .. } = self;
+        Site { config, state, prober, secrets, duty }
+    }
+
+    fn look(&mut self, store: &mut Store) -> Result<Failed> {
+        let duties = self.identity.duties(store)?;
+        if duties.is_empty() {
+            tracing::info!(
+                "no server of this machine is in the pool: `update-pull server register NAME` adds one"
+            );
+        }
+        let slots: Slots = store.local_slots()?.into_iter().collect();
+        let mut failed = self.stop_orphans(store, &duties);
+        let mut work = Vec::new();
+        for duty in duties {
+            let site = self.site(duty);
+            let name = site.duty.name.clone();
+            let observed = match observe(&site, &slots) {
+                Ok(observed) => observed,
+                Err(e) => {
+                    tracing::error!(server = name, "{name}: {e:#}");
+                    failed = true;
+                    continue;
+                }
+            };
+            if observed.is_on() {
+                store.agent_seen(observed.duty.server, VERSION, observed.now)?;
+            }
+            match plan(&observed) {
+                ClientPlan::Nothing { why } => tracing::debug!(server = name, "{name}: {why}"),
+                _ => work.push(site),
+            }
+        }
+        let mut busy = HashSet::new();
+        for (server, end) in self.serve_all(&work, &slots, store) {
+            match end {
+                End::Done(Failed(one)) => failed |= one,
+                End::Busy => {
+                    busy.insert(server);
+                }
+            }
+        }
+        drop(work);
+        self.busy = busy;
+        Ok(Failed(failed))
+    }
+
+    /// A broken app of one server, which takes its time to fail, holds up no other one.
+    fn serve_all(
+        &self,
+        work: &[Site<'_>],
+        slots: &Slots,
+        store: &mut Store,
+    ) -> Vec<(ServerId, End)> {
+        let serve = |site: &Site<'_>, store: &mut Store| {
+            let end = self.serve(site, slots, store).unwrap_or_else(|e| {
+                tracing::error!(server = site.duty.name, "{}: {e:#}", site.duty.name);
+                End::Done(Failed(true))
+            });
+            (site.duty.server, end)
+        };
+        if let [site] = work {
+            return vec![serve(site, store)];
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = work
+                .iter()
+                .map(|site| {
+                    let thread = scope.spawn(move || match self.database.open() {
+                        Ok(mut store) => serve(site, &mut store),
+                        Err(e) => {
+                            tracing::error!(server = site.duty.name, "{}: {e}", site.duty.name);
+                            (site.duty.server, End::Done(Failed(true)))
+                        }
+                    });
+                    (site.duty.server, thread)
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|(server, thread)| {
+                    // A panic was printed by its thread.
+                    thread.join().unwrap_or((server, End::Done(Failed(true))))
+                })
+                .collect()
+        })
+    }
+
+    /// Under the server's lock: observes again, does it, until nothing is left to do.
+    fn serve(&self, site: &Site<'_>, slots: &Slots, store: &mut Store) -> Result<End> {
+        let name = &site.duty.name;
+        let Some(_held) = self.state.lock(site.duty.server)? else {
+            if !self.busy.contains(&site.duty.server) {
+                tracing::info!(server = name, "{name}: another staging-client is at work on it");
+            }
+            return Ok(End::Busy);
+        };
+        let mut failed = false;
+        let mut last = String::new();
+        loop {
+            let duties = store.duties_of(site.duty.instance.as_ref().map_or(name, |id| &id.0))?;
+            let Some(duty) = duties.into_iter().find(|duty| duty.server == site.duty.server) else {
+                return Ok(End::Done(Failed(failed)));
+            };
+            let site = self.site(duty);
+            let plan = plan(&observe(&site, slots)?);
+            let said = plan.to_string();
+            if matches!(plan, ClientPlan::Nothing { .. }) || said == last {
+                return Ok(End::Done(Failed(failed)));
+            }
+            println!("{name}: {said}");
+            last = match self.apply(&site, store, plan)? {
+                // Another wish, which may read the same.
+                Ending::Superseded => {
+                    println!("{name}: something newer is wanted");
+                    String::new()
+                }
+                Ending::Succeeded => said,
+                Ending::Failed { step, reason } => {
+                    tracing::error!(server = name, "{name}: {said}: step {step} failed: {reason}");
+                    failed = true;
+                    said
+                }
+            };
+        }
+    }
+
+    fn apply(&self, site: &Site<'_>, store: &mut Store, plan: ClientPlan) -> Result<Ending> {
+        let began = Timestamp::now();
+        let name = &site.duty.name;
+        let took = || words::duration(words::between(began, Timestamp::now()));
+        let ending = match &plan {
+            ClientPlan::Nothing { .. } => Ending::Succeeded,
+            ClientPlan::StopApp { .. } => {
+                return Ok(match deploy::stop_app(site, store)?.failure {
+                    Some(reason) => Ending::Failed { step: "stop", reason },
+                    None => {
+                        println!("{name}: the app is stopped ({})", took());
+                        Ending::Succeeded
+                    }
+                });
+            }
+            ClientPlan::Deploy(task) => deploy::deploy(site, store, task)?,
+            ClientPlan::StartAgain { task, restarts } => {
+                deploy::start_again(site, store, task, *restarts)?
+            }
+            ClientPlan::GiveUp { task, times } => deploy::give_up(site, store, task, *times)?,
+        };
+        if let (Ending::Succeeded, Some(task)) = (&ending, &site.duty.task) {
+            let Some(url) = &site.duty.check_url else {
+                println!("{name}: {} runs ({})", task.deployment.sha.short(), took());
+                return Ok(ending);
+            };
+            let (sha, url) = (task.deployment.sha.short(), without_credentials(url));
+            println!("{name}: {sha} answers at {url} ({})", took());
+        }
+        Ok(ending)
+    }
+
+    /// Stops apps of slots that are not in the pool any more: nobody else would.
+    fn stop_orphans(&self, store: &mut Store, duties: &[Duty]) -> bool {
+        if self.identity != Identity::Local {
+            return false;
+        }
+        self.try_stop_orphans(store, duties).unwrap_or_else(|e| {
+            tracing::error!("{e:#}");
+            true
+        })
+    }
+
+    fn try_stop_orphans(&self, store: &mut Store, duties: &[Duty]) -> Result<bool> {
+        let mut failed = false;
+        for record in self.state.apps()? {
+            if duties.iter().any(|duty| duty.server == record.server) {
+                continue;
+            }
+            // Out of the pool, or removed as a whole.
+            let row = store.duties_of(&record.name)?;
+            let row = row.into_iter().find(|duty| duty.server == record.server);
+            let is_removed = row.is_none();
+            let duty = row.unwrap_or_else(|| Duty {
+                server: record.server,
+                name: record.name.clone(),
+                instance: None,
+                schema: String::new(),
+                check_url: None,
+                app: None,
+                task: None,
+                paused: false,
+            });
+            if duty.paused {
+                continue;
+            }
+            let site = self.site(duty);
+            let Some(_held) = self.state.lock(record.server)? else { continue };
+            println!("{}: stop the app: the server is not in the pool any more", record.name);
+            let stopped = if is_removed {
+                let pulse = &mut crate::pulse::Pulse::new(store, record.server);
+                crate::app::stop(&site, None, pulse).report
+            } else {
+                deploy::stop_app(&site, store).context("stopping the app of a former server")?
+            };
+            if let Some(reason) = stopped.failure {
+                tracing::error!(server = record.name, "{}: {reason}", record.name);
+                failed = true;
+            }
+        }
+        Ok(failed)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done(Failed),
+    Busy,
+}
