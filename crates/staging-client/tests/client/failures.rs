@@ -1,6 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
-use crate::world::{World, app, assert_says};
+use crate::world::{World, assert_says};
 
 /// A world in which version `old` serves.
 fn serving() -> World {
@@ -141,23 +141,13 @@ fn something_else_at_check_url_fails_the_stop_and_is_named() {
     world.set("stop_timeout", "1");
     world.write("other/version", "other");
     world.write("other/app.py", &world.read("author/app.py"));
-    let mut other = std::process::Command::new("sh")
-        .args(["-c", &app()])
-        .env("PORT", world.port.to_string())
-        .current_dir(world.path("other"))
-        .spawn()
-        .unwrap();
-    crate::world::until("the other answers", || world.answer().is_some());
+    let mut other = world.foreign_app("other", &[]);
     world.push_and_offer(&[("version", "one")]);
-    let ran = world.tick();
-    let reason = world.failed_in("stop");
-    let alive = other.try_wait().unwrap().is_none();
-    other.kill().unwrap();
-    other.wait().unwrap();
-    ran.fails();
+    world.tick().fails();
     let named = format!("process {} ", other.id());
+    let reason = world.failed_in("stop");
     assert_says(&reason, &["something else answers", &named, "stop_command"]);
-    assert!(alive);
+    assert!(other.try_wait().unwrap().is_none(), "it was none of ours to end");
 }
 
 #[test]

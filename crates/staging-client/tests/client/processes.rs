@@ -1,6 +1,6 @@
 use pullre::facts::Outcome;
 
-use crate::world::{World, app, assert_says, python, until};
+use crate::world::{World, app, assert_says, python};
 
 /// Deploys an app that starts in this way, then another commit of it: of the first one nothing
 /// may be left, and the second one serves.
@@ -37,8 +37,11 @@ fn a_double_forked_app_in_a_session_of_its_own_is_found_and_replaced() {
 
 #[test]
 fn an_app_that_clears_its_environment_is_found_and_replaced() {
+    // In a session of its own, seen while the shell that started it lived.
+    is_found_and_replaced(&format!("env -i PORT=$PORT setsid {} -S -E app.py & sleep 1", python()));
+    // Cut off from its parent, in the session of a shell that lives on.
     is_found_and_replaced(&format!(
-        "env -i PORT=$PORT setsid {} -S -E app.py & sleep 0.3; test -e x || sleep 1000",
+        "env -i PORT=$PORT sh -c '{} -S -E app.py &'; exec sleep 1000",
         python()
     ));
 }
@@ -120,19 +123,11 @@ fn exec_command_grep_finds_an_app_that_nobody_marked() {
     let mut world = World::new();
     let pattern = format!("app.py --of {}", world.path("").display());
     world.set("exec_command_grep", &pattern);
-    let mut old = std::process::Command::new(python())
-        .args(["-S", "-E", "app.py", "--of", &world.path("").display().to_string()])
-        .env("PORT", world.port.to_string())
-        .current_dir(world.path("author"))
-        .spawn()
-        .unwrap();
-    until("the old app answers", || world.answer().is_some());
+    let mut old = world.foreign_app("author", &["--of", &world.path("").display().to_string()]);
     world.push_and_offer(&[("version", "one")]);
-    let ran = world.tick();
-    let _ = old.kill();
-    old.wait().unwrap();
-    ran.ok();
+    world.tick().ok();
     world.assert_serves("one");
+    assert!(old.wait().unwrap().code().is_none(), "ended by a signal");
 }
 
 #[test]

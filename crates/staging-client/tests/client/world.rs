@@ -271,6 +271,21 @@ impl World {
         Some(text.split_once("\r\n\r\n")?.1.to_owned())
     }
 
+    /// An app that somebody else started, at this world's port; it ends with the world.
+    pub fn foreign_app(&self, folder: &str, args: &[&str]) -> Child {
+        let child = Command::new(python())
+            .args(["-S", "-E", "app.py"])
+            .args(args)
+            .env("PORT", self.port.to_string())
+            .current_dir(self.path(folder))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the foreign app answers", || self.answer().is_some());
+        child
+    }
+
     /// Everything alive that was started for this machine's server.
     pub fn processes(&self) -> Vec<i32> {
         marked(&self.folder.path().canonicalize().unwrap())
@@ -286,10 +301,13 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Ok(root) = self.folder.path().canonicalize() {
-            for pid in marked(&root) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+        let Ok(root) = self.folder.path().canonicalize() else { return };
+        // Some tests start what nobody marks.
+        let inside = |pid: &i32| {
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&root))
+        };
+        for pid in marked(&root).into_iter().chain(pids().filter(inside)) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
@@ -310,8 +328,12 @@ fn marked(root: &Path) -> Vec<i32> {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.split(|b| *b == 0).any(|v| v.starts_with(mark.as_bytes()))
     };
+    pids().filter(is_ours).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Nothing of the machine's or the person's git, and none of our settings.
