@@ -1,6 +1,7 @@
 //! What a person is told about an environment: its stage, why, and what comes next. Pure, and
 //! from the same condition that the planner acts upon.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -150,7 +151,7 @@ fn queued(pull: &Pull, facts: &Facts, now: Timestamp) -> Standing {
     let why = if free >= place {
         "the next tick gives it a server".to_owned()
     } else {
-        no_server_free(facts, now)
+        no_server_free(facts, &BTreeSet::new(), now)
     };
     Standing::new(Stage::Queued, format!("{place} of {} in the queue; {why}", queue.len()))
 }

@@ -202,7 +202,7 @@ pub fn plan(observed: &Observed) -> Plan {
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
                 place: index + 1 - taken.len(),
-                why: no_server_free(&facts, observed.now),
+                why: no_server_free(&facts, &taken, observed.now),
             }),
         }
     }
@@ -512,8 +512,8 @@ fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<
         .collect()
 }
 
-/// What a waiting pull request waits for.
-pub fn no_server_free(facts: &Facts, now: Timestamp) -> String {
+/// What a waiting pull request waits for; `taken` are servers that others are about to get.
+pub fn no_server_free(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> String {
     let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
     if pool.is_empty() {
         return "there is no server in the pool; `update-pull server register` adds one".into();
@@ -528,7 +528,7 @@ pub fn no_server_free(facts: &Facts, now: Timestamp) -> String {
             Some(format!("{}: {why}", server.name))
         })
         .collect();
-    let mut text = format!("no server is free: {used} of {} in use", pool.len());
+    let mut text = format!("no server is free: {} of {} in use", used.len(), pool.len());
     for why in rest {
         text.push_str("; ");
         text.push_str(&why);
