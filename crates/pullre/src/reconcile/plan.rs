@@ -518,10 +518,11 @@ pub fn no_server_free(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp)
     if pool.is_empty() {
         return "there is no server in the pool; `update-pull server register` adds one".into();
     }
-    let used = pool.iter().filter(|server| facts.assignment_of_server(server.id).is_some()).count();
-    let rest: Vec<_> = pool
-        .iter()
-        .filter(|server| facts.assignment_of_server(server.id).is_none())
+    let (used, rest): (Vec<&Server>, Vec<&Server>) = pool.iter().partition(|server| {
+        facts.assignment_of_server(server.id).is_some() || taken.contains(&server.id)
+    });
+    let rest: Vec<_> = rest
+        .into_iter()
         .filter_map(|server| {
             let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
             let why = held.or_else(|| condition::unusable(server, facts))?;
