@@ -6,12 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::condition::{self, Data, Policy, Power};
-use crate::domain::{InstanceId, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
+use crate::domain::{
+    InstanceId, InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha,
+};
 use crate::facts::{CloneState, Facts, Hold, Pull, Server};
 use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
+use crate::reconcile::plan::Record;
 use crate::schema_clone::{CloneError, CloneOutcome, Progress, Schemas};
-use crate::status::{self, Explanation};
+use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
 use crate::store::{Store, StoreError, Won};
 use crate::words;
@@ -138,6 +141,10 @@ impl Operator<'_> {
             self.store.add_local_slot(&id)?;
         }
         let server = self.store.add_server(&id, instance, self.now)?;
+        if local {
+            let (name, state) = (instance.to_owned(), Some(InstanceState::Stopped));
+            self.store.record(&[Record::Instance { server, name, state }], self.now)?;
+        }
         self.note(None, Some(server), "registered")
     }
 
@@ -153,7 +160,8 @@ impl Operator<'_> {
             columns.push(column(key, value, server, &facts)?);
         }
         let serving = facts.assignment_of_server(server.id);
-        let moves = |key: &str| matches!(key, "instance_id" | "db_schema");
+        // Folders, records and data are found by these.
+        let moves = |key: &str| matches!(key, "instance_id" | "db_schema" | "name");
         if let (Some(assignment), Some((key, _))) =
             (serving, columns.iter().find(|(key, _)| moves(key)))
         {
@@ -161,6 +169,11 @@ impl Operator<'_> {
                 "{name} serves {}; {key} can be changed when it serves nobody: close the pull request \
                  or take the server out of the pool first (is_staging=0)",
                 assignment.pull
+            ));
+        }
+        if server.app.is_some() && columns.iter().any(|(key, _)| moves(key)) {
+            return refused(format!(
+                "an app still runs on {name}; its staging client stops it within a minute"
             ));
         }
         self.store.set_server(server.id, &columns, self.now)?;
@@ -406,7 +419,7 @@ impl Operator<'_> {
         let mut deployments = Vec::new();
         for deployment in self.store.deployments_of(number, 5)? {
             let steps = self.store.steps_of(deployment.id)?;
-            deployments.push((deployment, steps));
+            deployments.push(Told { deployment, steps });
         }
         Ok(Explanation {
             environment: status::environment(&pull, &facts, policy, self.now),

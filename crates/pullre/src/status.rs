@@ -118,8 +118,16 @@ pub struct Explanation {
     /// All effects are paused: nothing of `next` happens before they go on.
     pub paused: Option<String>,
     /// The newest first.
-    pub deployments: Vec<(Deployment, Vec<Step>)>,
+    pub deployments: Vec<Told>,
     pub events: Vec<Event>,
+}
+
+/// A deployment with its steps.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    #[serde(flatten)]
+    pub deployment: Deployment,
+    pub steps: Vec<Step>,
 }
 
 impl fmt::Display for Explanation {
@@ -146,7 +154,7 @@ impl fmt::Display for Explanation {
             let at = e.cloned_at.map_or(String::new(), |t| format!(", {}", words::moment(t)));
             writeln!(f, "  data    {schema}, a clone of {source}{at}")?;
         }
-        if let Some((deployment, steps)) = self.deployments.first() {
+        if let Some(Told { deployment, steps }) = self.deployments.first() {
             writeln!(
                 f,
                 "  last deployment: {} of {}, try {}",
@@ -157,12 +165,10 @@ impl fmt::Display for Explanation {
             for step in steps {
                 writeln!(f, "    {:<9} {}", step.name, step_words(step))?;
             }
-            if let Some((_, step)) =
-                steps.last().filter(|_| deployment.failed_step.is_some()).map(|s| ((), s))
-            {
-                for line in last_lines(&step.output, 10) {
-                    writeln!(f, "    | {}", words::plain(line))?;
-                }
+            let failed =
+                steps.iter().rfind(|step| deployment.failed_step.as_ref() == Some(&step.name));
+            for line in failed.map_or(Vec::new(), |step| last_lines(&step.output, 10)) {
+                writeln!(f, "    | {}", words::plain(line))?;
             }
         }
         if !self.events.is_empty() {

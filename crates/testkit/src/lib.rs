@@ -5,4 +5,5 @@ pub mod fleet;
 pub mod fuse;
 pub mod github;
 pub mod hub;
+pub mod mariadb;
 pub mod world;

@@ -12,7 +12,7 @@ use pullre::domain::{InstanceId, InstanceState, PullNumber, ServerId};
 use pullre::facts::{App, Facts, Outcome};
 use pullre::ops::Operator;
 use pullre::reconcile::lock::Locks;
-use pullre::reconcile::plan::{Observed, Plan};
+use pullre::reconcile::plan::{Action, Observed, Plan};
 use pullre::reconcile::{Controller, Report, Said};
 use pullre::schema_clone::{Schemas, sqlite};
 use pullre::store::sqlite::Sqlite;
@@ -178,13 +178,24 @@ impl World {
 
     /// One tick of a process that may die.
     pub fn try_tick(&self, fuse: &Fuse) -> Result<Report, StoreError> {
-        self.with_controller(fuse, |c| c.tick(self.now, false, &|_| {}))
+        self.with_controller(fuse, |c| c.tick(self.now, false, &|said| self.watch(&said)))
+    }
+
+    /// What no tick may ever do, whatever the records say: the machine itself tells.
+    fn watch(&self, said: &Said<'_>) {
+        if let Said::Done { chain, action: Action::Clone { .. }, .. } = said {
+            let app = self.apps.get(&InstanceId(chain.server_name.clone()));
+            assert!(app.is_none(), "{} was cloned over under {app:?}", chain.server_name);
+        }
     }
 
     /// A tick; `meanwhile` runs at each thing that it says, as another process would.
     pub fn tick_beside(&self, meanwhile: &(dyn Fn(&Said<'_>) + Sync)) -> Report {
-        self.with_controller(&Fuse::never(), |c| c.tick(self.now, false, &|said| meanwhile(&said)))
-            .expect("a tick")
+        let say = |said: Said<'_>| {
+            self.watch(&said);
+            meanwhile(&said);
+        };
+        self.with_controller(&Fuse::never(), |c| c.tick(self.now, false, &say)).expect("a tick")
     }
 
     /// Machines arrive where they are going; apps of machines that are off are gone.
@@ -197,12 +208,22 @@ impl World {
     /// One tick of the staging client of every machine that runs. `deploys` says whether the
     /// pull request's app can be deployed.
     pub fn client_ticks(&mut self, fuse: &Fuse, deploys: impl Fn(PullNumber) -> bool) {
+        self.client_ticks_beside(fuse, deploys, &|_| {});
+    }
+
+    /// The same; `meanwhile` happens in the middle of each deployment, before its last act.
+    pub fn client_ticks_beside(
+        &mut self,
+        fuse: &Fuse,
+        deploys: impl Fn(PullNumber) -> bool,
+        meanwhile: &dyn Fn(&World),
+    ) {
         let servers: Vec<_> = self.facts().servers.into_values().collect();
         for server in servers {
             let Some(instance) = server.instance else { continue };
             if self.fleet.state(&instance.0) == Some(InstanceState::Running) {
                 // A client that dies says nothing: that is the point.
-                let _ = self.client_tick(&instance, server.id, fuse, &deploys);
+                let _ = self.client_tick(&instance, server.id, fuse, &deploys, meanwhile);
             }
         }
     }
@@ -213,6 +234,7 @@ impl World {
         server: ServerId,
         fuse: &Fuse,
         deploys: &impl Fn(PullNumber) -> bool,
+        meanwhile: &dyn Fn(&World),
     ) -> Result<(), StoreError> {
         let mut store = self.database(fuse.clone()).open()?;
         store.agent_seen(server, "test", self.now)?;
@@ -241,6 +263,7 @@ impl World {
         let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
         store.app_is(server, Some(&app))?;
         self.apps.insert(instance.clone(), app);
+        meanwhile(self);
         // `No`: it was superseded meanwhile, and the next tick sees to it.
         let _ = store.deployment_succeeded(&deployment, self.now)?;
         Ok(())

@@ -14,11 +14,13 @@ use pullre::schema_clone::Schemas;
 use pullre::store::{Database, Store, StoreError};
 use pullre_http::github::{GitHub, GitHubAccess, Timings, Token};
 
-/// Reads and checks app.ini; warnings come back beside it.
-pub fn read_config(file: &Path) -> Result<(ControllerConfig, Vec<String>), ConfigErrors> {
-    let raw = RawConfig::load(file, std::env::vars_os())?;
-    let config = ControllerConfig::from_raw(&raw)?;
-    Ok((config, raw.warnings().to_vec()))
+/// Reads and checks app.ini. Warnings come along in any case: an unknown key may be why another
+/// one is missing.
+pub fn read_config(file: &Path) -> (Result<ControllerConfig, ConfigErrors>, Vec<String>) {
+    match RawConfig::load(file, std::env::vars_os()) {
+        Ok(raw) => (ControllerConfig::from_raw(&raw), raw.warnings().to_vec()),
+        Err(e) => (Err(e), Vec::new()),
+    }
 }
 
 /// Everything that the commands work with.
@@ -36,18 +38,12 @@ pub struct Installation {
 impl Installation {
     /// Opens nothing yet but what costs nothing.
     pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
-        let DatabaseConfig::Sqlite { path, schema_dir } = &config.database else {
-            anyhow::bail!(
-                "database = mysql is not supported by this version yet: remove `mysql_host` from \
-                 app.ini, or set `database = sqlite`"
-            );
-        };
+        let (database, schemas, locks) = places(&config)?;
         if config.compute == ComputeKind::Ec2 {
             anyhow::bail!(
                 "compute = ec2 is not supported by this version yet: set `compute = local`"
             );
         }
-        let database = Database::sqlite(path);
         let github = GitHub::new(GitHubAccess {
             api_url: config.github_api_url.clone(),
             owner: config.owner.clone(),
@@ -64,8 +60,8 @@ impl Installation {
                 max_changes: config.max_changes as usize,
                 keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
             },
-            locks: Locks::Files(config.state_dir.join("locks")),
-            schemas: Schemas::Sqlite { folder: schema_dir.clone() },
+            locks,
+            schemas,
             local: LocalCompute::new(database.clone()),
             github,
             database,
@@ -98,9 +94,6 @@ impl Installation {
 
     /// Creates or completes the control tables; returns the names of what was, or would be, done.
     pub fn init(&self, dry_run: bool) -> Result<Vec<&'static str>, StoreError> {
-        let DatabaseConfig::Sqlite { path, .. } = &self.config.database else {
-            return Err(StoreError::NotInitialized);
-        };
         if dry_run {
             return match self.database.open() {
                 Ok(mut store) => store.pending_migrations(),
@@ -108,6 +101,29 @@ impl Installation {
                 Err(e) => Err(e),
             };
         }
-        Store::create_sqlite(path)?.migrate(Timestamp::now())
+        let mut store = match &self.config.database {
+            DatabaseConfig::Sqlite { path, .. } => Store::create_sqlite(path)?,
+            DatabaseConfig::Mysql { .. } => self.database.open()?,
+        };
+        store.migrate(Timestamp::now())
+    }
+}
+
+/// Where records, schemas and locks are: all beside app.ini, or all on one MySQL server.
+fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks)> {
+    match &config.database {
+        DatabaseConfig::Sqlite { path, schema_dir } => Ok((
+            Database::sqlite(path),
+            Schemas::Sqlite { folder: schema_dir.clone() },
+            Locks::Files(config.state_dir.join("locks")),
+        )),
+        DatabaseConfig::Mysql { .. } => {
+            // Its words are checked all the same.
+            Database::mysql(&config.database)?;
+            anyhow::bail!(
+                "this version cannot clone schemas on MySQL yet: remove `mysql_host` from app.ini, \
+                 or set `database = sqlite`"
+            )
+        }
     }
 }

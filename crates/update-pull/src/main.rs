@@ -19,8 +19,12 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (config, warnings) = match installation::read_config(&cli.config) {
-        Ok(read) => read,
+    let (config, warnings) = installation::read_config(&cli.config);
+    for warning in warnings {
+        eprintln!("update-pull: warning: {warning}");
+    }
+    let config = match config {
+        Ok(config) => config,
         Err(e) => {
             eprintln!("update-pull: {e}");
             return ExitCode::from(BAD_USAGE);
@@ -32,9 +36,6 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(false)
         .init();
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
     let installation = match Installation::new(config) {
         Ok(installation) => installation,
         Err(e) => {

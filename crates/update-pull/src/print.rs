@@ -38,6 +38,9 @@ fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|title| title.to_uppercase()));
     table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     // Lines in a pipe are as long as they are: a script that cuts columns must not lose half a word.
     if !io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Disabled);

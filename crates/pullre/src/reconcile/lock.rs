@@ -4,9 +4,10 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::{PullNumber, SchemaName, ServerId};
+use crate::store::mysql::{Holding, MysqlAccess};
 
 /// What can be locked; always in this order: environment, server, schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +31,25 @@ impl LockName {
 /// Proof that a lock is held. Functions that act demand it.
 #[derive(Debug)]
 #[must_use]
-pub struct Held {
-    // Closing the file lets go of the lock, also when the process is killed.
-    _file: File,
+pub struct Held(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    /// Closing the file lets go of the lock, also when the process is killed.
+    File { _file: File },
+    /// The server lets go of the lock when the connection ends.
+    Mysql(Holding),
+}
+
+impl Held {
+    /// Asks whether the lock is still held: a connection may break while one acts for long. Whoever
+    /// takes several steps under a lock asks before each.
+    pub fn is_held(&self) -> bool {
+        match &self.0 {
+            Kept::File { .. } => true,
+            Kept::Mysql(holding) => holding.is_held(),
+        }
+    }
 }
 
 /// Where the locks are.
@@ -41,26 +58,53 @@ pub enum Locks {
     /// Files of this machine, never removed: removing one that somebody waits for would give the
     /// lock twice.
     Files(PathBuf),
+    /// Named locks of the MySQL server that holds the control database: they bind every machine
+    /// whose controller names the same server and database. They live on one server: behind a
+    /// proxy or a cluster all controllers must reach the same (writing) node.
+    Mysql(MysqlAccess),
 }
 
 impl Locks {
     /// None where somebody else holds it. Never waits.
     pub fn try_lock(&self, name: &LockName) -> io::Result<Option<Held>> {
-        let Locks::Files(folder) = self;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let path = folder.join(format!("{}.lock", name.text()));
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Held { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+        let kept = match self {
+            Locks::Files(folder) => {
+                lock_file(folder, &name.text())?.map(|_file| Kept::File { _file })
+            }
+            Locks::Mysql(access) => access
+                .hold(&server_wide(access.database(), &name.text()))
+                .map_err(io::Error::other)?
+                .map(Kept::Mysql),
+        };
+        Ok(kept.map(Held))
     }
+}
+
+fn lock_file(folder: &Path, name: &str) -> io::Result<Option<File>> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(format!("{name}.lock"));
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// MySQL takes 64 characters and knows no databases here: the name carries ours. One that is too
+/// long, or not plain, keeps its hash; two that share it would only wait for each other.
+fn server_wide(database: &str, name: &str) -> String {
+    let whole = format!("pullre/{database}/{name}");
+    if whole.len() <= 64 && whole.is_ascii() {
+        return whole;
+    }
+    // FNV-1a: the same in every version of every controller, unlike the standard library's.
+    let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let kind = name.split('-').next().unwrap_or_default();
+    format!("pullre/{kind}/{hash:016x}")
 }
 
 #[cfg(test)]
@@ -80,5 +124,21 @@ mod tests {
         assert!(locks.try_lock(&LockName::Server(ServerId(1))).unwrap().is_some());
         drop(held);
         assert!(locks.try_lock(&same).unwrap().is_some());
+    }
+    #[test]
+    fn names_fit_the_server_and_carry_their_database() {
+        assert_eq!(server_wide("pullre", "server-7"), "pullre/pullre/server-7");
+        let long = "x".repeat(64);
+        let names = [
+            server_wide(&long, &format!("schema-{long}")),
+            server_wide(&format!("{}y", &long[1..]), &format!("schema-{long}")),
+            server_wide(&long, "environment-4294967295"),
+            server_wide("db", "schema-機能"),
+        ];
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.len() <= 64 && name.is_ascii(), "{name}");
+            assert!(!names[..index].contains(name), "{name}");
+        }
+        assert_eq!(names[0], "pullre/schema/2b12e776f2127dfd");
     }
 }

@@ -297,6 +297,11 @@ fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
 }
 
 impl Record {
+    /// Of no interest to a person.
+    fn is_bookkeeping(&self) -> bool {
+        matches!(self, Record::Mark(_) | Record::Forget { .. })
+    }
+
     /// The same change on facts in memory as the store makes in its tables.
     pub fn apply_to(&self, facts: &mut Facts, now: Timestamp) {
         match self {
@@ -407,10 +412,10 @@ fn advance(
     };
     let mut actions = Vec::new();
     let mut why = String::new();
-    let withdraw = assignment.deployment.is_some();
+    let offered = assignment.deployment.is_some();
     if condition.power == Power::Down {
         why = "its instance is stopped".into();
-        actions.extend(withdraw.then_some(Action::Withdraw));
+        actions.extend(offered.then_some(Action::Withdraw));
         actions.push(Action::Start { instance: instance.clone() });
     }
     let clone = Action::Clone { source: target.source.clone(), destination: destination.clone() };
@@ -419,12 +424,12 @@ fn advance(
             if why.is_empty() {
                 why = "it needs its data".into();
             }
-            if withdraw && actions.is_empty() {
+            if offered && actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
             actions.push(clone);
         }
-        Data::AppInTheWay { .. } if withdraw && actions.is_empty() => {
+        Data::AppInTheWay { .. } if offered && actions.is_empty() => {
             why = "its data is to be replaced".into();
             actions.push(Action::Withdraw);
         }
@@ -434,7 +439,7 @@ fn advance(
         let offer = |attempt| Action::Offer { sha: target.sha.clone(), attempt };
         match &condition.serving {
             Serving::NotOffered => {
-                why = "ready to deploy".into();
+                why = if offered { "new head" } else { "ready to deploy" }.into();
                 actions.push(offer(1));
             }
             Serving::Failed(retry) if now >= retry.at => {
@@ -632,7 +637,8 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             writeln!(f, "note   {note}")?;
         }
-        for record in &self.records {
+        let seen = self.records.iter().filter(|record| !record.is_bookkeeping());
+        for record in seen.clone() {
             writeln!(f, "seen   {record}")?;
         }
         for chain in &self.chains {
@@ -659,7 +665,12 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        if self.is_idle() && self.queue.is_empty() && self.notes.is_empty() {
+        let silent = seen.count() == 0
+            && self.chains.is_empty()
+            && self.refused.is_empty()
+            && self.queue.is_empty()
+            && self.notes.is_empty();
+        if silent {
             writeln!(f, "nothing to do")?;
         }
         Ok(())

@@ -47,16 +47,36 @@ impl Store {
     /// The duties of the servers whose name or instance is `name`.
     pub fn duties_of(&mut self, name: &str) -> Result<Vec<Duty>> {
         let sql = format!("{DUTIES} WHERE s.name = ? OR s.instance_id = ? ORDER BY s.id");
-        self.query(&sql, &[name.into(), name.into()])?.iter().map(duty).collect()
+        let mut duties = Vec::new();
+        for row in self.query(&sql, &[name.into(), name.into()])? {
+            // MySQL compares without case.
+            let is_it = |column: &str| Ok(row.opt_text(column)?.as_deref() == Some(name));
+            if is_it("name")? || is_it("instance_id")? {
+                duties.push(duty(&row)?);
+            }
+        }
+        Ok(duties)
     }
 
     /// The duties of every slot of this machine; one that left the pool still has to stop its app.
+    /// A slot whose rows make no sense is left alone, with a warning.
     pub fn local_duties(&mut self) -> Result<Vec<Duty>> {
         let sql = format!(
             "{DUTIES} WHERE EXISTS (SELECT 1 FROM local_slots l WHERE l.name = s.instance_id)
              ORDER BY s.id"
         );
-        self.query(&sql, &[])?.iter().map(duty).collect()
+        let mut duties = Vec::new();
+        for row in self.query(&sql, &[])? {
+            match duty(&row) {
+                Ok(duty) => duties.push(duty),
+                Err(StoreError::Row(why)) => {
+                    let server = row.int("on_server")?;
+                    tracing::warn!(server, "server {server} is left alone: {why}");
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(duties)
     }
 
     /// Takes a deployment up, or up again after this client died in the middle of it. `No` where

@@ -30,6 +30,7 @@ pub trait Backend: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     Sqlite,
+    Mysql,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +177,9 @@ pub enum StoreError {
     /// Not reachable, locked for too long, disk full: the next tick tries again.
     #[error("the control database is not usable now: {0}")]
     Unavailable(String),
+    /// app.ini, a login or its rights do not fit the server; the text says what to change.
+    #[error("{0}")]
+    Setup(String),
     /// A row that would break a key: somebody else was faster.
     #[error("the control database refuses a second row: {0}")]
     Conflict(String),

@@ -100,6 +100,7 @@ impl Store {
             Some(_) => None,
         };
         let row = [
+            pull.head.as_str().into(),
             pull.state.as_str().into(),
             pull.head.as_str().into(),
             pull.title.as_str().into(),
@@ -109,7 +110,10 @@ impl Store {
             number.clone(),
         ];
         let matched = self.execute(
-            "UPDATE pull_requests SET state = ?, sha = ?, title = ?, body = ?, ref = ?, updated_at = ?
+            // `is_launched` speaks of `sha`: a new head is not launched. It comes first, since MySQL
+            // shows later assignments what earlier ones set.
+            "UPDATE pull_requests SET is_launched = CASE WHEN sha = ? THEN is_launched ELSE NULL END,
+                 state = ?, sha = ?, title = ?, body = ?, ref = ?, updated_at = ?
              WHERE number = ?",
             &row,
         )?;
@@ -118,7 +122,7 @@ impl Store {
             self.execute(
                 "INSERT INTO pull_requests (state, sha, title, body, ref, updated_at, number, created_at)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                &[&row[..], &[datetime(now)]].concat(),
+                &[&row[1..], &[datetime(now)]].concat(),
             )?;
         }
         let facts = [
@@ -238,17 +242,31 @@ impl Store {
     /// The server's client shall run no app. A deployment that has not ended is superseded.
     pub fn withdraw(&mut self, pull: PullNumber, server: ServerId, now: Timestamp) -> Result<Won> {
         self.transaction(|store| {
+            if store.point_at(pull, server, None)? == Won::No {
+                return Ok(Won::No);
+            }
             store.supersede(server, now)?;
             store.execute(
                 "UPDATE pull_requests SET is_launched = NULL WHERE number = ?",
                 &[pull.0.into()],
             )?;
-            let matched = store.execute(
-                "UPDATE assignments SET deployment_id = NULL WHERE server_id = ? AND pull_number = ?",
-                &[server.0.into(), pull.0.into()],
-            )?;
-            Ok(Won::from(matched))
+            Ok(Won::Yes)
         })
+    }
+
+    /// Changes what an assignment points at. First of all in a transaction it also is its lock:
+    /// nobody else gives the server away before the end of it.
+    fn point_at(
+        &mut self,
+        pull: PullNumber,
+        server: ServerId,
+        deployment: Option<i64>,
+    ) -> Result<Won> {
+        let matched = self.execute(
+            "UPDATE assignments SET deployment_id = ? WHERE server_id = ? AND pull_number = ?",
+            &[deployment.into(), server.0.into(), pull.0.into()],
+        )?;
+        Ok(matched.into())
     }
 
     fn supersede(&mut self, server: ServerId, now: Timestamp) -> Result<()> {
@@ -270,11 +288,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Won> {
         self.transaction(|store| {
-            let ours = store.query_one(
-                "SELECT 1 FROM assignments WHERE server_id = ? AND pull_number = ?",
-                &[server.0.into(), pull.0.into()],
-            )?;
-            if ours.is_none() {
+            if store.point_at(pull, server, None)? == Won::No {
                 return Ok(Won::No);
             }
             store.supersede(server, now)?;
@@ -292,10 +306,7 @@ impl Store {
                 ],
             )?;
             let id = store.backend.last_insert_id()?;
-            store.execute(
-                "UPDATE assignments SET deployment_id = ? WHERE server_id = ? AND pull_number = ?",
-                &[id.into(), server.0.into(), pull.0.into()],
-            )?;
+            let won = store.point_at(pull, server, Some(id))?;
             // A client of pullre-kun looks for 0 and launches `sha`: it is told only where that is
             // the commit we mean.
             store.execute(
@@ -303,7 +314,7 @@ impl Store {
                  WHERE number = ?",
                 &[sha.as_str().into(), pull.0.into()],
             )?;
-            Ok(Won::Yes)
+            Ok(won)
         })
     }
 
@@ -417,7 +428,8 @@ impl Store {
         .map(drop)
     }
 
-    /// The schema holds something that we did not make: nothing is written to it.
+    /// The schema holds something that we did not make: nothing is written to it. The record of
+    /// another server is left as it is.
     pub fn clone_refused(
         &mut self,
         schema: &SchemaName,
@@ -435,19 +447,24 @@ impl Store {
             if held.is_none() {
                 store.own(schema, server)?;
             }
-            store.execute(
-                "UPDATE clones SET state = ?, server_id = ?, pull_number = ?, attempts = attempts + 1,
-                     finished_at = ?, error = ? WHERE schema_name = ?",
-                &[
-                    CloneState::Refused.as_str().into(),
-                    server.0.into(),
-                    pull.map(|n| n.0).into(),
-                    now.into(),
-                    why.into(),
-                    name,
-                ],
-            )
-            .map(drop)
+            let pull = Value::from(pull.map(|n| n.0));
+            store
+                .execute(
+                    "UPDATE clones SET attempts = CASE WHEN state = 'refused' AND pull_number = ?
+                     THEN attempts + 1 ELSE 1 END,
+                     state = ?, pull_number = ?, finished_at = ?, error = ?
+                 WHERE schema_name = ? AND server_id = ?",
+                    &[
+                        pull.clone(),
+                        CloneState::Refused.as_str().into(),
+                        pull,
+                        now.into(),
+                        why.into(),
+                        name,
+                        server.0.into(),
+                    ],
+                )
+                .map(drop)
         })
     }
 

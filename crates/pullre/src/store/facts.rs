@@ -34,25 +34,35 @@ impl Store {
         let mut facts = Facts::default();
         let live = "WHERE p.state = 'open'
             OR EXISTS (SELECT 1 FROM assignments a WHERE a.pull_number = p.number)";
+        let unreadable = &mut facts.unreadable;
         for row in self.query(&format!("{PULLS}{live}"), &[])? {
-            keep(pull(&row), &row, "pull_requests", "number", &mut facts.unreadable, |pull| {
+            if let Some(pull) = readable(pull(&row), &row, "pull_requests", "number", unreadable)? {
                 facts.pulls.insert(pull.request.number, pull);
-            })?;
+            }
         }
         for row in self.query(SERVERS, &[])? {
-            keep(server(&row), &row, "servers", "id", &mut facts.unreadable, |server| {
+            if let Some(server) = readable(server(&row), &row, "servers", "id", unreadable)? {
                 facts.servers.insert(server.id, server);
-            })?;
+            }
         }
         for row in self.query(ASSIGNMENTS, &[])? {
-            keep(assignment(&row), &row, "assignments", "on_server", &mut facts.unreadable, |a| {
-                facts.assignments.insert(a.pull, a);
-            })?;
+            let read = readable(assignment(&row), &row, "assignments", "on_server", unreadable)?;
+            let Some(mut assignment) = read else {
+                // It is somebody's, whoever that is: nobody else gets it.
+                facts.servers.remove(&ServerId(row.int("on_server")?));
+                continue;
+            };
+            if !row.is_null("id")? {
+                // One that makes no sense is none, and is offered anew.
+                assignment.deployment =
+                    readable(deployment(&row), &row, "deployments", "id", unreadable)?;
+            }
+            facts.assignments.insert(assignment.pull, assignment);
         }
         for row in self.query("SELECT * FROM clones", &[])? {
-            keep(clone(&row), &row, "clones", "schema_name", &mut facts.unreadable, |clone| {
+            if let Some(clone) = readable(clone(&row), &row, "clones", "schema_name", unreadable)? {
                 facts.clones.insert(clone.schema.clone(), clone);
-            })?;
+            }
         }
         facts.users = self.users()?;
         for row in self.query("SELECT name, content FROM settings", &[])? {
@@ -109,25 +119,24 @@ fn moment(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
-/// Keeps a row, or notes why it makes no sense: one bad row concerns nobody else.
-fn keep<T>(
+/// What a row says; None, and a note, where it makes no sense: one bad row concerns nobody else.
+fn readable<T>(
     parsed: Result<T>,
     row: &Row,
     table: &str,
     key: &str,
     unreadable: &mut Vec<String>,
-    with: impl FnOnce(T),
-) -> Result<()> {
+) -> Result<Option<T>> {
     match parsed {
-        Ok(value) => with(value),
+        Ok(value) => Ok(Some(value)),
         Err(StoreError::Row(why)) => {
             let key = row.opt_text(key)?.unwrap_or_default();
             unreadable
                 .push(format!("row {key} of {table} makes no sense and is left alone: {why}"));
+            Ok(None)
         }
-        Err(e) => return Err(e),
+        Err(e) => Err(e),
     }
-    Ok(())
 }
 
 fn hold(row: &Row) -> Result<Option<Hold>> {
@@ -211,12 +220,13 @@ fn server(row: &Row) -> Result<Server> {
     })
 }
 
+/// Without its deployment, whose columns stand in the same row.
 fn assignment(row: &Row) -> Result<Assignment> {
     Ok(Assignment {
         server: ServerId(row.int("on_server")?),
         pull: PullNumber(row.u32("for_pull")?),
         assigned_at: row.time("assigned_at")?,
-        deployment: if row.is_null("id")? { None } else { Some(deployment(row)?) },
+        deployment: None,
     })
 }
 

@@ -30,6 +30,7 @@ pub struct Event {
 }
 
 impl Store {
+    /// Of an actor's name the first 128 characters are kept.
     pub fn event(
         &mut self,
         at: Timestamp,
@@ -42,7 +43,7 @@ impl Store {
             "INSERT INTO events (at, actor, pull_number, server_id, message) VALUES (?, ?, ?, ?, ?)",
             &[
                 at.into(),
-                actor.into(),
+                actor.chars().take(128).collect::<String>().into(),
                 pull.map(|n| n.0).into(),
                 server.map(|s| s.0).into(),
                 message.into(),

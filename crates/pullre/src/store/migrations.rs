@@ -1,4 +1,4 @@
-//! The tables. One statement per named migration, each safe to run again, since MySQL commits at
+//! The tables. One named step after the other, each safe to run again, since MySQL commits at
 //! every DDL statement: whatever a killed run left, the next one completes.
 
 use super::Store;
@@ -7,42 +7,54 @@ use super::backend::{Engine, StoreError, Value};
 /// A named step. Never changed once released: a later one mends it.
 struct Migration {
     name: &'static str,
-    sql: &'static str,
+    step: Step,
+}
+
+enum Step {
+    Sql(&'static str),
+    /// A table of pullre-kun, made with whatever the server took as its default, takes all
+    /// characters, and this column a text of any length.
+    Fit(&'static str, Option<&'static str>),
+    /// What pullre-kun's rows say is written into our tables.
+    Adopt,
 }
 
 macro_rules! migrations {
-    ($($name:literal: $sql:literal),+ $(,)?) => {
-        &[$(Migration { name: $name, sql: $sql }),+]
+    ($($name:literal: $sql:literal),+; $($other:literal: $step:expr),+ $(,)?) => {
+        &[
+            $(Migration { name: $name, step: Step::Sql($sql) },)+
+            $(Migration { name: $other, step: $step },)+
+        ]
     };
 }
 
-/// First pullre-kun's tables as its installations have them, then ours. `{id}`, `{text}` and
-/// `{table}` stand for what differs between engines.
+/// First pullre-kun's tables as its installations have them, then ours. What stands in braces
+/// differs between engines; in our own tables texts are told apart to the byte.
 const MIGRATIONS: &[Migration] = migrations! {
     "servers": "CREATE TABLE IF NOT EXISTS servers (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        instance_id VARCHAR(100), name {text}, private_ip VARCHAR(100), db_schema {text},
-        check_url {text}, is_staging INT, auto_start_at DATETIME, auto_stop_at DATETIME) {table}",
+        instance_id VARCHAR(100), name TEXT, private_ip VARCHAR(100), db_schema TEXT,
+        check_url TEXT, is_staging INT, auto_start_at DATETIME, auto_stop_at DATETIME) {table}",
     "git_hub_users": "CREATE TABLE IF NOT EXISTS git_hub_users (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        login VARCHAR(128) NOT NULL UNIQUE, db_schema {text}) {table}",
+        login VARCHAR(128) NOT NULL UNIQUE, db_schema TEXT) {table}",
     "hide_servers": "CREATE TABLE IF NOT EXISTS hide_servers (
-        id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, name {text}) {table}",
+        id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, name TEXT) {table}",
     "pull_requests": "CREATE TABLE IF NOT EXISTS pull_requests (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        number INT NOT NULL UNIQUE, state VARCHAR(20), sha VARCHAR(64), title {text}, body {text},
-        ref {text}, server_id BIGINT, is_launched INT, db_schema {text}, check_run_id BIGINT,
+        number INT NOT NULL UNIQUE, state VARCHAR(20), sha VARCHAR(64), title TEXT, body {text},
+        ref TEXT, server_id BIGINT, is_launched INT, db_schema TEXT, check_run_id BIGINT,
         FOREIGN KEY (server_id) REFERENCES servers (id)) {table}",
     "next_release_messages": "CREATE TABLE IF NOT EXISTS next_release_messages (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        hash VARCHAR(64) NOT NULL UNIQUE, content {text}) {table}",
+        hash VARCHAR(64) NOT NULL UNIQUE, content TEXT) {table}",
     "commits": "CREATE TABLE IF NOT EXISTS commits (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        sha VARCHAR(40) NOT NULL UNIQUE, message {text}, parent_a VARCHAR(40),
+        sha VARCHAR(40) NOT NULL UNIQUE, message TEXT, parent_a VARCHAR(40),
         parent_b VARCHAR(40), production_reported INT) {table}",
     "issues": "CREATE TABLE IF NOT EXISTS issues (
         id {id}, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
-        number INT NOT NULL UNIQUE, state VARCHAR(10), title {text}, body {text},
+        number INT NOT NULL UNIQUE, state VARCHAR(10), title TEXT, body {text},
         labels VARCHAR(128), assignee VARCHAR(128)) {table}",
 
     // Moments are milliseconds since 1970 in UTC.
@@ -50,47 +62,57 @@ const MIGRATIONS: &[Migration] = migrations! {
         number INT NOT NULL PRIMARY KEY, author VARCHAR(128), head_repo {text},
         is_fork INT NOT NULL, is_draft INT NOT NULL, labels {text} NOT NULL, base_ref {text} NOT NULL,
         opened_at BIGINT NOT NULL, changed_at BIGINT NOT NULL, closed_at BIGINT,
-        eligible_since BIGINT, ineligible_since BIGINT, last_server_id BIGINT) {table}",
+        eligible_since BIGINT, ineligible_since BIGINT, last_server_id BIGINT) {own}",
     // A person's words on a pull request; kept apart, since they may come before GitHub's.
     "pull_wishes": "CREATE TABLE IF NOT EXISTS pull_wishes (
         number INT NOT NULL PRIMARY KEY, approved_sha VARCHAR(64),
-        held_at BIGINT, held_until BIGINT, held_reason {text}) {table}",
+        held_at BIGINT, held_until BIGINT, held_reason {text}) {own}",
     "server_facts": "CREATE TABLE IF NOT EXISTS server_facts (
         server_id BIGINT NOT NULL PRIMARY KEY, held_at BIGINT, held_until BIGINT, held_reason {text},
         start_requested_at BIGINT, start_attempts INT NOT NULL, start_error {text},
         stop_owed INT NOT NULL, state VARCHAR(20), agent_seen_at BIGINT, agent_version VARCHAR(40),
-        app_pull INT, app_sha VARCHAR(64)) {table}",
+        app_pull INT, app_sha VARCHAR(64)) {own}",
     // One environment for each server, one server for each environment.
     "assignments": "CREATE TABLE IF NOT EXISTS assignments (
         server_id BIGINT NOT NULL PRIMARY KEY, pull_number INT NOT NULL UNIQUE,
-        assigned_at BIGINT NOT NULL, deployment_id BIGINT) {table}",
+        assigned_at BIGINT NOT NULL, deployment_id BIGINT) {own}",
     "clones": "CREATE TABLE IF NOT EXISTS clones (
         schema_name VARCHAR(64) NOT NULL PRIMARY KEY, server_id BIGINT NOT NULL,
         state VARCHAR(20) NOT NULL, source VARCHAR(64), pull_number INT, attempts INT NOT NULL,
-        started_at BIGINT, finished_at BIGINT, error {text}, bytes BIGINT, millis BIGINT) {table}",
+        started_at BIGINT, finished_at BIGINT, error {text}, bytes BIGINT, millis BIGINT) {own}",
     "deployments": "CREATE TABLE IF NOT EXISTS deployments (
         id {id}, pull_number INT NOT NULL, server_id BIGINT NOT NULL, sha VARCHAR(64) NOT NULL,
         attempt INT NOT NULL, outcome VARCHAR(20) NOT NULL, offered_at BIGINT NOT NULL,
         started_at BIGINT, finished_at BIGINT, interruptions INT NOT NULL,
-        failed_step VARCHAR(40), reason {text}) {table}",
+        failed_step VARCHAR(40), reason {text}) {own}",
     "deployments_by_pull": "CREATE INDEX {if_not_exists} deployments_by_pull ON deployments (pull_number)",
+    "deployments_by_server": "CREATE INDEX {if_not_exists} deployments_by_server ON deployments (server_id)",
     "deployment_steps": "CREATE TABLE IF NOT EXISTS deployment_steps (
         id {id}, deployment_id BIGINT NOT NULL, name VARCHAR(40) NOT NULL,
-        started_at BIGINT NOT NULL, finished_at BIGINT, exit_status INT, output {text} NOT NULL) {table}",
+        started_at BIGINT NOT NULL, finished_at BIGINT, exit_status INT, output {text} NOT NULL) {own}",
     "deployment_steps_by_deployment": "CREATE INDEX {if_not_exists} deployment_steps_by_deployment
         ON deployment_steps (deployment_id)",
     "events": "CREATE TABLE IF NOT EXISTS events (
         id {id}, at BIGINT NOT NULL, actor VARCHAR(128) NOT NULL, pull_number INT, server_id BIGINT,
-        message {text} NOT NULL) {table}",
+        message {text} NOT NULL) {own}",
     "events_by_pull": "CREATE INDEX {if_not_exists} events_by_pull ON events (pull_number)",
     "local_slots": "CREATE TABLE IF NOT EXISTS local_slots (
-        name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {table}",
+        name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {own}",
     "settings": "CREATE TABLE IF NOT EXISTS settings (
-        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {table}",
+        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}";
+
+    "fit_servers": Step::Fit("servers", None),
+    "fit_git_hub_users": Step::Fit("git_hub_users", None),
+    "fit_hide_servers": Step::Fit("hide_servers", None),
+    "fit_pull_requests": Step::Fit("pull_requests", Some("body")),
+    "fit_next_release_messages": Step::Fit("next_release_messages", Some("content")),
+    "fit_commits": Step::Fit("commits", Some("message")),
+    "fit_issues": Step::Fit("issues", Some("body")),
+    "adopt": Step::Adopt,
 };
 
 const LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
-    name VARCHAR(100) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL) {table}";
+    name VARCHAR(100) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL) {own}";
 
 /// The names of all steps, in order.
 pub fn all_migrations() -> Vec<&'static str> {
@@ -98,13 +120,31 @@ pub fn all_migrations() -> Vec<&'static str> {
 }
 
 fn dialect(sql: &str, engine: Engine) -> String {
-    let (id, text, table, if_not_exists) = match engine {
-        Engine::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT", "", "IF NOT EXISTS"),
+    let words = match engine {
+        Engine::Sqlite => [
+            ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+            ("{text}", "TEXT"),
+            ("{table}", ""),
+            ("{own}", ""),
+            ("{if_not_exists}", "IF NOT EXISTS"),
+        ],
+        Engine::Mysql => [
+            ("{id}", "BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
+            ("{text}", "LONGTEXT"),
+            ("{table}", "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"),
+            ("{own}", "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"),
+            // MySQL has no such words: a second try is a conflict, which is harmless.
+            ("{if_not_exists}", ""),
+        ],
     };
-    sql.replace("{id}", id)
-        .replace("{text}", text)
-        .replace("{table}", table)
-        .replace("{if_not_exists}", if_not_exists)
+    words.iter().fold(sql.to_owned(), |sql, (word, meaning)| sql.replace(word, meaning))
+}
+
+fn harmless_twice(done: Result<(), StoreError>) -> Result<(), StoreError> {
+    match done {
+        Err(StoreError::Conflict(_)) => Ok(()),
+        other => other,
+    }
 }
 
 impl Store {
@@ -126,21 +166,115 @@ impl Store {
     /// Creates or completes the tables; returns what was done. Running it again does nothing.
     pub fn migrate(&mut self, now: jiff::Timestamp) -> Result<Vec<&'static str>, StoreError> {
         let engine = self.backend.engine();
-        self.backend.execute(&dialect(LEDGER, engine), &[])?;
+        self.execute(&dialect(LEDGER, engine), &[])?;
         let pending = self.pending_migrations()?;
         for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
-            self.backend.execute(&dialect(migration.sql, engine), &[])?;
-            // A second `init` at the same time may have been faster: the statement was harmless.
-            let noted = self.backend.execute(
-                "INSERT INTO schema_migrations (name, applied_at) VALUES (?, ?)",
-                &[migration.name.into(), Value::from(now)],
-            );
-            match noted {
-                Ok(_) | Err(StoreError::Conflict(_)) => {}
-                Err(e) => return Err(e),
+            let name = migration.name;
+            match &migration.step {
+                Step::Sql(sql) => {
+                    harmless_twice(self.execute(&dialect(sql, engine), &[]).map(drop))?;
+                    harmless_twice(self.note_migration(name, now))?;
+                }
+                Step::Fit(table, column) => {
+                    for statement in self.fitting(table, *column)? {
+                        self.execute(&statement, &[])?;
+                    }
+                    harmless_twice(self.note_migration(name, now))?;
+                }
+                // Noted first, so that of two at the same time one waits for the other.
+                Step::Adopt => {
+                    let noted = self.transaction(|store| {
+                        store.note_migration(name, now)?;
+                        store.adopt(now)
+                    });
+                    // Whose conflict is it? Only that of the note says that it is done.
+                    if noted.is_err() && !self.pending_migrations()?.contains(&name) {
+                        continue;
+                    }
+                    noted?;
+                }
             }
         }
         Ok(pending)
+    }
+
+    // A second `init` at the same time may have been faster: that is a conflict.
+    fn note_migration(&mut self, name: &str, now: jiff::Timestamp) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO schema_migrations (name, applied_at) VALUES (?, ?)",
+            &[name.into(), Value::from(now)],
+        )
+        .map(drop)
+    }
+
+    /// What [`Store::migrate`] would do, each a sentence. Changes nothing.
+    pub fn planned_migration(&mut self) -> Result<Vec<String>, StoreError> {
+        let pending = self.pending_migrations()?;
+        let mut sentences = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
+            let name = migration.name;
+            match &migration.step {
+                Step::Sql(sql) if sql.starts_with("CREATE TABLE") => {
+                    let there = match self.query(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]) {
+                        Ok(_) => true,
+                        Err(StoreError::NotInitialized) => false,
+                        Err(e) => return Err(e),
+                    };
+                    let keeps = format!("table {name} is there and is kept with its rows");
+                    sentences.push(if there { keeps } else { format!("table {name} is made") });
+                }
+                Step::Sql(_) => sentences.push(format!("index {name} is made")),
+                Step::Fit(table, column) => {
+                    let fits = |sql| format!("table {table} is made to fit every text: {sql}");
+                    sentences.extend(self.fitting(table, *column)?.into_iter().map(fits));
+                }
+                Step::Adopt => sentences.extend(self.planned_adoption()?),
+            }
+        }
+        Ok(sentences)
+    }
+
+    /// The statements that a table of pullre-kun still needs; on SQLite every text fits.
+    fn fitting(&mut self, table: &str, column: Option<&str>) -> Result<Vec<String>, StoreError> {
+        if self.backend.engine() == Engine::Sqlite {
+            return Ok(Vec::new());
+        }
+        // Newer servers name these columns in capitals and keep their texts in other types, so
+        // both are said.
+        let columns = self.query(
+            "SELECT column_name AS name, CAST(data_type AS CHAR(64)) AS type, is_nullable AS nullable,
+                 character_set_name AS charset, collation_name AS collation
+             FROM information_schema.columns
+             WHERE table_schema = DATABASE() AND table_name = ? AND character_set_name IS NOT NULL",
+            &[table.into()],
+        )?;
+        let mut statements = Vec::new();
+        let mut collations = Vec::new();
+        for row in &columns {
+            collations.push((row.text("charset")?, row.text("collation")?));
+        }
+        let old = collations.iter().find(|(charset, _)| charset != "utf8mb4");
+        // What was told apart before stays apart: a key may hold both.
+        let binary = old.filter(|_| collations.iter().any(|(_, name)| name.ends_with("_bin")));
+        if old.is_some() {
+            let collate = if binary.is_some() { " COLLATE utf8mb4_bin" } else { "" };
+            statements
+                .push(format!("ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4{collate}"));
+        }
+        for row in &columns {
+            let name = row.text("name")?;
+            if column != Some(name.as_str()) || row.text("type")?.eq_ignore_ascii_case("longtext") {
+                continue;
+            }
+            let null = if row.text("nullable")? == "NO" { " NOT NULL" } else { "" };
+            // A table that was just converted lends its own.
+            let words = match (old, row.text("collation")?) {
+                (None, collation) => format!(" CHARACTER SET utf8mb4 COLLATE {collation}"),
+                (Some(_), _) => String::new(),
+            };
+            statements.push(format!("ALTER TABLE {table} MODIFY {name} LONGTEXT{words}{null}"));
+        }
+        Ok(statements)
     }
 
     /// Refuses a database without our tables, or with tables of a newer version.

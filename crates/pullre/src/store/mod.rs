@@ -1,12 +1,14 @@
 //! The control database: one [`Store`] is one connection. The queries are in the submodules, by
 //! who asks; each stands once, for every engine.
 
+mod adopt;
 mod agent;
 pub mod backend;
 mod effects;
 mod facts;
 mod history;
 mod migrations;
+pub mod mysql;
 mod operator;
 pub mod sqlite;
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
@@ -55,6 +58,15 @@ impl Database {
         Database::with(move || Ok(Box::new(sqlite::Sqlite::open(&path, false)?)))
     }
 
+    /// Connects to nothing yet. What of `mysql_additional` is not understood is warned of.
+    pub fn mysql(config: &DatabaseConfig) -> Result<Database> {
+        let (access, warnings) = mysql::MysqlAccess::new(config)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Database::with(move || Ok(Box::new(mysql::Mysql::open(&access)?))))
+    }
+
     /// Any other way to connect.
     pub fn with(open: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static) -> Database {
         Database { open: Arc::new(open) }
@@ -90,21 +102,16 @@ impl Store {
     /// All or nothing. Short: no effect on the outside happens inside.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
         self.backend.begin()?;
-        let result = work(self);
-        match result {
-            Ok(value) => {
-                self.backend.commit()?;
-                Ok(value)
-            }
-            Err(e) => {
-                // The first error is the one to report; a connection that cannot roll back is
-                // closed by its owner, which rolls back too.
-                if let Err(second) = self.backend.rollback() {
-                    tracing::warn!("rollback after `{e}` failed too: {second}");
-                }
-                Err(e)
+        let result = work(self).and_then(|value| self.backend.commit().map(|()| value));
+        if let Err(e) = &result {
+            // Also where the commit failed: an open transaction would swallow all that follows.
+            // The first error is the one to report; a connection that cannot roll back is closed
+            // by its owner, which rolls back too.
+            if let Err(second) = self.backend.rollback() {
+                tracing::warn!("rollback after `{e}` failed too: {second}");
             }
         }
+        result
     }
 
     fn set_setting(&mut self, name: &str, content: Option<String>) -> Result<()> {

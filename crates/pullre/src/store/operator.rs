@@ -202,7 +202,15 @@ impl Store {
 
     pub fn set_hidden(&mut self, name: &str, hidden: bool, now: Timestamp) -> Result<()> {
         self.transaction(|store| {
-            store.execute("DELETE FROM hide_servers WHERE name = ?", &[name.into()])?;
+            for row in store.query("SELECT id, name FROM hide_servers", &[])? {
+                // MySQL compares without case.
+                if row.opt_text("name")?.as_deref() == Some(name) {
+                    store.execute(
+                        "DELETE FROM hide_servers WHERE id = ?",
+                        &[row.int("id")?.into()],
+                    )?;
+                }
+            }
             if hidden {
                 store.execute(
                     "INSERT INTO hide_servers (created_at, updated_at, name) VALUES (?, ?, ?)",

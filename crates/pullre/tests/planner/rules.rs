@@ -2,11 +2,12 @@
 //! random things, and after each of them the rules hold. In the end everything settles.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
 use pullre::condition;
-use pullre::domain::{InstanceState, PullNumber, PullState};
+use pullre::domain::{InstanceState, PullNumber, PullState, Sha};
 use pullre::facts::CloneState;
 use pullre::reconcile::Said;
 use pullre::stage::{Stage, standing};
@@ -43,6 +44,8 @@ enum Happening {
         broken: u8,
     },
     ClientsKilled(u32),
+    /// While clients deploy, this pull request is pushed to and a tick runs.
+    ClientsOvertaken(u8),
     MachinesArrive,
     MachineStops(u8),
     MachineVanishes(u8),
@@ -56,13 +59,13 @@ enum Happening {
 
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
-    let pull = 1..6_u8;
+    let pull = 1..5_u8;
     prop_oneof![
-        3 => (0..3_u8, prop::bool::weighted(0.2)).prop_map(|(author, fork)| Open { author, fork }),
+        3 => (0..3_u8, prop::bool::weighted(0.3)).prop_map(|(author, fork)| Open { author, fork }),
         3 => pull.clone().prop_map(Push),
         3 => pull.clone().prop_map(Close),
         2 => pull.clone().prop_map(Reopen),
-        1 => pull.clone().prop_map(Approve),
+        2 => pull.clone().prop_map(Approve),
         1 => pull.clone().prop_map(Hold),
         2 => pull.clone().prop_map(Release),
         1 => pull.clone().prop_map(Redeploy),
@@ -72,6 +75,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (0..6_usize).prop_map(TicksOverlap),
         6 => (0..6_u8).prop_map(|broken| Clients { broken }),
         3 => (0..20_u32).prop_map(ClientsKilled),
+        3 => pull.clone().prop_map(ClientsOvertaken),
         6 => Just(MachinesArrive),
         1 => (1..=SERVERS as u8).prop_map(MachineStops),
         1 => (1..=2_u8).prop_map(MachineVanishes),
@@ -96,7 +100,26 @@ fn world() -> World {
     world
 }
 
-fn happen(world: &mut World, happening: &Happening) {
+/// The same with life in it: one environment from the repository itself and one of an approved
+/// fork, and one that waits.
+fn lively_world(approved: &mut Approved) -> World {
+    let mut world = world();
+    world.hub.open("dev1", false, world.now);
+    let fork = world.hub.open("dev2", true, world.now);
+    world.minutes(1);
+    let head = world.hub.pulls()[1].head.clone();
+    world.operator(&mut world.store()).approve(fork, &head).unwrap();
+    approved.insert(head);
+    world.minutes(3);
+    assert_eq!(world.apps.len(), 2);
+    world.hub.open("dev1", false, world.now);
+    world
+}
+
+/// Every commit of a fork that a person ever allowed to run.
+type Approved = BTreeSet<Sha>;
+
+fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
     use Happening::*;
     let number = |n: &u8| PullNumber((*n).into());
     let now = world.now;
@@ -111,7 +134,9 @@ fn happen(world: &mut World, happening: &Happening) {
         Approve(n) => {
             if let Some(pull) = world.hub.pulls().into_iter().find(|pull| pull.number == number(n))
             {
-                let _ = world.operator(&mut world.store()).approve(number(n), &pull.head);
+                if world.operator(&mut world.store()).approve(number(n), &pull.head).is_ok() {
+                    approved.insert(pull.head);
+                }
             }
         }
         Hold(n) => drop(world.operator(&mut world.store()).pull_hold(number(n), "mine", None)),
@@ -142,6 +167,12 @@ fn happen(world: &mut World, happening: &Happening) {
             world.client_ticks(&Fuse::never(), |pull| pull != broken);
         }
         ClientsKilled(operations) => world.client_ticks(&Fuse::after(*operations), |_| true),
+        ClientsOvertaken(n) => {
+            world.client_ticks_beside(&Fuse::never(), |_| true, &|world| {
+                world.hub.push(number(n), world.now);
+                world.tick();
+            });
+        }
         MachinesArrive => world.settle_machines(),
         MachineStops(n) => {
             let name = format!("stg{n}");
@@ -164,7 +195,7 @@ fn happen(world: &mut World, happening: &Happening) {
 }
 
 /// What holds at every moment.
-fn check(world: &World) -> Result<(), TestCaseError> {
+fn check(world: &World, approved: &Approved) -> Result<(), TestCaseError> {
     let facts = world.facts();
     prop_assert!(facts.unreadable.is_empty(), "{:?}", facts.unreadable);
 
@@ -199,7 +230,8 @@ fn check(world: &World) -> Result<(), TestCaseError> {
     for app in world.apps.values() {
         let pull = &facts.pulls.get(&app.pull);
         if let Some(pull) = pull.filter(|pull| pull.request.is_fork) {
-            prop_assert_eq!(pull.approved.as_ref(), Some(&app.sha));
+            prop_assert!(approved.contains(&app.sha), "{} was never approved", app.sha);
+            prop_assert_eq!(app.pull, pull.request.number);
         }
     }
     // Ready means: the machine runs, its client reported the head, on data that is there.
@@ -218,7 +250,7 @@ fn check(world: &World) -> Result<(), TestCaseError> {
 }
 
 /// What holds once the world has been quiet for a while.
-fn check_settled(world: &mut World) -> Result<(), TestCaseError> {
+fn check_settled(world: &mut World, approved: &Approved) -> Result<(), TestCaseError> {
     world.fleet.refuse_starts(false);
     world.fleet.set_unreachable(false);
     world.hub.set_unreachable(false);
@@ -230,7 +262,7 @@ fn check_settled(world: &mut World) -> Result<(), TestCaseError> {
     world.minutes(5);
     world.advance(7200);
     world.minutes(10);
-    check(world)?;
+    check(world, approved)?;
     let (_, plan) = world.plan();
     prop_assert!(plan.is_idle(), "still to do:\n{plan}");
 
@@ -283,14 +315,15 @@ fn the_rules_hold_whatever_happens() {
     let config = ProptestConfig { cases: cases(), failure_persistence: None, ..Default::default() };
     let happenings = prop::collection::vec(happening(), 1..60);
     let ran = Cell::new(0);
-    proptest!(config, |(happenings in happenings)| {
+    proptest!(config, |(lively in any::<bool>(), happenings in happenings)| {
         ran.set(ran.get() + 1);
-        let mut world = world();
+        let mut approved = Approved::new();
+        let mut world = if lively { lively_world(&mut approved) } else { world() };
         for happening in &happenings {
-            happen(&mut world, happening);
-            check(&world)?;
+            happen(&mut world, &mut approved, happening);
+            check(&world, &approved)?;
         }
-        check_settled(&mut world)?;
+        check_settled(&mut world, &approved)?;
     });
     assert!(ran.get() >= cases());
 }

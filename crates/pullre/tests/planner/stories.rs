@@ -43,7 +43,6 @@ fn a_new_pull_request_gets_a_server_and_its_authors_data() {
     assert_snapshot!(plan(&world), @"
     seen   #1 open at 9e3779b by dev1: Feature 1
     seen   #1 may have an environment
-    seen   GitHub read up to 2026-11-22T12:01:00Z
     #1    assign stg1, start stg1, clone dev1 to stg1 (next in the queue)
     ");
 }
@@ -74,8 +73,7 @@ fn a_life_from_open_to_closed() {
     world.hub.push(one, world.now);
     assert_snapshot!(plan(&world), @"
     seen   #1 open at 3c6ef37 by dev1: Feature 1
-    seen   GitHub read up to 2026-11-22T12:02:00Z
-    #1    deploy 3c6ef37 on stg1 (ready to deploy)
+    #1    deploy 3c6ef37 on stg1 (new head)
     ");
     world.minutes(1);
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 3c6ef37");
@@ -83,7 +81,6 @@ fn a_life_from_open_to_closed() {
     world.hub.close(one, world.now);
     assert_snapshot!(plan(&world), @"
     seen   #1 closed at 3c6ef37 by dev1: Feature 1
-    seen   GitHub read up to 2026-11-22T12:03:00Z
     #1    release stg1 (closed)
     ");
     world.minutes(2);
@@ -130,7 +127,6 @@ fn a_reopened_pull_request_gets_the_server_that_it_had() {
     assert_snapshot!(plan(&world), @"
     seen   #2 open at 3c6ef37 by dev2: Feature 2
     seen   #2 may have an environment
-    seen   GitHub read up to 2026-11-22T12:06:00Z
     #2    assign stg2, start stg2 (the server that it had before)
     ");
 }
@@ -300,7 +296,6 @@ fn what_cannot_be_read_changes_nothing() {
     assert_snapshot!(plan(&world), @"
     note   no instance is touched: the compute provider cannot be reached now: no route to the provider; the next tick tries again
     seen   #1 closed at 9e3779b by dev1: Feature 1
-    seen   GitHub read up to 2026-11-22T12:04:00Z
     ");
     world.tick();
     assert_eq!(world.fleet.effects(), before);
@@ -382,7 +377,6 @@ fn many_environments_never_end_at_once_without_a_person() {
     seen   #1 closed at 9e3779b by dev1: Feature 1
     seen   #2 closed at 3c6ef37 by dev1: Feature 2
     seen   #3 closed at daa66d2 by dev1: Feature 3
-    seen   GitHub read up to 2026-11-22T12:04:00Z
     refused: 3 environments would be stopped or cloned over at once, and max_changes is 2. If that is right: update-pull tick --confirm
       not  #1    release stg1 (closed)
       not  #2    release stg2 (closed)

@@ -1,0 +1,117 @@
+use pullre::domain::{InstanceId, InstanceState, ServerId};
+use pullre::facts::{App, StartTries};
+use pullre::reconcile::plan::Record;
+use pullre::store::Won;
+
+use crate::db::{Db, at, sha};
+
+on_each_engine!(
+    the_state_of_an_instance_is_kept,
+    a_machine_that_runs_needs_no_more_tries_to_start,
+    the_app_ends_with_its_machine,
+    a_machine_on_its_way_keeps_tries_and_app,
+    tries_to_start_are_counted_before_they_are_made,
+    a_sign_of_life_is_kept,
+    a_settled_stop_is_owed_no_more,
+    slots_are_made_once_and_change_state,
+);
+
+fn seen(db: &mut Db, server: ServerId, state: Option<InstanceState>) {
+    db.record(&[Record::Instance(server, state)], at(9)).unwrap();
+}
+
+/// A server with tries to start and an app.
+fn busy(db: &mut Db) -> (ServerId, App) {
+    let (pull, server) = db.environment(1);
+    let app = App { pull, sha: sha(1) };
+    db.app_is(server, Some(&app)).unwrap();
+    db.start_requested(server, at(5)).unwrap();
+    db.start_refused(server, "the zone is full").unwrap();
+    (server, app)
+}
+
+fn the_state_of_an_instance_is_kept(db: &mut Db) {
+    let server = db.server("stg1");
+    assert_eq!(db.facts_of(server).state, None);
+    for state in [
+        InstanceState::Pending,
+        InstanceState::Running,
+        InstanceState::Stopping,
+        InstanceState::Stopped,
+        InstanceState::Terminated,
+    ] {
+        seen(db, server, Some(state));
+        assert_eq!(db.facts_of(server).state, Some(state));
+    }
+    seen(db, server, None);
+    assert_eq!(db.facts_of(server).state, None);
+}
+
+fn a_machine_that_runs_needs_no_more_tries_to_start(db: &mut Db) {
+    let (server, app) = busy(db);
+    seen(db, server, Some(InstanceState::Running));
+    let server = db.facts_of(server);
+    assert_eq!((server.start, server.app), (StartTries::default(), Some(app)));
+}
+
+fn the_app_ends_with_its_machine(db: &mut Db) {
+    for gone in [Some(InstanceState::Stopped), Some(InstanceState::Terminated), None] {
+        let server = db.server(&format!("{gone:?}"));
+        let pull = db.open_pull(5);
+        db.app_is(server, Some(&App { pull, sha: sha(1) })).unwrap();
+        db.start_requested(server, at(5)).unwrap();
+        seen(db, server, gone);
+        let server = db.facts_of(server);
+        assert_eq!((server.app, server.start.attempts), (None, 1));
+    }
+}
+
+fn a_machine_on_its_way_keeps_tries_and_app(db: &mut Db) {
+    let (server, app) = busy(db);
+    for state in [InstanceState::Pending, InstanceState::Stopping] {
+        seen(db, server, Some(state));
+        let server = db.facts_of(server);
+        assert_eq!((server.app, server.start.attempts), (Some(app.clone()), 1));
+    }
+}
+
+fn tries_to_start_are_counted_before_they_are_made(db: &mut Db) {
+    let server = db.server("stg1");
+    db.start_requested(server, at(5)).unwrap();
+    db.start_refused(server, "the zone is full").unwrap();
+    let tries = |requested, attempts, error: Option<&str>| StartTries {
+        requested_at: Some(at(requested)),
+        attempts,
+        error: error.map(str::to_owned),
+    };
+    assert_eq!(db.facts_of(server).start, tries(5, 1, Some("the zone is full")));
+    db.start_requested(server, at(65)).unwrap();
+    assert_eq!(db.facts_of(server).start, tries(65, 2, None));
+}
+
+fn a_sign_of_life_is_kept(db: &mut Db) {
+    let server = db.server("stg1");
+    assert_eq!(db.facts_of(server).agent, None);
+    for (seconds, version) in [(5, "0.1.0"), (65, "0.1.0"), (125, "0.2.0")] {
+        db.agent_seen(server, version, at(seconds)).unwrap();
+        let agent = db.facts_of(server).agent.unwrap();
+        assert_eq!((agent.seen_at, agent.version.as_str()), (at(seconds), version));
+    }
+}
+
+fn a_settled_stop_is_owed_no_more(db: &mut Db) {
+    let (pull, server) = db.environment(1);
+    assert_eq!(db.release(pull, server, "closed", at(5)).unwrap(), Won::Yes);
+    db.record(&[Record::StopSettled(server)], at(6)).unwrap();
+    assert!(!db.facts_of(server).stop_owed);
+}
+
+fn slots_are_made_once_and_change_state(db: &mut Db) {
+    let slot = InstanceId("box 1".into());
+    db.add_local_slot(&slot).unwrap();
+    assert_eq!(db.set_local_slot(&slot, InstanceState::Running).unwrap(), Won::Yes);
+    db.add_local_slot(&slot).unwrap();
+    assert_eq!(db.local_slots().unwrap(), [(slot, InstanceState::Running)]);
+    let other = InstanceId("box 2".into());
+    assert_eq!(db.set_local_slot(&other, InstanceState::Running).unwrap(), Won::No);
+}

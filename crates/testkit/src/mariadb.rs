@@ -1,0 +1,203 @@
+//! A private `mariadbd` in a temporary folder: one for each test binary, a fresh database for each
+//! test, nothing left behind.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+use pullre::config::{DatabaseConfig, Secret};
+
+/// How long a loaded machine may take to bring the server up.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The shell stands between us and the server: when we end, in whatever way, its input ends, and it
+/// stops the server and removes the folder. Whoever kills the shell itself has to clean up.
+const WATCHDOG: &str = r#"
+folder=$1; shift
+"$@" >"$folder/log" 2>&1 </dev/null &
+server=$!
+read -r _
+kill -9 "$server"
+wait "$server"
+rm -rf "$folder"
+"#;
+
+#[derive(Debug)]
+pub struct Mariadb {
+    folder: PathBuf,
+    port: u16,
+    databases: AtomicU32,
+    watchdog: Child,
+    /// Closing it stops the server.
+    _line: Option<ChildStdin>,
+}
+
+impl Mariadb {
+    /// The server that all tests of this binary share.
+    ///
+    /// # Panics
+    /// With a sentence that says what is missing, where no server can be started.
+    pub fn shared() -> &'static Mariadb {
+        static SHARED: OnceLock<Mariadb> = OnceLock::new();
+        SHARED.get_or_init(|| Mariadb::start(&[]).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    /// A server of its own, with further options.
+    pub fn start(options: &[String]) -> io::Result<Mariadb> {
+        let installer = program("mariadb-install-db")?;
+        let server = program("mariadbd")?;
+        // Memory, where there is such a folder.
+        let shm = Path::new("/dev/shm");
+        let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }?;
+        let data = folder.path().join("data");
+        let user = whoami()?;
+        let installed = Command::new(installer)
+            .args(["--no-defaults", "--auth-root-authentication-method=normal"])
+            .args(["--skip-test-db", "--skip-name-resolve"])
+            .args([format!("--datadir={}", data.display()), format!("--user={user}")])
+            .stdin(Stdio::null())
+            .output()?;
+        if !installed.status.success() {
+            return Err(io::Error::other(format!(
+                "mariadb-install-db failed: {}",
+                String::from_utf8_lossy(&installed.stderr)
+            )));
+        }
+        // Another process may take the port before the server does; then it does not come up, and
+        // the tests say so.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "mariadb-watchdog"])
+            .arg(folder.path())
+            .arg(server)
+            .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .arg(format!("--user={user}"))
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--socket={}", folder.path().join("sock").display()))
+            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
+            .arg(format!("--port={port}"))
+            // Nothing of it outlives the tests.
+            .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"])
+            .args(["--innodb-doublewrite=0", "--innodb-buffer-pool-size=32M"])
+            .args(["--innodb-log-file-size=8M", "--skip-log-bin", "--performance-schema=0"])
+            .args([
+                "--max-connections=500",
+                "--key-buffer-size=1M",
+                "--aria-pagecache-buffer-size=1M",
+            ])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let line = watchdog.stdin.take();
+        // From here on the watchdog removes it.
+        let folder = folder.keep();
+        let mariadb = Mariadb { folder, port, databases: AtomicU32::new(0), watchdog, _line: line };
+        mariadb.wait_until_up()?;
+        Ok(mariadb)
+    }
+
+    fn wait_until_up(&self) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.try_connect() {
+                Ok(_) => return Ok(()),
+                Err(_) if began.elapsed() < START_TIMEOUT && !self.has_given_up() => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(e) => {
+                    let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                    let mut end: Vec<_> = log.lines().rev().take(15).collect();
+                    end.reverse();
+                    return Err(io::Error::other(format!(
+                        "mariadbd does not come up: {e}\n{}",
+                        end.join("\n")
+                    )));
+                }
+            }
+        }
+    }
+
+    fn has_given_up(&self) -> bool {
+        std::fs::read_to_string(self.folder.join("log"))
+            .is_ok_and(|log| log.contains("[ERROR] Aborting"))
+    }
+
+    fn try_connect(&self) -> mysql::Result<Conn> {
+        let opts = OptsBuilder::new()
+            .socket(Some(self.socket().to_string_lossy()))
+            .user(Some("root"))
+            .prefer_socket(false);
+        Conn::new(opts)
+    }
+
+    /// A connection of the server's administrator, to no database.
+    pub fn administrator(&self) -> Conn {
+        self.try_connect().expect("the test's MariaDB answers")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("sock")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder that the server lives in; goes with it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A new, empty database, reached over TCP by a login that may do everything.
+    pub fn database(&self) -> DatabaseConfig {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let sql = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
+        self.administrator().query_drop(sql).expect("a new database");
+        DatabaseConfig::Mysql {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            user: "root".into(),
+            password: Secret::default(),
+            name: name.parse().expect("a schema name"),
+            additional: String::new(),
+        }
+    }
+}
+
+impl Drop for Mariadb {
+    fn drop(&mut self) {
+        self._line = None;
+        // It only reaps: the watchdog ends by itself.
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// In the usual places of system programs, which an ordinary user's PATH leaves out.
+fn program(name: &str) -> io::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/usr/local/sbin", "/usr/libexec"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            io::Error::other(format!(
+                "these tests need {name}, which is not installed: run scripts/setup, or apt-get \
+                 install mariadb-server"
+            ))
+        })
+}
+
+/// The server refuses to run as root unless it is told so by name.
+fn whoami() -> io::Result<String> {
+    let output = Command::new("id").arg("-un").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
