@@ -7,10 +7,7 @@ use pullre::store::{Database, Duty, Store};
 pub fn database(config: &ClientConfig) -> Result<Database> {
     match &config.database {
         DatabaseConfig::Sqlite { path, .. } => Ok(Database::sqlite(path)),
-        DatabaseConfig::Mysql { .. } => bail!(
-            "this version of staging-client cannot open a MySQL control database: set \
-             `database = sqlite`"
-        ),
+        mysql @ DatabaseConfig::Mysql { .. } => Ok(Database::mysql(mysql)?),
     }
 }
 

@@ -42,19 +42,8 @@ const HOLD: &str = "while test -e ../hold; do sleep 0.02; done";
 
 /// A git that waits in front of the real one, for one of its commands.
 fn slow_git(world: &mut World, command: &str) {
-    let git = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-        .map(|folder| folder.join("git"))
-        .find(|path| path.is_file())
-        .unwrap();
-    let script = format!(
-        "#!/bin/sh\ncase \" $* \" in *' {command} '*) {HOLD};; esac\nexec {} \"$@\"\n",
-        git.display()
-    );
-    world.write("bin/git", &script);
-    let path = world.path("bin/git");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).unwrap();
-    world.slow_path = true;
+    let wait = format!("case \" $* \" in *' {command} '*) {HOLD};; esac");
+    world.wrap_git(&format!("{wait}\nexec $GIT \"$@\""));
 }
 
 #[test]

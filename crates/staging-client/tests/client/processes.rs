@@ -1,6 +1,6 @@
 use pullre::facts::Outcome;
 
-use crate::world::{World, app, assert_says, python};
+use crate::world::{World, app, assert_says, python, until};
 
 /// Deploys an app that starts in this way, then another commit of it: of the first one nothing
 /// may be left, and the second one serves.
@@ -37,13 +37,33 @@ fn a_double_forked_app_in_a_session_of_its_own_is_found_and_replaced() {
 
 #[test]
 fn an_app_that_clears_its_environment_is_found_and_replaced() {
-    // In a session of its own, seen while the shell that started it lived.
-    is_found_and_replaced(&format!("env -i PORT=$PORT setsid {} -S -E app.py & sleep 1", python()));
+    // In a session of its own, under a shell that lives on.
+    is_found_and_replaced(&format!(
+        "env -i PORT=$PORT setsid {} -S -E app.py & sleep 1000; true",
+        python()
+    ));
     // Cut off from its parent, in the session of a shell that lives on.
     is_found_and_replaced(&format!(
         "env -i PORT=$PORT sh -c '{} -S -E app.py &'; exec sleep 1000",
         python()
     ));
+}
+
+#[test]
+fn an_app_that_cut_every_tie_was_seen_before_and_is_replaced() {
+    let start = format!("env -i PORT=$PORT setsid {} -S -E app.py &", python());
+    let mut world =
+        World::with_exec(&format!("{start} while test ! -e ../cut; do sleep 0.1; done"));
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    world.assert_serves("one");
+    world.write("cut", "");
+    until("the shell is gone", || world.processes().is_empty());
+    assert_eq!(world.tick().ok().out, "");
+    std::fs::remove_file(world.path("cut")).unwrap();
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    world.assert_serves("two");
 }
 
 #[test]

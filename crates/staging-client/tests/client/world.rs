@@ -61,7 +61,7 @@ pub struct World {
     settings: Vec<(String, String)>,
     attempt: u32,
     /// Programs in `bin` come before the machine's.
-    pub slow_path: bool,
+    wrapped: bool,
 }
 
 impl World {
@@ -93,7 +93,7 @@ impl World {
             server,
             settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             attempt: 0,
-            slow_path: false,
+            wrapped: false,
             folder,
         };
         world.git(".", &["init", "-q", "--bare", "-b", "main", "origin.git"]);
@@ -211,7 +211,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_staging-client"));
         hermetic(&mut command, self.folder.path());
         command.args(args).current_dir(self.folder.path());
-        if self.slow_path {
+        if self.wrapped {
             let path = std::env::var("PATH").unwrap();
             command.env("PATH", format!("{}:{path}", self.path("bin").display()));
         }
@@ -269,6 +269,18 @@ impl World {
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text.split_once("\r\n\r\n")?.1.to_owned())
+    }
+
+    /// Puts a script in front of the git program that the client calls; `exec $GIT "$@"` goes on.
+    pub fn wrap_git(&mut self, script: &str) {
+        let git = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+            .map(|folder| folder.join("git"))
+            .find(|path| path.is_file())
+            .unwrap();
+        self.write("bin/git", &format!("#!/bin/sh\nGIT={}\n{script}\n", git.display()));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.path("bin/git"), mode).unwrap();
+        self.wrapped = true;
     }
 
     /// An app that somebody else started, at this world's port; it ends with the world.
