@@ -250,6 +250,9 @@ fn of_condition(
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }
+        Serving::Gone => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
+            format!("its staging client starts it again, with growing pauses; `staging-client logs` on {name} shows its end"),
+        ),
         Serving::Failed(retry) => Standing::retried("its deployment failed", retry, number),
     }
 }

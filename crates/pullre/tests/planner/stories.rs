@@ -249,6 +249,17 @@ fn a_silent_client_is_failed_after_the_deadline_and_recovers() {
 }
 
 #[test]
+fn an_app_that_died_is_not_called_ready() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    let server = world.facts().assignments[&one].server;
+    world.store().app_is(server, None).unwrap();
+    assert_snapshot!(stage(&world, one), @"failed: the app on stg1 died; its staging client starts it again, with growing pauses; `staging-client logs` on stg1 shows its end");
+    assert_snapshot!(plan(&world), @"nothing to do");
+}
+
+#[test]
 fn a_machine_that_somebody_stopped_is_started_and_deployed_again() {
     let mut world = settled(1);
     let one = world.hub.open("dev1", false, world.now);
