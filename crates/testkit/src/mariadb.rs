@@ -83,6 +83,9 @@ impl Mariadb {
                 "--key-buffer-size=1M",
                 "--aria-pagecache-buffer-size=1M",
             ])
+            // Defaults as unfriendly as one may meet: whoever connects has to say what they need.
+            .args(["--character-set-server=latin1", "--skip-character-set-client-handshake"])
+            .args(["--default-time-zone=+09:00", "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT"])
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
