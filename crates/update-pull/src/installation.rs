@@ -92,12 +92,13 @@ impl Installation {
         Ok(store)
     }
 
-    /// Creates or completes the control tables; returns the names of what was, or would be, done.
-    pub fn init(&self, dry_run: bool) -> Result<Vec<&'static str>, StoreError> {
+    /// Creates or completes the control tables, and takes over what pullre-kun left; returns what
+    /// was, or would be, created.
+    pub fn init(&self, dry_run: bool) -> Result<Vec<String>, StoreError> {
         if dry_run {
             return match self.database.open() {
-                Ok(mut store) => store.pending_migrations(),
-                Err(StoreError::NotInitialized) => Ok(pullre::store::all_migrations()),
+                Ok(mut store) => store.planned_migration(),
+                Err(StoreError::NotInitialized) => Ok(pullre::store::all_tables()),
                 Err(e) => Err(e),
             };
         }
