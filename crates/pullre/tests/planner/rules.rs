@@ -132,11 +132,11 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
         Close(n) => world.hub.close(number(n), now),
         Reopen(n) => world.hub.reopen(number(n), now),
         Approve(n) => {
-            if let Some(pull) = world.hub.pulls().into_iter().find(|pull| pull.number == number(n))
+            let pull = world.hub.pulls().into_iter().find(|pull| pull.number == number(n));
+            if let Some(pull) = pull
+                && world.operator(&mut world.store()).approve(number(n), &pull.head).is_ok()
             {
-                if world.operator(&mut world.store()).approve(number(n), &pull.head).is_ok() {
-                    approved.insert(pull.head);
-                }
+                approved.insert(pull.head);
             }
         }
         Hold(n) => drop(world.operator(&mut world.store()).pull_hold(number(n), "mine", None)),
