@@ -211,6 +211,8 @@ pub enum Power {
     Down,
     /// Its start was refused, or it fell back; waiting for the next try.
     Fell(Retry),
+    /// The row of the server makes no sense: nothing is known, and nothing done.
+    Unreadable,
     /// This server can serve nobody any more.
     Lost(String),
 }
@@ -273,6 +275,9 @@ pub fn assess(
 ) -> Condition {
     let server = facts.servers.get(&assignment.server);
     let (power, data) = match server {
+        None if facts.unreadable_servers.contains(&assignment.server) => {
+            (Power::Unreadable, Data::Missing)
+        }
         None => (Power::Lost("its row is gone".into()), Data::Missing),
         Some(server) => match lost(server) {
             Some(why) => (Power::Lost(why), Data::Missing),

@@ -175,6 +175,11 @@ fn of_condition(
             return Standing::new(Stage::Queued, format!("its server {name} is lost: {why}"))
                 .then("the next tick gives it another one");
         }
+        Power::Unreadable => {
+            return Standing::new(Stage::Failed, "the row of its server makes no sense").then(
+                "nothing is done for it until the row is mended; `update-pull status` names it",
+            );
+        }
         Power::Fell(retry) => {
             return Standing::retried(&format!("{name} does not start"), retry, number);
         }

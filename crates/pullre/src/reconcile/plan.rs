@@ -406,7 +406,7 @@ fn advance(
     if let Power::Lost(why) = &condition.power {
         return Some(chain(assignment, facts, why.clone(), vec![Action::Release]));
     }
-    let server = server?;
+    let server = server?; // Unreadable: left alone.
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None; // Lost, as above.
     };

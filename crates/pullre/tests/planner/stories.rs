@@ -455,6 +455,20 @@ fn a_row_of_nonsense_concerns_nobody_else() {
 }
 
 #[test]
+fn a_server_whose_row_is_nonsense_keeps_its_environment() {
+    let mut world = settled(2);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    world.by_hand("UPDATE server_facts SET held_at = 'x', state = 'melted' WHERE server_id = 1");
+    assert_snapshot!(plan(&world), @r#"note   row 1 of servers makes no sense and is left alone: held_at is Text("x") and not a number"#);
+    assert_snapshot!(stage(&world, one), @"failed: the row of its server makes no sense; nothing is done for it until the row is mended; `update-pull status` names it");
+    let apps = world.apps.clone();
+    world.tick();
+    assert!(world.facts().assignments.contains_key(&one));
+    assert_eq!(world.apps, apps);
+}
+
+#[test]
 fn a_machine_started_by_hand_is_left_running() {
     let mut world = settled(2);
     world.fleet.force("stg2", Some(InstanceState::Running));
