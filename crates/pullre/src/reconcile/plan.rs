@@ -73,6 +73,12 @@ impl Plan {
         self.records.is_empty() && self.chains.is_empty() && self.refused.is_empty()
     }
 
+    /// There is something that a log should hold. Who waits, and why, has been said when it began.
+    pub fn has_news(&self) -> bool {
+        let seen = self.records.iter().any(|record| !record.is_bookkeeping());
+        seen || !self.chains.is_empty() || !self.refused.is_empty()
+    }
+
     pub fn chain(&self, subject: Subject) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.subject == subject)
     }
@@ -638,8 +644,7 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             writeln!(f, "note   {note}")?;
         }
-        let seen = self.records.iter().filter(|record| !record.is_bookkeeping());
-        for record in seen.clone() {
+        for record in self.records.iter().filter(|record| !record.is_bookkeeping()) {
             writeln!(f, "seen   {record}")?;
         }
         for chain in &self.chains {
@@ -666,12 +671,7 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        let silent = seen.count() == 0
-            && self.chains.is_empty()
-            && self.refused.is_empty()
-            && self.queue.is_empty()
-            && self.notes.is_empty();
-        if silent {
+        if !self.has_news() && self.queue.is_empty() && self.notes.is_empty() {
             writeln!(f, "nothing to do")?;
         }
         Ok(())
