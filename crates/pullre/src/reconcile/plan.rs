@@ -430,10 +430,12 @@ fn advance(
             if why.is_empty() {
                 why = "it needs its data".into();
             }
-            if offered && actions.is_empty() {
+            // Never both at once: only after the withdrawal it is sure who is at the schema.
+            if !offered {
+                actions.push(clone);
+            } else if actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
-            actions.push(clone);
         }
         Data::AppInTheWay { .. } if offered && actions.is_empty() => {
             why = "its data is to be replaced".into();

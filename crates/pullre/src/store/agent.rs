@@ -93,11 +93,11 @@ impl Store {
         Ok(matched.into())
     }
 
-    /// Whether the deployment is still the one that its server shall do.
+    /// Whether the deployment is still the one that its server shall do, or serve.
     pub fn is_wanted(&mut self, id: i64) -> Result<bool> {
         let row = self.query_one(
             "SELECT 1 FROM assignments a JOIN deployments d ON d.id = a.deployment_id
-             WHERE d.id = ? AND d.outcome = 'running'",
+             WHERE d.id = ? AND d.outcome IN ('running', 'succeeded')",
             &[id.into()],
         )?;
         Ok(row.is_some())
@@ -171,8 +171,8 @@ impl Store {
         })
     }
 
-    /// What runs on the server. Written before an app is started and after it is seen to be gone,
-    /// so that nobody clones over the data of an app that lives.
+    /// Who is at the server's schema. Written before a commit migrates it or its app is started, and
+    /// after that is seen to be gone, so that nobody clones over data that is in use.
     pub fn app_is(&mut self, server: ServerId, app: Option<&App>) -> Result<()> {
         self.server_facts(server)?;
         let (pull, sha): (Value, Value) = match app {

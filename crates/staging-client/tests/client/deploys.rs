@@ -306,3 +306,17 @@ fn the_branch_is_named_to_the_app() {
         ],
     );
 }
+
+#[test]
+fn a_migration_stands_for_its_schema_from_its_first_moment_to_its_last() {
+    let mut world = World::new();
+    world.set("migrate_command", "while test -e ../hold; do sleep 0.02; done; exit 1");
+    world.write("hold", "");
+    world.push_and_offer(&[("version", "new")]);
+    let mut client = world.spawn();
+    until("migrate", || world.step("migrate").is_some());
+    until("the claim", || world.duty().app.is_some());
+    std::fs::remove_file(world.path("hold")).unwrap();
+    assert!(!client.wait().unwrap().success());
+    assert_eq!(world.duty().app, None, "nothing is at the schema any more");
+}
