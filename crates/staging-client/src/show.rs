@@ -62,7 +62,7 @@ struct Reader {
 
 impl Reader {
     fn new(config: &ClientConfig, server: Option<&str>) -> Result<Reader> {
-        let identity = Identity::find(config, server)?;
+        let identity = Identity::find(config, server);
         let store = identity::database(config)?.open()?;
         Ok(Reader { state: StateDir::open(&config.state_dir)?, store, identity })
     }

@@ -45,7 +45,7 @@ pub struct Client<'a> {
 impl<'a> Client<'a> {
     pub fn new(config: &'a ClientConfig, server: Option<&str>) -> Result<Client<'a>> {
         Ok(Client {
-            identity: Identity::find(config, server)?,
+            identity: Identity::find(config, server),
             database: identity::database(config)?,
             state: StateDir::open(&config.state_dir)?,
             secrets: config.secrets(),

@@ -55,18 +55,6 @@ fn the_app_of_a_server_that_was_removed_is_stopped() {
 }
 
 #[test]
-fn a_machine_that_cannot_tell_who_it_is_says_what_to_set() {
-    let mut world = World::new();
-    for (key, value) in
-        [("database", "mysql"), ("mysql_host", "db"), ("mysql_user", "u"), ("mysql_db", "pullre")]
-    {
-        world.set(key, value);
-    }
-    let ran = world.tick().fails();
-    assert_says(&ran.err, &["set `instance_id`"]);
-}
-
-#[test]
 fn bad_usage_and_bad_configuration_end_with_2() {
     let mut world = World::new();
     assert_eq!(world.run(&["frobnicate"]).code, 2);

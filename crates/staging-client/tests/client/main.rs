@@ -7,6 +7,7 @@ mod commands;
 mod crashes;
 mod deploys;
 mod failures;
+mod identity;
 mod processes;
 mod strangers;
 mod work_trees;

@@ -12,13 +12,17 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pullre::config::DatabaseConfig;
 use pullre::domain::{
     InstanceId, InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId, Sha,
 };
 use pullre::facts::{Deployment, Outcome};
 use pullre::reconcile::plan::Record;
+use pullre::store::backend::Backend;
+use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::{Duty, Step, Store, Won};
 use tempfile::TempDir;
+use testkit::mariadb::Mariadb;
 
 pub const PULL: PullNumber = PullNumber(7);
 pub const BRANCH: &str = "topic";
@@ -62,6 +66,7 @@ pub struct World {
     attempt: u32,
     /// Programs in `bin` come before the machine's.
     wrapped: bool,
+    mysql: Option<MysqlAccess>,
 }
 
 impl World {
@@ -71,11 +76,34 @@ impl World {
 
     /// Nothing is offered yet; the slot runs; `target_dir` is a clone at the first commit.
     pub fn with_exec(exec_command: &str) -> World {
+        World::with(exec_command, |root| Store::create_sqlite(&root.join("pullre.db")).unwrap())
+    }
+
+    /// The same on a server of its own, whose control database is in the tests' MariaDB.
+    pub fn on_mariadb() -> World {
+        let config = Mariadb::shared().database();
+        let (access, _) = MysqlAccess::new(&config).unwrap();
+        let mut world =
+            World::with(&app(), |_| Store::new(Box::new(Mysql::open(&access).unwrap())));
+        let DatabaseConfig::Mysql { host, port, user, name, .. } = config else { unreachable!() };
+        world.settings.retain(|(key, _)| key != "mysql_pw");
+        world.set("mysql_host", &host).set("mysql_port", &port.to_string());
+        world.set("mysql_user", &user).set("mysql_db", name.as_str());
+        world.mysql = Some(access);
+        world
+    }
+
+    /// Somebody writes into the MySQL control database without asking us.
+    pub fn by_hand(&self, sql: &str) {
+        Mysql::open(self.mysql.as_ref().unwrap()).unwrap().execute(sql, &[]).unwrap();
+    }
+
+    fn with(exec_command: &str, store: impl FnOnce(&Path) -> Store) -> World {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let now = Timestamp::now();
-        let mut store = Store::create_sqlite(&root.join("pullre.db")).unwrap();
+        let mut store = store(root);
         store.migrate(now).unwrap();
         let server = add_server(&mut store, "stg1", &format!("http://127.0.0.1:{port}/"));
         let settings = [
@@ -94,6 +122,7 @@ impl World {
             settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             attempt: 0,
             wrapped: false,
+            mysql: None,
             folder,
         };
         world.git(".", &["init", "-q", "--bare", "-b", "main", "origin.git"]);
@@ -363,7 +392,9 @@ fn hermetic(command: &mut Command, home: &Path) {
         .env("GIT_AUTHOR_NAME", "a")
         .env("GIT_AUTHOR_EMAIL", "a@example.com")
         .env("GIT_COMMITTER_NAME", "a")
-        .env("GIT_COMMITTER_EMAIL", "a@example.com");
+        .env("GIT_COMMITTER_EMAIL", "a@example.com")
+        // Whatever the tests run on says nothing of itself.
+        .env("AWS_EC2_METADATA_DISABLED", "true");
 }
 
 pub struct Ran {
