@@ -49,8 +49,8 @@ pub struct Target {
 /// Why a pull request may have no environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ineligible {
-    ForkNotApproved { head: Sha },
-    ForkMovedOn { head: Sha, approved: Sha },
+    ForkNotApproved { number: PullNumber, head: Sha },
+    ForkMovedOn { number: PullNumber, head: Sha, approved: Sha },
     NoSchema { author: Option<Login> },
     BadSchema { login: Login, problem: String },
     NotDescribed,
@@ -59,15 +59,17 @@ pub enum Ineligible {
 impl fmt::Display for Ineligible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ineligible::ForkNotApproved { head } => write!(
+            Ineligible::ForkNotApproved { number, head } => write!(
                 f,
-                "it comes from a fork; `update-pull pull approve N {head}` lets exactly this commit run"
+                "it comes from a fork; `update-pull pull approve {} {head}` lets exactly this commit run",
+                number.0
             ),
-            Ineligible::ForkMovedOn { head, approved } => write!(
+            Ineligible::ForkMovedOn { number, head, approved } => write!(
                 f,
-                "its fork has a new head {} while {} is approved; `update-pull pull approve N {head}` lets it run",
+                "its fork has a new head {} while {} is approved; `update-pull pull approve {} {head}` lets it run",
                 head.short(),
-                approved.short()
+                approved.short(),
+                number.0
             ),
             Ineligible::NoSchema { author } => {
                 let (who, set) = match author {
@@ -99,13 +101,13 @@ pub fn eligibility(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
         return Err(Ineligible::NotDescribed);
     }
     let request = &pull.request;
-    let head = request.head.clone();
+    let (number, head) = (request.number, request.head.clone());
     if request.is_fork {
         match &pull.approved {
-            None => return Err(Ineligible::ForkNotApproved { head }),
+            None => return Err(Ineligible::ForkNotApproved { number, head }),
             Some(approved) if *approved != head => {
                 let approved = approved.clone();
-                return Err(Ineligible::ForkMovedOn { head, approved });
+                return Err(Ineligible::ForkMovedOn { number, head, approved });
             }
             Some(_) => {}
         }
@@ -145,7 +147,19 @@ fn lost(server: &Server) -> Option<String> {
 
 /// Why a server cannot be given to anybody, if so; whether it is free is another question.
 pub fn unusable(server: &Server, facts: &Facts) -> Option<String> {
-    lost(server).or_else(|| schema_problem(server, facts))
+    lost(server)
+        .or_else(|| {
+            let twin = twin(server, facts)?;
+            Some(format!("server {} names the same instance; remove one of them", twin.name))
+        })
+        .or_else(|| schema_problem(server, facts))
+}
+
+/// Another row that names the same machine.
+pub fn twin<'f>(server: &Server, facts: &'f Facts) -> Option<&'f Server> {
+    let same = |other: &&Server| other.id != server.id && other.instance == server.instance;
+    server.instance.as_ref()?;
+    facts.servers.values().find(same)
 }
 
 fn schema_problem(server: &Server, facts: &Facts) -> Option<String> {
@@ -283,7 +297,8 @@ pub fn assess(
             Some(why) => (Power::Lost(why), Data::Missing),
             None => {
                 let power = power(server, policy, now);
-                let data = data(server, assignment.pull, facts, policy, now);
+                let since = assignment.assigned_at;
+                let data = data(server, assignment.pull, since, facts, policy, now);
                 (power, data)
             }
         },
@@ -324,10 +339,11 @@ fn power(server: &Server, policy: &Policy, now: Timestamp) -> Power {
     }
 }
 
-/// How far the data of `pull` on this server is.
+/// How far the data of `pull` on this server is, which it has `since` then.
 pub fn data(
     server: &Server,
     pull: PullNumber,
+    since: Timestamp,
     facts: &Facts,
     policy: &Policy,
     now: Timestamp,
@@ -357,7 +373,9 @@ pub fn data(
     }
     match (&server.app, clone) {
         (Some(app), _) => {
-            let silent = silent(server.agent.as_ref(), None, policy, now);
+            // A client that was never seen is not waited for longer than one that fell silent.
+            let silent = silent(server.agent.as_ref(), Some(since), policy, now)
+                .or_else(|| server.trouble.clone());
             Data::AppInTheWay { of: app.pull, silent }
         }
         (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {

@@ -22,6 +22,8 @@ pub struct Facts {
     pub clones: BTreeMap<SchemaName, SchemaClone>,
     /// Who paused all effects, and since when.
     pub paused: Option<String>,
+    /// What the last tick refused to do without a person.
+    pub refused: Option<String>,
     /// The newest change of a pull request that was read and stored.
     pub watermark: Option<Timestamp>,
     /// When the whole list of open pull requests was last read.
@@ -112,8 +114,10 @@ pub struct Server {
     /// As the last tick saw it; None before the first one.
     pub state: Option<InstanceState>,
     pub agent: Option<Agent>,
-    /// The app that its staging client says is running.
+    /// Who its staging client says is at its schema: a migration, or the app that runs.
     pub app: Option<App>,
+    /// What keeps its staging client from doing its duty.
+    pub trouble: Option<String>,
 }
 
 /// How often the start of an instance was asked for since it last ran.

@@ -39,17 +39,21 @@ impl Compute for LocalCompute {
     }
 
     fn list(&self) -> Result<Vec<Instance>, ComputeError> {
-        let slots = self.store()?.local_slots().map_err(unavailable)?;
-        Ok(slots
-            .into_iter()
-            .map(|(id, state)| Instance {
-                name: Some(id.0.clone()),
-                id,
-                state,
-                private_ip: None,
-                reason: None,
-            })
-            .collect())
+        let mut store = self.store()?;
+        let slots = store.local_slots().map_err(unavailable)?;
+        let busy = store.slots_with_apps().map_err(unavailable)?;
+        let describe = |(id, state): (InstanceId, InstanceState)| Instance {
+            // Switching a slot off stops nothing by itself: it takes until its client has.
+            state: match state {
+                InstanceState::Stopped if busy.contains(&id) => InstanceState::Stopping,
+                state => state,
+            },
+            name: Some(id.0.clone()),
+            id,
+            private_ip: None,
+            reason: None,
+        };
+        Ok(slots.into_iter().map(describe).collect())
     }
 
     fn start(&self, id: &InstanceId) -> Result<(), ComputeError> {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::condition::{self, Data, Policy, Power};
+use crate::condition::{self, Data, Policy, Power, Target};
 use crate::domain::{
     InstanceId, InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha,
 };
-use crate::facts::{CloneState, Facts, Hold, Pull, Server};
+use crate::facts::{Assignment, CloneState, Facts, Hold, Pull, Server};
 use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
@@ -180,10 +180,23 @@ impl Operator<'_> {
         self.note(None, Some(server.id), &format!("set {}", settings.join(" ")))
     }
 
+    /// A server and its lock, with the facts as they are under it: what was true before another
+    /// tick let go of it need not be true now.
+    fn locked_server(&mut self, name: &str, locks: &Locks) -> Result<(Facts, ServerId, Held)> {
+        let id = find_server(&self.store.facts()?, name)?.id;
+        let held = lock(locks, LockName::Server(id), name)?;
+        let facts = self.store.facts()?;
+        let same = find_server(&facts, name)?.id;
+        if same != id {
+            return refused(format!("{name} is another server by now; try again"));
+        }
+        Ok((facts, id, held))
+    }
+
     /// Lets the server's schema be overwritten although we did not make it.
     pub fn server_take_over(&mut self, name: &str, locks: &Locks) -> Result<SchemaName> {
-        let facts = self.store.facts()?;
-        let server = find_server(&facts, name)?;
+        let (facts, id, _server) = self.locked_server(name, locks)?;
+        let server = &facts.servers[&id];
         let schema = match &server.schema {
             Ok(schema) => schema.clone(),
             Err(why) => return refused(format!("server {name} has no usable db_schema: {why}")),
@@ -226,16 +239,15 @@ impl Operator<'_> {
 
     /// Starts a machine by hand. Nothing stops it again by itself.
     pub fn server_start(&mut self, name: &str, compute: &dyn Compute, locks: &Locks) -> Result<()> {
-        let facts = self.store.facts()?;
-        let server = find_server(&facts, name)?;
-        let _held = lock(locks, LockName::Server(server.id), name)?;
+        let (facts, id, _held) = self.locked_server(name, locks)?;
+        let server = &facts.servers[&id];
         compute.start(instance_of(server)?)?;
         self.note(None, Some(server.id), "started by hand")
     }
 
     pub fn server_stop(&mut self, name: &str, compute: &dyn Compute, locks: &Locks) -> Result<()> {
-        let facts = self.store.facts()?;
-        let server = find_server(&facts, name)?;
+        let (facts, id, _held) = self.locked_server(name, locks)?;
+        let server = &facts.servers[&id];
         let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(self.now));
         if let Some(assignment) = facts.assignment_of_server(server.id).filter(|_| !held) {
             return refused(format!(
@@ -244,15 +256,14 @@ impl Operator<'_> {
                 assignment.pull
             ));
         }
-        let _held = lock(locks, LockName::Server(server.id), name)?;
         compute.stop(instance_of(server)?)?;
         self.note(None, Some(server.id), "stopped by hand")
     }
 
     /// Forgets a server that serves nobody. Its machine and its schema stay as they are.
     pub fn server_remove(&mut self, name: &str, locks: &Locks) -> Result<()> {
-        let facts = self.store.facts()?;
-        let server = find_server(&facts, name)?;
+        let (facts, id, _held) = self.locked_server(name, locks)?;
+        let server = &facts.servers[&id];
         let in_use = |pull: PullNumber| {
             refused(format!(
                 "{name} serves {pull}: take it out of the pool (update-pull server set {name} \
@@ -262,7 +273,6 @@ impl Operator<'_> {
         if let Some(assignment) = facts.assignment_of_server(server.id) {
             return in_use(assignment.pull);
         }
-        let _held = lock(locks, LockName::Server(server.id), name)?;
         if server.app.is_some() {
             return refused(format!(
                 "an app still runs on {name}; its staging client stops it within a minute"
@@ -319,12 +329,17 @@ impl Operator<'_> {
         }
     }
 
-    /// Tries again at once: whatever waits for its next try waits no longer, and what is deployed
-    /// is deployed anew.
-    pub fn redeploy(&mut self, number: PullNumber, policy: &Policy) -> Result<()> {
+    /// An environment that a person may change now, with its lock and the facts under it.
+    fn changeable(&mut self, number: PullNumber, locks: &Locks) -> Result<Changeable> {
+        let held = lock(locks, LockName::Environment(number), &number.to_string())?;
         let pull = self.pull(number)?;
         let facts = self.store.facts()?;
-        let Some(assignment) = facts.assignments.get(&number) else {
+        if let Some(who) = &facts.paused {
+            return refused(format!(
+                "all effects are paused {who}; `update-pull resume` ends that"
+            ));
+        }
+        let Some(assignment) = facts.assignments.get(&number).cloned() else {
             return refused(format!(
                 "{number} has no server; `update-pull explain {}` says why",
                 number.0
@@ -334,41 +349,57 @@ impl Operator<'_> {
         if let Some(hold) = condition::hold(&pull, server, self.now) {
             return refused(format!("{number} is out of automatic hands: {hold}"));
         }
-        let target = match condition::eligibility(&pull, &facts) {
-            Ok(target) => target,
-            Err(why) => return refused(format!("{number} may have no environment: {why}")),
-        };
-        self.store.forget_failures(number, assignment.server)?;
-        let condition = condition::assess(assignment, &target, &facts, policy, self.now);
-        // Else the tick offers it, once the machine runs and the data is there.
-        if condition.power == Power::Up && condition.data == Data::Ready {
-            let won = self.store.offer(number, assignment.server, &target.sha, 1, self.now)?;
-            if won == Won::No {
-                return refused(format!("{number} just lost its server; try again"));
-            }
+        if pull.request.state == PullState::Closed {
+            return refused(format!("{number} is closed"));
         }
-        self.note(Some(number), Some(assignment.server), "redeploy asked for")
+        match condition::eligibility(&pull, &facts) {
+            Ok(target) => Ok(Changeable { facts, assignment, target, _held: held }),
+            Err(why) => refused(format!("{number} may have no environment: {why}")),
+        }
+    }
+
+    /// Tries again at once: whatever waits for its next try waits no longer, and what is deployed
+    /// is deployed anew. Returns what happens next.
+    pub fn redeploy(
+        &mut self,
+        number: PullNumber,
+        policy: &Policy,
+        locks: &Locks,
+    ) -> Result<&'static str> {
+        let Changeable { facts, assignment, target, _held } = self.changeable(number, locks)?;
+        let condition = condition::assess(&assignment, &target, &facts, policy, self.now);
+        if let Data::Refused(why) = &condition.data {
+            return refused(format!("{number} has no database to be deployed on: {why}"));
+        }
+        self.store.forget_failures(number, assignment.server)?;
+        self.note(Some(number), Some(assignment.server), "redeploy asked for")?;
+        if condition.power != Power::Up || condition.data != Data::Ready {
+            return Ok("tried again by the next tick");
+        }
+        match self.store.offer(number, assignment.server, &target.sha, 1, self.now)? {
+            Won::Yes => Ok("deployed again as soon as its staging client looks"),
+            Won::No => refused(format!("{number} just lost its server; try again")),
+        }
     }
 
     /// Fresh data from the author's schema: the app is stopped, the schema cloned anew, the app
     /// deployed.
-    pub fn reset_db(&mut self, number: PullNumber) -> Result<()> {
-        self.pull(number)?;
-        let facts = self.store.facts()?;
-        let server = facts.assignments.get(&number).and_then(|a| facts.servers.get(&a.server));
-        let clone = server
-            .and_then(|server| server.schema.as_ref().ok())
+    pub fn reset_db(&mut self, number: PullNumber, locks: &Locks) -> Result<()> {
+        let Changeable { facts, assignment, _held, .. } = self.changeable(number, locks)?;
+        let schema = facts.servers.get(&assignment.server).and_then(|s| s.schema.as_ref().ok());
+        let clone = schema
             .and_then(|schema| facts.clones.get(schema))
-            .filter(|clone| clone.pull == Some(number));
-        let Some(clone) = clone else {
-            return refused(format!(
+            .filter(|clone| clone.pull == Some(number) && clone.state != CloneState::Refused);
+        let none = || {
+            refused(format!(
                 "{number} has no database of its own yet; `update-pull explain {}` says why",
                 number.0
-            ));
+            ))
         };
+        let Some(clone) = clone else { return none() };
         match self.store.clone_stale(&clone.schema, number)? {
             Won::Yes => self.note(Some(number), Some(clone.server), "fresh data asked for"),
-            Won::No => refused(format!("{number} just lost its database; try again")),
+            Won::No => none(),
         }
     }
 
@@ -425,6 +456,7 @@ impl Operator<'_> {
             environment: status::environment(&pull, &facts, policy, self.now),
             state: pull.request.state,
             paused: facts.paused.clone(),
+            refused: facts.refused.clone(),
             deployments,
             events: self.store.events_of(number, 10)?,
         })
@@ -448,6 +480,11 @@ impl Operator<'_> {
             ));
         };
         let name = &server.name;
+        let (facts, id, _server) = self.locked_server(name, locks)?;
+        let server = &facts.servers[&id];
+        if server.schema.as_ref() != Ok(destination) {
+            return refused(format!("{name} has another schema by now; try again"));
+        }
         if let Some(why) = condition::schema_refused(destination, server.id, &facts) {
             return refused(format!("server {name}: {why}"));
         }
@@ -461,7 +498,6 @@ impl Operator<'_> {
         if let Some(app) = &server.app {
             return refused(format!("the app of {} still runs on {name}", app.pull));
         }
-        let _server = lock(locks, LockName::Server(server.id), name)?;
         let _schema = lock(locks, LockName::Schema(destination.clone()), name)?;
         let owned = facts.clones.get(destination).is_some_and(|c| c.state != CloneState::Refused);
         if !owned && schemas.holds_something(destination)? {
@@ -483,6 +519,14 @@ impl Operator<'_> {
         self.note(None, Some(server.id), &format!("cloned {source} to {destination} by hand"))?;
         Ok(result?)
     }
+}
+
+/// What [`Operator::redeploy`] and [`Operator::reset_db`] start from.
+struct Changeable {
+    facts: Facts,
+    assignment: Assignment,
+    target: Target,
+    _held: Held,
 }
 
 fn lock(locks: &Locks, name: LockName, of: &str) -> Result<Held> {

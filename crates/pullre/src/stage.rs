@@ -127,8 +127,7 @@ fn ineligible(
     why: &condition::Ineligible,
     policy: &Policy,
 ) -> Standing {
-    let why = why.to_string().replace("approve N", &format!("approve {}", pull.request.number.0));
-    let standing = Standing::new(Stage::Ineligible, why);
+    let standing = Standing::new(Stage::Ineligible, why.to_string());
     match (assignment.and_then(|a| a.deployment.as_ref()), pull.ineligible_since) {
         (Some(deployment), Some(since)) => standing.then(format!(
             "its server keeps {} until {}",
@@ -214,6 +213,9 @@ fn of_condition(
         Power::GoingDown => {
             return Standing::new(Stage::Starting, format!("{name} is still stopping"))
                 .then("it is started as soon as it has stopped");
+        }
+        Power::ComingUp { since: None, .. } => {
+            return Standing::new(Stage::Starting, format!("{name} comes up"));
         }
         Power::ComingUp { since: Some(since), .. } => {
             let since = words::moment(*since);

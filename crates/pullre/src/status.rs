@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::condition::{self, Policy};
 use crate::domain::{InstanceState, PullNumber, PullState};
-use crate::facts::{Deployment, Facts, Pull, Server};
+use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
 use crate::stage::{Stage, Standing, standing};
 use crate::store::{Event, Step};
 use crate::words;
@@ -16,6 +16,8 @@ use crate::words;
 #[derive(Debug, Serialize)]
 pub struct Status {
     pub paused: Option<String>,
+    /// What waits for `tick --confirm`.
+    pub refused: Option<String>,
     pub environments: Vec<Environment>,
     pub servers: Vec<ServerLine>,
     /// Rows that make no sense.
@@ -63,6 +65,7 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     });
     Status {
         paused: facts.paused.clone(),
+        refused: facts.refused.clone(),
         environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
         servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
         unreadable: facts.unreadable.clone(),
@@ -77,7 +80,8 @@ pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) 
     let schema = server.and_then(|server| server.schema.as_ref().ok());
     let clone = schema
         .and_then(|schema| facts.clones.get(schema))
-        .filter(|clone| clone.pull == Some(request.number));
+        .filter(|clone| clone.pull == Some(request.number))
+        .filter(|clone| matches!(clone.state, CloneState::Ready | CloneState::Stale));
     Environment {
         number: request.number,
         title: words::plain(&request.title),
@@ -87,11 +91,20 @@ pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) 
         next,
         head: request.head.to_string(),
         server: server.map(|server| server.name.clone()),
-        url: server.and_then(|server| server.check_url.clone()).filter(|_| stage == Stage::Ready),
+        url: server.and_then(shown_url).filter(|_| stage == Stage::Ready),
         schema: schema.map(ToString::to_string),
         source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
         cloned_at: clone.and_then(|clone| clone.finished_at),
     }
+}
+
+/// Without name and password.
+fn shown_url(server: &Server) -> Option<String> {
+    let url = server.check_url.as_deref()?;
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(words::plain(&format!("{scheme}://{host}{path}")))
 }
 
 fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
@@ -102,7 +115,7 @@ fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
         state: server.state,
         pull: facts.assignment_of_server(server.id).map(|a| a.pull),
         schema: server.schema.as_ref().ok().map(ToString::to_string),
-        url: server.check_url.clone(),
+        url: shown_url(server),
         in_pool: server.is_staging,
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
         note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
@@ -117,6 +130,8 @@ pub struct Explanation {
     pub state: PullState,
     /// All effects are paused: nothing of `next` happens before they go on.
     pub paused: Option<String>,
+    /// The last tick refused to do what many environments wait for, perhaps this one.
+    pub refused: Option<String>,
     /// The newest first.
     pub deployments: Vec<Told>,
     pub events: Vec<Event>,
@@ -142,6 +157,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(who) = &self.paused {
             writeln!(f, "  paused  {who}: nothing is done before `update-pull resume`")?;
+        }
+        if let Some(what) = &self.refused {
+            writeln!(f, "  refused {what}")?;
         }
         if let Some(url) = &e.url {
             writeln!(f, "  url     {url}")?;

@@ -147,8 +147,9 @@ pub fn give_up(
         tracing::warn!("{}: {e:#}", site.duty.name);
     }
     let reason = format!(
-        "staging-client was killed {times} times in the middle of this deployment, the last time \
-         in step {}: look for what kills it (memory, a time-out around it), then redeploy",
+        "staging-client ended {times} times without a result in the middle of this deployment, the \
+         last time in step {}: look in its log for what ends it (a kill, a lost database), then \
+         redeploy",
         step.name()
     );
     run.failed(step, reason)

@@ -115,7 +115,7 @@ fn by_address(store: &mut Store, why: &str) -> Result<String> {
         })
         .collect();
     match here.as_slice() {
-        [one] => Ok(one.instance.clone().unwrap_or_else(|| one.name.clone())),
+        [one] => Ok(one.instance.as_ref().map_or_else(|| one.name.clone(), |id| id.0.clone())),
         [] => bail!(
             "which server this is cannot be told: {why}, and no server's private_ip is an address of \
              this machine; set `instance_id` in app.ini"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pullre::domain::InstanceState;
-use pullre::facts::{Deployment, Outcome};
+use pullre::facts::{App, Deployment, Outcome};
 use pullre::store::{Duty, Task};
 use pullre::words;
 
@@ -45,6 +45,11 @@ pub enum ClientPlan {
         task: Task,
         restarts: u32,
     },
+    /// What runs is not what was reported.
+    Report {
+        app: Option<App>,
+        why: String,
+    },
     /// The client was killed so many times in the middle of this deployment.
     GiveUp {
         task: Task,
@@ -58,6 +63,12 @@ impl fmt::Display for ClientPlan {
         match self {
             ClientPlan::Nothing { why } => write!(f, "nothing to do: {why}"),
             ClientPlan::StopApp { why } => write!(f, "stop the app: {why}"),
+            ClientPlan::Report { app: Some(app), why } => {
+                write!(f, "report that {} of {} is served: {why}", app.sha.short(), app.pull)
+            }
+            ClientPlan::Report { app: None, why } => {
+                write!(f, "report that nothing is served: {why}")
+            }
             ClientPlan::Deploy(task) => {
                 write!(f, "deploy {}", what(&task.deployment))?;
                 match task.deployment.outcome {
@@ -84,6 +95,9 @@ pub fn plan(observed: &Observed) -> ClientPlan {
     if duty.paused {
         return nothing("all effects are paused (`update-pull resume` ends that)");
     }
+    if let Some(hold) = duty.holds.iter().find(|hold| hold.holds_at(observed.now)) {
+        return nothing(&hold.to_string());
+    }
     // A record stands for processes that may live, until a stop has proved that none does.
     let something = duty.app.is_some() || observed.app != Seen::Nothing;
     if !observed.is_on() {
@@ -108,11 +122,16 @@ pub fn plan(observed: &Observed) -> ClientPlan {
         },
         Outcome::Succeeded => match &observed.app {
             Seen::Alive(record) if record.deployment == deployment.id => {
+                let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
+                if duty.app.as_ref() != Some(&app) {
+                    // Its machine was thought to be off for a moment.
+                    return ClientPlan::Report { app: Some(app), why: "it runs".into() };
+                }
                 nothing(&format!("{} of {} runs", deployment.sha.short(), deployment.pull))
             }
             Seen::Stranger => nothing("it runs, though this client did not start it"),
             Seen::Gone(record) if record.deployment == deployment.id => {
-                again(task, record, observed.now)
+                again(task, record, duty.app.is_some(), observed.now)
             }
             Seen::Alive(_) | Seen::Gone(_) | Seen::Nothing => {
                 ClientPlan::StartAgain { task: task.clone(), restarts: 0 }
@@ -135,7 +154,7 @@ pub fn plan(observed: &Observed) -> ClientPlan {
     }
 }
 
-fn again(task: &Task, record: &AppRecord, now: Timestamp) -> ClientPlan {
+fn again(task: &Task, record: &AppRecord, reported: bool, now: Timestamp) -> ClientPlan {
     let since = words::between(record.started_at, now);
     let pause = match record.restarts {
         0 => Duration::ZERO,
@@ -144,8 +163,11 @@ fn again(task: &Task, record: &AppRecord, now: Timestamp) -> ClientPlan {
     if since < pause && now >= record.started_at {
         let next = words::duration(pause - since);
         let n = record.restarts;
-        return ClientPlan::Nothing {
-            why: format!("the app died again, {n} times by now; it is started again in {next}"),
+        let why = format!("the app died again, {n} times by now; it is started again in {next}");
+        // Until then nothing is served, and nobody shall be told that something is.
+        return match reported {
+            true => ClientPlan::Report { app: None, why },
+            false => ClientPlan::Nothing { why },
         };
     }
     // Whoever ran twice as long as the longest pause is no crash-looper.
@@ -156,10 +178,8 @@ fn again(task: &Task, record: &AppRecord, now: Timestamp) -> ClientPlan {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use pullre::domain::{PullNumber, ServerId};
-    use pullre::facts::App;
-
     use super::*;
+    use pullre::domain::{PullNumber, ServerId};
 
     fn now() -> Timestamp {
         "2026-11-22T12:00:00Z".parse().unwrap()
@@ -193,6 +213,7 @@ mod tests {
             app: None,
             task: None,
             paused: false,
+            holds: Vec::new(),
         };
         Observed { duty, slot: Some(InstanceState::Running), app: Seen::Nothing, now: now() }
     }
@@ -285,12 +306,12 @@ mod tests {
             ));
             story.push(first);
         }
-        insta::assert_snapshot!(story.join("\n"), @r"
+        insta::assert_snapshot!(story.join("\n"), @"
         start aaaaaaa of #7 again, since it does not run
-        nothing to do: the app died again, 1 times by now; it is started again in 30 s
-        nothing to do: the app died again, 2 times by now; it is started again in 1 min 30 s
-        nothing to do: the app died again, 3 times by now; it is started again in 3 min 30 s
-        nothing to do: the app died again, 40 times by now; it is started again in 59 min 30 s
+        report that nothing is served: the app died again, 1 times by now; it is started again in 30 s
+        report that nothing is served: the app died again, 2 times by now; it is started again in 1 min 30 s
+        report that nothing is served: the app died again, 3 times by now; it is started again in 3 min 30 s
+        report that nothing is served: the app died again, 40 times by now; it is started again in 59 min 30 s
         ");
     }
 

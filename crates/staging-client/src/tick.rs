@@ -214,8 +214,15 @@ impl<'a> Client<'a> {
         let took = || words::duration(words::between(began, Timestamp::now()));
         let ending = match &plan {
             ClientPlan::Nothing { .. } => Ending::Succeeded,
+            ClientPlan::Report { app, .. } => {
+                store.app_is(site.duty.server, app.as_ref())?;
+                return Ok(Ending::Succeeded);
+            }
             ClientPlan::StopApp { .. } => {
-                return Ok(match deploy::stop_app(site, store)?.failure {
+                let failure = deploy::stop_app(site, store)?.failure;
+                let trouble = failure.as_ref().map(|why| format!("it cannot stop the app: {why}"));
+                store.agent_trouble(site.duty.server, trouble.as_deref(), Timestamp::now())?;
+                return Ok(match failure {
                     Some(reason) => Ending::Failed { step: "stop", reason },
                     None => {
                         say(&format!("{name}: the app is stopped ({})", took()));
@@ -270,6 +277,7 @@ impl<'a> Client<'a> {
                 app: None,
                 task: None,
                 paused: false,
+                holds: Vec::new(),
             });
             if duty.paused {
                 continue;

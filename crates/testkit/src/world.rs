@@ -268,7 +268,7 @@ impl World {
         let mut store = self.database(fuse.clone()).open()?;
         store.agent_seen(server, "test", self.now)?;
         let duty = store.duties_of(&instance.0)?.remove(0);
-        if duty.paused {
+        if duty.paused || duty.holds.iter().any(|hold| hold.holds_at(self.now)) {
             return Ok(());
         }
         let Some(task) = duty.task else {

@@ -243,7 +243,7 @@ fn user(command: UserCommand, installation: &Installation, now: Timestamp) -> Re
 
 fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Result {
     let mut store = installation.store()?;
-    let policy = &installation.policy;
+    let (policy, locks) = (&installation.policy, &installation.locks);
     match command {
         PullCommand::List(listing) => {
             let facts = store.facts()?;
@@ -251,11 +251,11 @@ fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Re
             print::environments(&environments, listing.json)
         }
         PullCommand::Redeploy { number } => {
-            operator(&mut store, now).redeploy(number, policy)?;
-            say(&format!("{number}: deployed again as soon as its staging client looks"))
+            let next = operator(&mut store, now).redeploy(number, policy, locks)?;
+            say(&format!("{number}: {next}"))
         }
         PullCommand::ResetDb { number } => {
-            operator(&mut store, now).reset_db(number)?;
+            operator(&mut store, now).reset_db(number, locks)?;
             say(&format!(
                 "{number}: the next ticks stop its app, clone its data and start it again"
             ))

@@ -64,6 +64,9 @@ pub fn status(status: &Status, now: Timestamp, as_json: bool) -> Result {
     if let Some(who) = &status.paused {
         line(&format!("PAUSED {who}; `update-pull resume` goes on\n"))?;
     }
+    if let Some(what) = &status.refused {
+        line(&format!("REFUSED {what}\n"))?;
+    }
     environments(&status.environments, false)?;
     line("")?;
     servers(&status.servers, now, false)?;

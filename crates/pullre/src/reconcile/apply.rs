@@ -11,7 +11,6 @@ use super::plan::{Action, Chain, Observed, Reading, Subject, plan};
 use super::{Clock, Controller, Said, WORKERS, observe};
 use crate::domain::{InstanceId, PullNumber, SchemaName};
 use crate::facts::CloneState;
-use crate::ports::PullReading;
 use crate::schema_clone::CloneError;
 use crate::store::{Store, StoreError, Won};
 use crate::words;
@@ -140,16 +139,14 @@ impl Worker<'_> {
         locked: &Locked,
         acted: &mut usize,
     ) -> Result<(), Stop> {
-        for advance in 0..ADVANCES {
+        for _ in 0..ADVANCES {
             let now = self.clock.now();
             let facts = store.facts()?;
-            let again = if advance == 0 {
-                let forge = Reading::Known(PullReading::default());
-                Observed { facts, forge, now, ..observed.clone() }
-            } else {
-                let earlier = Observed { now, ..observed.clone() };
-                observe::observe_again(facts, self.controller.compute, &earlier)
-            };
+            let earlier = Observed { now, ..observed.clone() };
+            let again = observe::observe_again(facts, self.controller.compute, &earlier);
+            if let Reading::Unknown(why) = &again.instances {
+                return Err(Stop::Failed(why.clone()));
+            }
             let plan = plan(&again);
             let Some(chain) = plan.chain(announced.subject) else { return Ok(()) };
             if chain.server != announced.server {

@@ -140,13 +140,13 @@ impl Controller<'_> {
             }
             observed.now = clock.now();
             observed = observe::observe_again(store.facts()?, self.compute, &observed);
+            if let Some(why) = observed.instances.unknown() {
+                report.failures.push(why.to_owned());
+                break;
+            }
         }
         if !report.last.refused.is_empty() {
-            report.failures.push(format!(
-                "{} environments would be stopped or cloned over at once; max_changes is {}",
-                report.last.refused.len(),
-                report.last.limit
-            ));
+            report.failures.push(report.last.refusal());
         }
         Ok(report)
     }

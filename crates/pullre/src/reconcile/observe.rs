@@ -49,7 +49,12 @@ pub fn observe(
 /// The facts and the instances again, a moment later; the forge is not asked twice.
 pub fn observe_again(facts: Facts, compute: &dyn Compute, earlier: &Observed) -> Observed {
     let instances = instances(&facts, compute);
-    Observed { facts, instances, forge: Reading::Known(PullReading::default()), ..earlier.clone() }
+    // Nothing new; but a forge that said nothing at the beginning has still said nothing.
+    let forge = match &earlier.forge {
+        Reading::Known(_) => Reading::Known(PullReading::default()),
+        Reading::Unknown(why) => Reading::Unknown(why.clone()),
+    };
+    Observed { facts, instances, forge, ..earlier.clone() }
 }
 
 fn known_pulls(facts: &Facts, now: Timestamp) -> KnownPulls {

@@ -73,6 +73,15 @@ impl Plan {
         self.records.is_empty() && self.chains.is_empty() && self.refused.is_empty()
     }
 
+    pub(super) fn refusal(&self) -> String {
+        format!(
+            "{} environments would be stopped or cloned over at once, and max_changes is {}; if that \
+             is right: update-pull tick --confirm",
+            self.refused.len(),
+            self.limit
+        )
+    }
+
     /// There is something that a log should hold. Who waits, and why, has been said when it began.
     pub fn has_news(&self) -> bool {
         let seen = self.records.iter().any(|record| !record.is_bookkeeping());
@@ -112,6 +121,8 @@ pub enum Record {
         server: ServerId,
         name: String,
     },
+    /// What waits for a person's confirmation, for `status` and `explain`; None: nothing any more.
+    Refused(Option<String>),
     /// History that ended before this moment is removed.
     Forget {
         before: Timestamp,
@@ -212,7 +223,9 @@ pub fn plan(observed: &Observed) -> Plan {
             }),
         }
     }
-    chains.extend(owed_stops(&facts, &taken, observed.now));
+    if observed.forge.known().is_some() {
+        chains.extend(owed_stops(&facts, &taken, observed.now));
+    }
 
     let disrupts = |chain: &Chain| chain.actions.iter().any(Action::disrupts);
     let disrupted = chains.iter().filter(|chain| disrupts(chain)).count();
@@ -220,6 +233,10 @@ pub fn plan(observed: &Observed) -> Plan {
         (plan.refused, plan.chains) = chains.into_iter().partition(disrupts);
     } else {
         plan.chains = chains;
+    }
+    let refused = (!plan.refused.is_empty()).then(|| plan.refusal());
+    if refused != facts.refused {
+        plan.records.push(Record::Refused(refused));
     }
     plan
 }
@@ -305,7 +322,7 @@ fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
 impl Record {
     /// Of no interest to a person.
     fn is_bookkeeping(&self) -> bool {
-        matches!(self, Record::Mark(_) | Record::Forget { .. })
+        matches!(self, Record::Mark(_) | Record::Forget { .. } | Record::Refused(_))
     }
 
     /// The same change on facts in memory as the store makes in its tables.
@@ -360,6 +377,7 @@ impl Record {
                     server.stop_owed = false;
                 }
             }
+            Record::Refused(what) => facts.refused = what.clone(),
             Record::Forget { .. } => facts.forgot_at = Some(now),
             Record::Mark(mark) => facts.watermark = Some(mark.watermark),
         }
@@ -378,7 +396,12 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
         if condition::hold(pull, server, now).is_some() {
             continue;
         }
-        chains.extend(match released(pull, &observed.policy, facts, now) {
+        // What GitHub does not say now may have changed: nothing is taken away on it.
+        let why = released(pull, &observed.policy, facts, now);
+        if why.is_some() && observed.forge.known().is_none() {
+            continue;
+        }
+        chains.extend(match why {
             Some(why) => Some(chain(assignment, facts, why, vec![Action::Release])),
             None => condition::eligibility(pull, facts).ok().and_then(|target| {
                 let condition =
@@ -483,7 +506,7 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) ->
     }
     let number = pull.request.number;
     if matches!(
-        condition::data(server, number, facts, &observed.policy, observed.now),
+        condition::data(server, number, observed.now, facts, &observed.policy, observed.now),
         Data::Missing | Data::Building { .. }
     ) {
         actions.push(Action::Clone { source: target.source, destination: destination.clone() });
@@ -508,6 +531,8 @@ fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<
         .servers
         .values()
         .filter(|server| server.stop_owed && !taken.contains(&server.id) && !held(server))
+        // Two rows of one machine: somebody may be served through the other one.
+        .filter(|server| condition::twin(server, facts).is_none())
         .filter_map(|server| {
             Some(Chain {
                 subject: Subject::Server(server.id),
@@ -590,6 +615,8 @@ impl fmt::Display for Record {
             Record::Instance { name, state: Some(state), .. } => write!(f, "{name} is {state}"),
             Record::Instance { name, state: None, .. } => write!(f, "{name} has no instance"),
             Record::StopSettled { name, .. } => write!(f, "{name} needs no stop any more"),
+            Record::Refused(Some(what)) => write!(f, "refused: {what}"),
+            Record::Refused(None) => write!(f, "nothing is refused any more"),
             Record::Forget { before } => {
                 write!(f, "history from before {} is removed", words::moment(*before))
             }
@@ -653,13 +680,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{chain}")?;
         }
         if !self.refused.is_empty() {
-            writeln!(
-                f,
-                "refused: {} environments would be stopped or cloned over at once, and max_changes \
-                 is {}. If that is right: update-pull tick --confirm",
-                self.refused.len(),
-                self.limit
-            )?;
+            writeln!(f, "refused: {}", self.refusal())?;
             for chain in &self.refused {
                 writeln!(f, "  not  {chain}")?;
             }

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::backend::Value;
 use super::effects::Won;
-use super::facts::deployment;
+use super::facts::{deployment, hold, server_name};
 use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, InstanceState, PullNumber, ServerId};
-use crate::facts::{App, Deployment};
+use crate::facts::{App, Deployment, Hold};
 
 /// What one server has to do, read in one query.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Duty {
     pub task: Option<Task>,
     /// All effects are paused.
     pub paused: bool,
+    /// A person took the server, or its environment, out of automatic hands.
+    pub holds: Vec<Hold>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,25 +40,28 @@ pub struct Task {
 
 const DUTIES: &str = "
     SELECT s.id AS on_server, s.name, s.instance_id, s.db_schema, s.check_url, f.app_pull, f.app_sha,
-        p.ref, d.*, (SELECT COUNT(*) FROM settings WHERE settings.name = 'paused') AS paused
+        p.ref, d.*, (SELECT COUNT(*) FROM settings WHERE settings.name = 'paused') AS paused,
+        f.held_at, f.held_until, f.held_reason, w.held_at AS pull_held_at,
+        w.held_until AS pull_held_until, w.held_reason AS pull_held_reason
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
     LEFT JOIN assignments a ON a.server_id = s.id
     LEFT JOIN deployments d ON d.id = a.deployment_id
-    LEFT JOIN pull_requests p ON p.number = a.pull_number ";
+    LEFT JOIN pull_requests p ON p.number = a.pull_number
+    LEFT JOIN pull_wishes w ON w.number = a.pull_number ";
 
 /// What a server is called, and where it is.
 #[derive(Debug, Clone)]
 pub struct ServerName {
     pub name: String,
-    pub instance: Option<String>,
+    pub instance: Option<InstanceId>,
     pub private_ip: Option<String>,
 }
 
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.instance {
-            Some(id) if *id != self.name => write!(f, "{} ({id})", self.name),
+            Some(id) if id.0 != self.name => write!(f, "{} ({id})", self.name),
             _ => write!(f, "{}", self.name),
         }
     }
@@ -70,12 +75,10 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let instance = row.opt_text("instance_id")?.filter(|id| !id.is_empty());
-                let name = row.opt_text("name")?.filter(|name| !name.is_empty());
+                let instance = instance.map(InstanceId);
+                let id = ServerId(row.int("id")?);
                 Ok(ServerName {
-                    name: match name.or_else(|| instance.clone()) {
-                        Some(name) => name,
-                        None => format!("server {}", row.int("id")?),
-                    },
+                    name: server_name(row.opt_text("name")?, instance.as_ref(), id),
                     instance,
                     private_ip: row.opt_text("private_ip")?,
                 })
@@ -225,6 +228,28 @@ impl Store {
         .map(drop)
     }
 
+    /// What keeps a staging client from doing its duty, for `explain`; None: nothing any more.
+    pub fn agent_trouble(
+        &mut self,
+        server: ServerId,
+        trouble: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let id = Value::from(server.0);
+        let Some(trouble) = trouble else {
+            self.execute("DELETE FROM agent_troubles WHERE server_id = ?", &[id])?;
+            return Ok(());
+        };
+        let update = "UPDATE agent_troubles SET message = ? WHERE server_id = ?";
+        if self.execute(update, &[trouble.into(), id.clone()])? == 0 {
+            self.execute(
+                "INSERT INTO agent_troubles (message, server_id, since) VALUES (?, ?, ?)",
+                &[trouble.into(), id, now.into()],
+            )?;
+        }
+        Ok(())
+    }
+
     /// A sign of life of a staging client.
     pub fn agent_seen(&mut self, server: ServerId, version: &str, now: Timestamp) -> Result<()> {
         let params = [now.into(), version.into(), server.0.into()];
@@ -241,6 +266,16 @@ impl Store {
     pub fn local_slots(&mut self) -> Result<Vec<(InstanceId, InstanceState)>> {
         let rows = self.query("SELECT name, state FROM local_slots ORDER BY name", &[])?;
         rows.iter().map(|row| Ok((InstanceId(row.text("name")?), row.parsed("state")?))).collect()
+    }
+
+    /// Slots whose client has not said yet that nothing is at their schema.
+    pub fn slots_with_apps(&mut self) -> Result<Vec<InstanceId>> {
+        let rows = self.query(
+            "SELECT s.instance_id FROM servers s JOIN server_facts f ON f.server_id = s.id
+             WHERE f.app_pull IS NOT NULL AND s.instance_id IS NOT NULL",
+            &[],
+        )?;
+        rows.iter().map(|row| Ok(InstanceId(row.text("instance_id")?))).collect()
     }
 
     /// `No` where there is no such slot.
@@ -276,18 +311,22 @@ fn duty(row: &super::backend::Row) -> Result<Duty> {
         Some(Task { deployment: deployment(row)?, head_ref })
     };
     let server = ServerId(row.int("on_server")?);
-    let instance = row.opt_text("instance_id")?.map(InstanceId);
+    let instance = row.opt_text("instance_id")?.filter(|id| !id.is_empty()).map(InstanceId);
     Ok(Duty {
         server,
-        name: row
-            .opt_text("name")?
-            .or_else(|| instance.as_ref().map(|id| id.0.clone()))
-            .unwrap_or_else(|| format!("server {}", server.0)),
+        name: server_name(row.opt_text("name")?, instance.as_ref(), server),
         instance,
         schema: row.opt_text("db_schema")?.unwrap_or_default(),
         check_url: row.opt_text("check_url")?.filter(|url| !url.is_empty()),
         app,
         task,
         paused: row.int("paused")? > 0,
+        holds: [
+            hold(row, ["held_at", "held_until", "held_reason"])?,
+            hold(row, ["pull_held_at", "pull_held_until", "pull_held_reason"])?,
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     })
 }

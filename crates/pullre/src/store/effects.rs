@@ -55,6 +55,7 @@ impl Store {
             }
             Record::Instance { server, state, .. } => self.record_instance(*server, *state),
             Record::StopSettled { server, .. } => self.stop_settled(*server),
+            Record::Refused(what) => self.set_setting("refused", what.clone()),
             Record::Forget { before } => {
                 let (deployments, events) = self.forget_before(*before)?;
                 if deployments + events > 0 {

@@ -22,8 +22,11 @@ const PULLS: &str = "
 const SERVERS: &str = "
     SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
         f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
-        f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha
-    FROM servers s LEFT JOIN server_facts f ON f.server_id = s.id ORDER BY s.id";
+        f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha,
+        t.message AS trouble
+    FROM servers s
+    LEFT JOIN server_facts f ON f.server_id = s.id
+    LEFT JOIN agent_troubles t ON t.server_id = s.id ORDER BY s.id";
 
 const ASSIGNMENTS: &str = "
     SELECT a.server_id AS on_server, a.pull_number AS for_pull, a.assigned_at, d.*
@@ -70,6 +73,7 @@ impl Store {
             let content = row.text("content")?;
             match row.text("name")?.as_str() {
                 "paused" => facts.paused = Some(content),
+                "refused" => facts.refused = Some(content),
                 "watermark" => facts.watermark = moment(&content),
                 "forgot_at" => facts.forgot_at = moment(&content),
                 "whole_read_at" => facts.whole_read_at = moment(&content),
@@ -140,10 +144,12 @@ fn readable<T>(
     }
 }
 
-fn hold(row: &Row) -> Result<Option<Hold>> {
-    let Some(since) = row.opt_time("held_at")? else { return Ok(None) };
-    let until = row.opt_time("held_until")?;
-    let reason = row.opt_text("held_reason")?.unwrap_or_default();
+const HELD: [&str; 3] = ["held_at", "held_until", "held_reason"];
+
+pub(super) fn hold(row: &Row, [at, until, reason]: [&str; 3]) -> Result<Option<Hold>> {
+    let Some(since) = row.opt_time(at)? else { return Ok(None) };
+    let until = row.opt_time(until)?;
+    let reason = row.opt_text(reason)?.unwrap_or_default();
     Ok(Some(Hold { since, until, reason }))
 }
 
@@ -177,14 +183,25 @@ fn pull(row: &Row) -> Result<Pull> {
         eligible_since: row.opt_time("eligible_since")?,
         ineligible_since: row.opt_time("ineligible_since")?,
         approved: row.opt_parsed("approved_sha")?,
-        hold: hold(row)?,
+        hold: hold(row, HELD)?,
         last_server: row.opt_int("last_server_id")?.map(ServerId),
     })
 }
 
+/// What a server is called: by its row, else by its machine.
+pub(super) fn server_name(
+    name: Option<String>,
+    instance: Option<&InstanceId>,
+    id: ServerId,
+) -> String {
+    name.filter(|name| !name.is_empty())
+        .or_else(|| instance.map(|instance| instance.0.clone()))
+        .unwrap_or_else(|| format!("server {}", id.0))
+}
+
 fn server(row: &Row) -> Result<Server> {
     let id = ServerId(row.int("id")?);
-    let instance = row.opt_text("instance_id")?.filter(|s| !s.is_empty());
+    let instance = row.opt_text("instance_id")?.filter(|s| !s.is_empty()).map(InstanceId);
     let agent = match row.opt_time("agent_seen_at")? {
         None => None,
         Some(seen_at) => {
@@ -198,17 +215,13 @@ fn server(row: &Row) -> Result<Server> {
     };
     Ok(Server {
         id,
-        name: row
-            .opt_text("name")?
-            .filter(|name| !name.is_empty())
-            .or_else(|| instance.clone())
-            .unwrap_or_else(|| format!("server {}", id.0)),
-        instance: instance.map(InstanceId),
+        name: server_name(row.opt_text("name")?, instance.as_ref(), id),
+        instance,
         private_ip: row.opt_text("private_ip")?,
         schema: row.opt_text("db_schema")?.unwrap_or_default().parse(),
         check_url: row.opt_text("check_url")?.filter(|url| !url.is_empty()),
         is_staging: row.opt_int("is_staging")? == Some(1),
-        hold: hold(row)?,
+        hold: hold(row, HELD)?,
         start: StartTries {
             requested_at: row.opt_time("start_requested_at")?,
             attempts: row.opt_u32("start_attempts")?.unwrap_or(0),
@@ -218,6 +231,7 @@ fn server(row: &Row) -> Result<Server> {
         state: row.opt_parsed("state")?,
         agent,
         app,
+        trouble: row.opt_text("trouble")?,
     })
 }
 

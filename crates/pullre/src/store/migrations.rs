@@ -96,6 +96,8 @@ const MIGRATIONS: &[Migration] = migrations! {
         id {id}, at BIGINT NOT NULL, actor VARCHAR(128) NOT NULL, pull_number INT, server_id BIGINT,
         message {text} NOT NULL) {own}",
     "events_by_pull": "CREATE INDEX {if_not_exists} events_by_pull ON events (pull_number)",
+    "agent_troubles": "CREATE TABLE IF NOT EXISTS agent_troubles (
+        server_id BIGINT NOT NULL PRIMARY KEY, since BIGINT NOT NULL, message {text} NOT NULL) {table}",
     "local_slots": "CREATE TABLE IF NOT EXISTS local_slots (
         name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {own}",
     "settings": "CREATE TABLE IF NOT EXISTS settings (

@@ -111,10 +111,11 @@ impl Store {
     }
 
     /// Fresh data for an environment: what it works on stays until the copy is done. `No` where
-    /// it has no clone.
+    /// it has no clone, or one that is not ours.
     pub fn clone_stale(&mut self, schema: &SchemaName, pull: PullNumber) -> Result<Won> {
         let matched = self.execute(
-            "UPDATE clones SET state = 'stale', attempts = 0 WHERE schema_name = ? AND pull_number = ?",
+            "UPDATE clones SET state = 'stale', attempts = 0
+             WHERE schema_name = ? AND pull_number = ? AND state <> 'refused'",
             &[schema.as_str().into(), pull.0.into()],
         )?;
         Ok(matched.into())
@@ -125,7 +126,8 @@ impl Store {
         self.transaction(|store| {
             store.execute(
                 "UPDATE server_facts SET start_requested_at = NULL, start_attempts = 0,
-                     start_error = NULL WHERE server_id = ? AND start_error IS NOT NULL",
+                     start_error = NULL
+                 WHERE server_id = ? AND (start_error IS NOT NULL OR start_attempts > 1)",
                 &[server.0.into()],
             )?;
             store.execute(

@@ -97,7 +97,7 @@ fn while_a_pull_request_is_closed() {
 fn while_data_is_reset() {
     let prepare = || {
         let world = ready();
-        world.operator(&mut world.store()).reset_db(ONE).unwrap();
+        world.operator(&mut world.store()).reset_db(ONE, &world.locks()).unwrap();
         world
     };
     killed_anywhere(prepare, serves_the_head);

@@ -141,8 +141,12 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
         }
         Hold(n) => drop(world.operator(&mut world.store()).pull_hold(number(n), "mine", None)),
         Release(n) => drop(world.operator(&mut world.store()).pull_release(number(n))),
-        Redeploy(n) => drop(world.operator(&mut world.store()).redeploy(number(n), &world.policy)),
-        ResetDb(n) => drop(world.operator(&mut world.store()).reset_db(number(n))),
+        Redeploy(n) => drop(world.operator(&mut world.store()).redeploy(
+            number(n),
+            &world.policy,
+            &world.locks(),
+        )),
+        ResetDb(n) => drop(world.operator(&mut world.store()).reset_db(number(n), &world.locks())),
         Tick => drop(world.tick()),
         TickKilled(operations) => drop(world.try_tick(&Fuse::after(*operations))),
         TicksOverlap(at) => {

@@ -202,7 +202,7 @@ fn a_person_can_have_it_tried_at_once() {
         world.client_ticks(&Fuse::never(), |_| false);
         world.advance(60);
     }
-    world.operator(&mut world.store()).redeploy(one, &world.policy).unwrap();
+    world.operator(&mut world.store()).redeploy(one, &world.policy, &world.locks()).unwrap();
     world.client_ticks(&Fuse::never(), |_| true);
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
 }
@@ -365,7 +365,7 @@ fn fresh_data_is_cloned_only_once_the_app_has_stopped() {
     let mut world = settled(1);
     let one = world.hub.open("dev1", false, world.now);
     world.minutes(3);
-    world.operator(&mut world.store()).reset_db(one).unwrap();
+    world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap();
     assert_snapshot!(plan(&world), @"#1    let the app on stg1 be stopped (its data is to be replaced)");
     world.tick();
     assert_snapshot!(stage(&world, one), @"cloning: stg1 must stop the app of #1 first; its staging client does it");
@@ -388,12 +388,12 @@ fn many_environments_never_end_at_once_without_a_person() {
     seen   #1 closed at 9e3779b by dev1: Feature 1
     seen   #2 closed at 3c6ef37 by dev1: Feature 2
     seen   #3 closed at daa66d2 by dev1: Feature 3
-    refused: 3 environments would be stopped or cloned over at once, and max_changes is 2. If that is right: update-pull tick --confirm
+    refused: 3 environments would be stopped or cloned over at once, and max_changes is 2; if that is right: update-pull tick --confirm
       not  #1    release stg1 (closed)
       not  #2    release stg2 (closed)
       not  #3    release stg3 (closed)
     ");
-    assert_snapshot!(world.tick().failures.join("\n"), @"3 environments would be stopped or cloned over at once; max_changes is 2");
+    assert_snapshot!(world.tick().failures.join("\n"), @"3 environments would be stopped or cloned over at once, and max_changes is 2; if that is right: update-pull tick --confirm");
     world.minutes(3);
     assert_eq!(world.apps.len(), 3);
     let report = world.with_controller(&Fuse::never(), |c| c.tick(world.now, true, &|_| {}));
@@ -416,6 +416,63 @@ fn a_schema_that_pullre_did_not_make_is_never_overwritten() {
     world.operator(&mut world.store()).server_take_over("stg1", &locks).unwrap();
     world.minutes(3);
     assert!(world.holds_data_of("stg1", "dev1"));
+}
+
+#[test]
+fn a_reset_makes_no_schema_ours() {
+    let world = settled(1);
+    world.write_schema("stg1");
+    let one = world.hub.open("dev1", false, world.now);
+    world.tick();
+    let refused = world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap_err();
+    assert_snapshot!(refused, @"#1 has no database of its own yet; `update-pull explain 1` says why");
+    world.operator(&mut world.store()).redeploy(one, &world.policy, &world.locks()).unwrap();
+    world.tick();
+    assert!(world.holds_data_of("stg1", "stg1"));
+}
+
+#[test]
+fn nothing_is_taken_away_while_github_says_nothing() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", true, world.now);
+    world.minutes(1);
+    let head = world.hub.pulls()[0].head.clone();
+    world.operator(&mut world.store()).approve(one, &head).unwrap();
+    world.minutes(3);
+    world.hub.push(one, world.now);
+    world.minutes(1);
+    world.hub.set_unreachable(true);
+    world.minutes(90);
+    assert_eq!(world.apps.len(), 1, "its grace is over, but it may be approved by now");
+    world.hub.set_unreachable(false);
+    world.minutes(3);
+    assert!(world.apps.is_empty());
+}
+
+#[test]
+fn two_rows_of_one_machine_are_given_to_nobody() {
+    let mut world = settled(2);
+    world.by_hand("UPDATE servers SET instance_id = 'stg1'");
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(2);
+    assert_snapshot!(stage(&world, one), @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: server stg2 names the same instance; remove one of them; stg2: server stg1 names the same instance; remove one of them");
+    assert!(world.fleet.effects().is_empty());
+}
+
+#[test]
+fn an_app_that_cannot_be_stopped_is_named() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    let server = world.facts().assignments[&one].server;
+    world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap();
+    world.tick();
+    let trouble = Some("it cannot stop the app: it is another user's");
+    world.store().agent_trouble(server, trouble, world.now).unwrap();
+    assert_snapshot!(stage(&world, one), @"failed: stg1 does not deploy it: it cannot stop the app: it is another user's; look at cron and the log of staging-client on stg1; it goes on by itself when the client does");
+    world.store().agent_trouble(server, None, world.now).unwrap();
+    world.minutes(3);
+    assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
 }
 
 #[test]

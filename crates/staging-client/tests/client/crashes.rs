@@ -102,7 +102,7 @@ fn a_deployment_whose_client_always_dies_is_given_up() {
         kill(&mut client);
     }
     world.tick().fails();
-    assert_says(&world.failed_in("migrate"), &["killed 3 times", "redeploy"]);
+    assert_says(&world.failed_in("migrate"), &["ended 3 times", "redeploy"]);
     assert_eq!(world.processes(), [0; 0]);
     assert_eq!(world.tick().ok().out, "");
 }

@@ -192,8 +192,43 @@ fn an_app_that_is_gone_is_started_again_without_git() {
 
     // A second death follows soon: it is not restarted each minute.
     world.kill_app();
-    assert_eq!(world.tick().ok().out, "");
+    assert_says(&world.tick().ok().out, &["report that nothing is served", "started again in"]);
+    assert_eq!(world.duty().app, None, "nobody is told that it serves");
     assert_eq!(world.answer(), None);
+    assert_eq!(world.tick().ok().out, "", "said once");
+}
+
+#[test]
+fn an_app_that_was_thought_gone_is_reported_again() {
+    let mut world = World::new();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let server = world.server;
+    world.store.app_is(server, None).unwrap();
+    world.tick().ok();
+    assert!(world.duty().app.is_some());
+    world.assert_serves("one");
+}
+
+#[test]
+fn what_a_person_holds_is_left_alone() {
+    let mut world = World::new();
+    let hold =
+        pullre::facts::Hold { since: Timestamp::now(), until: None, reason: "a look at it".into() };
+    let server = world.server;
+    world.push_and_offer(&[("version", "one")]);
+    world.store.hold_server(server, Some(&hold)).unwrap();
+    assert_eq!(world.tick().ok().out, "");
+    world.store.hold_server(server, None).unwrap();
+    world.store.hold_pull(PULL, Some(&hold)).unwrap();
+    assert_eq!(world.tick().ok().out, "");
+    world.store.hold_pull(PULL, None).unwrap();
+    world.tick().ok();
+    world.assert_serves("one");
+    world.store.hold_pull(PULL, Some(&hold)).unwrap();
+    world.kill_app();
+    world.tick().ok();
+    assert_eq!(world.answer(), None, "also the app that a person killed");
 }
 
 #[test]
