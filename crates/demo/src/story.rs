@@ -166,6 +166,8 @@ fn lives(folder: &Path, once: bool) -> Result<()> {
         github.change(|world| world.close(1));
         story.turn(&pullre)?;
         ensure!(look(url)?.is_none(), "{url} still answers");
+        // The slot is off once its client has said that nothing runs there any more.
+        story.turn(&pullre)?;
         let status = pullre.status()?;
         let servers = status["servers"].as_array().context("no list of servers")?;
         for server in servers {

@@ -525,6 +525,37 @@ fn a_person_takes_things_out_of_automatic_hands_and_gives_them_back() {
 }
 
 #[test]
+fn a_slot_is_off_only_when_its_client_has_stopped_the_app() {
+    let site = Site::new();
+    site.open_pull("alice");
+    site.run("");
+    let database = rusqlite::Connection::open(site.path("pullre.db")).unwrap();
+    let app = "UPDATE server_facts SET app_pull = 1, app_sha = '910a2dec89025cc1beeb8da1658eec67f893a2ee'";
+    database.execute_batch(app).unwrap();
+    site.github.change(|world| world.close(1));
+    site.github.change(|world| world.open(PullSpec::titled("The next one")));
+    assert_snapshot!(site.run(""), @"
+    exit 0
+    seen   #1 closed at 910a2de by alice: A warmer welcome
+    seen   #2 open at 975835d by alice: The next one
+    seen   #2 may have an environment
+    #1    release stg1 (closed)
+    #2    waits, place 1: no server is free: 1 of 1 in use
+    done   #1 release stg1 in 0.0 s
+    #2    assign stg1 (next in the queue)
+    done   #2 assign stg1 in 0.0 s
+    ");
+    assert_snapshot!(site.run("explain 2").lines().nth(3).unwrap(), @"  why     stg1 must stop the app of #1 first");
+    database.execute_batch("UPDATE server_facts SET app_pull = NULL, app_sha = NULL").unwrap();
+    assert_snapshot!(site.run(""), @"
+    exit 0
+    #2    clone dev_alice to stg1 (it needs its data)
+    done   #2 clone dev_alice to stg1 in 0.0 s (1 tables, 8 kB)
+    done   #2 deploy 975835d on stg1 in 0.0 s
+    ");
+}
+
+#[test]
 fn a_clone_by_hand_goes_only_into_a_servers_schema() {
     let site = Site::new();
     assert_snapshot!(site.run("clone-schema dev_alice stg1"), @"

@@ -83,8 +83,16 @@ impl Locks {
 fn lock_file(folder: &Path, name: &str) -> io::Result<Option<File>> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(format!("{name}.lock"));
-    let file =
-        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let open =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = open.map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::other(format!(
+            "{} belongs to another user, who ran pullre here once: give {} back with chown -R",
+            path.display(),
+            folder.display()
+        )),
+        _ => e,
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
