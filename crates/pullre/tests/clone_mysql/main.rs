@@ -1,0 +1,7 @@
+//! Cloning MySQL schemas: what is copied, what is refused, and what a kill leaves behind.
+#![allow(clippy::unwrap_used)]
+
+mod exact;
+mod moments;
+mod refusals;
+mod world;
