@@ -119,7 +119,7 @@ fn where_no_functions_are_allowed_the_tables_are_locked() {
             "CREATE USER cloner; GRANT ALL ON *.* TO cloner; REVOKE SUPER ON *.* FROM cloner",
         )
         .unwrap();
-    w.server = crate::world::server_as(mariadb, "cloner", "");
+    w.server = crate::world::server_as(mariadb.port(), "cloner", "");
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(&from, ACCOUNTS);
     let whole = w.number(&from, SUM);

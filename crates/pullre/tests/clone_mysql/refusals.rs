@@ -87,7 +87,7 @@ fn a_right_that_is_missing_is_named_and_nothing_is_lost() {
     let mut admin = w.conn();
     admin.query_drop(format!("CREATE USER {}", quoted(&w.name("u")))).unwrap();
     let user = quoted(&w.name("u"));
-    w.server = server_as(w.mariadb, &w.name("u"), "");
+    w.server = server_as(w.mariadb.port(), &w.name("u"), "");
     let pattern = quoted(&format!("{}%", w.name("").replace('_', "\\_")));
     // All that it takes, and with each step one more of it.
     let needed =

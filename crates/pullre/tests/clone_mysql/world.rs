@@ -32,13 +32,13 @@ pub fn world() -> World {
 pub fn world_on(mariadb: &'static Mariadb) -> World {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mark = NEXT.fetch_add(1, Ordering::Relaxed);
-    World { mariadb, server: server_as(mariadb, "root", ""), mark }
+    World { mariadb, server: server_as(mariadb.port(), "root", ""), mark }
 }
 
-pub fn server_as(mariadb: &Mariadb, user: &str, password: &str) -> Server {
+pub fn server_as(port: u16, user: &str, password: &str) -> Server {
     let config = DatabaseConfig::Mysql {
         host: "127.0.0.1".into(),
-        port: mariadb.port(),
+        port,
         user: user.into(),
         password: Secret::new(password),
         name: "mysql_is_not_used".parse().unwrap(),

@@ -112,6 +112,18 @@ impl Table {
         self.items.iter().filter_map(|item| reference(item)?.into_parent()).collect()
     }
 
+    /// The foreign keys that lead to a table which does not exist: name and text.
+    pub fn dangling(&self, exists: impl Fn(&str) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let missing = |item: &&Vec<u8>| {
+            reference(item).and_then(Reference::into_parent).is_some_and(|parent| !exists(&parent))
+        };
+        let name = |item: &Vec<u8>| {
+            let start = b"CONSTRAINT ".len();
+            identifier(item, start).map(|(_, end)| (item[start..end].to_vec(), item.clone()))
+        };
+        self.items.iter().filter(missing).filter_map(name).collect()
+    }
+
     /// Whether a foreign key leads to another schema.
     pub fn leads_outside(&self) -> bool {
         self.items.iter().any(|item| reference(item).is_some_and(|r| r.schema.is_some()))

@@ -92,15 +92,26 @@ pub(super) fn intend(
     for name in from.tables.iter().map(|t| &t.name).chain(from.sequences.iter().map(|s| &s.name)) {
         row(["table", "", name, "", "", "", "", ""], b"");
     }
-    // Defaults that draw from a sequence still name the schema that this one was built in.
+    // What does not move along: defaults that draw from a sequence, and foreign keys to tables that
+    // do not exist, still name the schema that this one was built in.
     let names_it = format!("val({}.", quoted(building));
+    let exists = |name: &str| from.tables.iter().any(|t| t.name.eq_ignore_ascii_case(name));
     for table in &from.tables {
         let moved = ddl::move_sequences(&table.ddl, &from.name, building);
-        let columns = ddl::Table::parse(&moved).map(|t| t.columns_with(&names_it));
-        for column in columns.unwrap_or_default() {
-            let mut sql = format!("ALTER TABLE {} MODIFY ", quoted(&table.name)).into_bytes();
-            sql.extend(ddl::move_sequences(&column, building, destination));
+        let Some(parsed) = ddl::Table::parse(&moved) else { continue };
+        let alter = format!("ALTER TABLE {} ", quoted(&table.name));
+        for column in parsed.columns_with(&names_it) {
+            let column = ddl::move_sequences(&column, building, destination);
+            let sql = [alter.as_bytes(), b"MODIFY ", &column].concat();
             row(["after", "", "", "", "", "", "", ""], &sql);
+        }
+        for (name, text) in parsed.dangling(exists) {
+            let drop = [alter.as_bytes(), b"DROP FOREIGN KEY ", &name].concat();
+            row(["after", "", "", "", "", "", "", ""], &drop);
+            row(
+                ["after", "", "", "", "", "", "", ""],
+                &[alter.as_bytes(), b"ADD ", &text].concat(),
+            );
         }
     }
     for (side, programs) in [("new", &from.programs), ("old", &old.programs)] {
@@ -272,7 +283,11 @@ impl Swap<'_> {
             ),
         )?;
         for sql in &self.intent.after {
-            control.run(SWAPPING, &sql[..])?;
+            match control.run(SWAPPING, sql) {
+                // Dropped by a run that was killed before it added it again.
+                Err(e) if e.code() == Some(1091) => {}
+                other => other?,
+            }
         }
         // They were tried where the clone was built, and the notes told then.
         let new: Vec<_> = self.intent.new.iter().collect();
