@@ -5,4 +5,5 @@
 
 mod client;
 pub mod github;
+pub mod metadata;
 pub mod probe;

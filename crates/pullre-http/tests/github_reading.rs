@@ -6,9 +6,10 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use pullre::config::Secret;
 use pullre::domain::{Login, PullNumber, PullState};
 use pullre::ports::{Forge, ForgeError};
-use pullre_http::github::{GitHub, Token};
+use pullre_http::github::GitHub;
 use support::{Setup, numbers};
 use testkit::github::{FakeGithubOptions, Fault, PullSpec};
 
@@ -460,7 +461,7 @@ fn an_etag_is_for_one_token_and_its_file_for_one_user_and_without_the_token() {
     setup.fake.set_token("ghp_another");
     setup.asked();
     let mut access = setup.access();
-    access.token = Token::new("ghp_another");
+    access.token = Secret::new("ghp_another");
     let github = GitHub::new(access).unwrap();
     github.read_pulls(&setup.store.known(false)).unwrap();
     assert_eq!(setup.asked(), ["pulls?updates -> 200"]);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
-use crate::facts::{Agent, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server};
+use crate::facts::{
+    Agent, App, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server,
+};
 use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
@@ -209,6 +211,8 @@ pub enum Power {
     Down,
     /// Its start was refused, or it fell back; waiting for the next try.
     Fell(Retry),
+    /// The row of the server makes no sense: nothing is known, and nothing done.
+    Unreadable,
     /// This server can serve nobody any more.
     Lost(String),
 }
@@ -247,6 +251,8 @@ pub enum Serving {
         silent: Option<String>,
     },
     Served,
+    /// It was served, and its app is gone since; the client starts it again, with pauses.
+    Gone,
     Failed(Retry),
 }
 
@@ -269,6 +275,9 @@ pub fn assess(
 ) -> Condition {
     let server = facts.servers.get(&assignment.server);
     let (power, data) = match server {
+        None if facts.unreadable_servers.contains(&assignment.server) => {
+            (Power::Unreadable, Data::Missing)
+        }
         None => (Power::Lost("its row is gone".into()), Data::Missing),
         Some(server) => match lost(server) {
             Some(why) => (Power::Lost(why), Data::Missing),
@@ -374,7 +383,11 @@ fn serving(
     let agent = server.and_then(|server| server.agent.as_ref());
     let silent_since = |since| silent(agent, Some(since), policy, now);
     match deployment.outcome {
-        Outcome::Succeeded => Serving::Served,
+        Outcome::Succeeded => {
+            let reported = server.and_then(|server| server.app.as_ref());
+            let serves = |app: &App| app.pull == assignment.pull && app.sha == deployment.sha;
+            if reported.is_some_and(serves) { Serving::Served } else { Serving::Gone }
+        }
         Outcome::Superseded => Serving::NotOffered,
         Outcome::Offered => {
             let since = deployment.offered_at;

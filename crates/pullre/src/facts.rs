@@ -1,7 +1,7 @@
 //! What the control database knows, as typed facts. Nothing in here is derived: what follows
 //! from the facts is worked out in [`crate::condition`], and never stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ pub struct Facts {
     pub forgot_at: Option<Timestamp>,
     /// Rows that make no sense, each a sentence; they concern nobody else.
     pub unreadable: Vec<String>,
+    /// Servers among them: not known, which is not the same as gone.
+    pub unreadable_servers: BTreeSet<ServerId>,
 }
 
 impl Facts {

@@ -489,7 +489,7 @@ fn lock(locks: &Locks, name: LockName, of: &str) -> Result<Held> {
     match locks.try_lock(&name) {
         Ok(Some(held)) => Ok(held),
         Ok(None) => refused(format!("a tick is at work on {of}; try again when it is done")),
-        Err(e) => refused(format!("cannot lock in the state directory: {e}")),
+        Err(e) => refused(format!("cannot lock: {e}")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a person is told about an environment: its stage, why, and what comes next. Pure, and
 //! from the same condition that the planner acts upon.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -150,7 +151,7 @@ fn queued(pull: &Pull, facts: &Facts, now: Timestamp) -> Standing {
     let why = if free >= place {
         "the next tick gives it a server".to_owned()
     } else {
-        no_server_free(facts, now)
+        no_server_free(facts, &BTreeSet::new(), now)
     };
     Standing::new(Stage::Queued, format!("{place} of {} in the queue; {why}", queue.len()))
 }
@@ -173,6 +174,11 @@ fn of_condition(
         Power::Lost(why) => {
             return Standing::new(Stage::Queued, format!("its server {name} is lost: {why}"))
                 .then("the next tick gives it another one");
+        }
+        Power::Unreadable => {
+            return Standing::new(Stage::Failed, "the row of its server makes no sense").then(
+                "nothing is done for it until the row is mended; `update-pull status` names it",
+            );
         }
         Power::Fell(retry) => {
             return Standing::retried(&format!("{name} does not start"), retry, number);
@@ -250,6 +256,9 @@ fn of_condition(
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }
+        Serving::Gone => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
+            format!("its staging client starts it again, with growing pauses; `staging-client logs` on {name} shows its end"),
+        ),
         Serving::Failed(retry) => Standing::retried("its deployment failed", retry, number),
     }
 }

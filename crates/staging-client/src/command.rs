@@ -171,7 +171,10 @@ fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result
             child.wait().context("waiting for a command that was killed")?;
             return Ok(Ended::TimedOut(limits.timeout));
         }
-        limits.log.bound()?;
+        if let Err(e) = limits.log.bound() {
+            end(leader)?;
+            return Err(e);
+        }
         pulse.beat();
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

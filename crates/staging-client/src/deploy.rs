@@ -101,7 +101,11 @@ pub fn start_again(
     };
     let mut ending = Ending::Succeeded;
     for step in steps {
-        if let Some(reason) = run.recorded(*step, restarts, None)?.failure {
+        let report = run.recorded(*step, restarts, None)?;
+        if report.superseded {
+            return Ok(Ending::Superseded);
+        }
+        if let Some(reason) = report.failure {
             if matches!(step, Step::Start | Step::Probe) {
                 run.clear()?;
             }
@@ -216,7 +220,7 @@ impl Run<'_, '_> {
                 Err(e) => Report::failed(format!("{e:#}")),
             },
             Step::Checkout => checkout::checkout(site, task, &mut self.pulse),
-            Step::Migrate => self.migrate(),
+            Step::Migrate => self.migrate_alone()?,
             Step::Stop => self.stop()?,
             Step::Start => self.start(restarts)?,
             Step::Probe => match &mut self.started {
@@ -232,6 +236,29 @@ impl Run<'_, '_> {
         let serving = self.site.state.app(self.site.duty.server)?.map(|record| record.deployment);
         let mark = self.site.mark();
         processes::end(|all| all.steps(&mark, serving), Duration::ZERO, || ()).map(drop)
+    }
+
+    /// Says that this commit is at the schema, then asks whether it still shall be. The controller
+    /// does it the other way round, first withdrawing and then looking who is at the schema: one
+    /// of the two sees the other, and nothing is cloned beside a migration or an app.
+    fn claim(&mut self) -> Result<bool, StoreError> {
+        let deployment = &self.task.deployment;
+        let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
+        self.pulse.store.app_is(self.site.duty.server, Some(&app))?;
+        self.pulse.store.is_wanted(deployment.id)
+    }
+
+    fn migrate_alone(&mut self) -> Result<Report, StoreError> {
+        // An app that serves stands for the schema already, and goes on doing so.
+        let unclaimed = self.site.duty.app.is_none();
+        if unclaimed && !self.claim()? {
+            return Ok(Report { superseded: true, ..Report::default() });
+        }
+        let report = self.migrate();
+        if unclaimed && report.failure.is_some() {
+            self.pulse.store.app_is(self.site.duty.server, None)?;
+        }
+        Ok(report)
     }
 
     fn migrate(&mut self) -> Report {
@@ -275,9 +302,9 @@ impl Run<'_, '_> {
     }
 
     fn start(&mut self, restarts: u32) -> Result<Report, StoreError> {
-        let deployment = &self.task.deployment;
-        let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
-        self.pulse.store.app_is(self.site.duty.server, Some(&app))?;
+        if !self.claim()? {
+            return Ok(Report { superseded: true, ..Report::default() });
+        }
         Ok(match app::start(self.site, self.task, restarts) {
             Ok(started) => {
                 let output = format!("started as process {}", started.child.id());

@@ -1,16 +1,17 @@
 //! Which servers this client serves.
 
-use anyhow::{Result, bail};
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, bail};
+use nix::ifaddrs::getifaddrs;
 use pullre::config::{ClientConfig, DatabaseConfig};
 use pullre::store::{Database, Duty, Store};
+use pullre_http::metadata;
 
 pub fn database(config: &ClientConfig) -> Result<Database> {
     match &config.database {
         DatabaseConfig::Sqlite { path, .. } => Ok(Database::sqlite(path)),
-        DatabaseConfig::Mysql { .. } => bail!(
-            "this version of staging-client cannot open a MySQL control database: set \
-             `database = sqlite`"
-        ),
+        mysql @ DatabaseConfig::Mysql { .. } => Ok(Database::mysql(mysql)?),
     }
 }
 
@@ -19,43 +20,41 @@ pub fn database(config: &ClientConfig) -> Result<Database> {
 pub enum Identity {
     /// The server with this name or instance id, and who said so.
     One { name: String, from: &'static str },
+    /// The server that has one of this machine's addresses; nobody could say an instance id: why.
+    Address { why: String },
     /// Every slot of this machine.
     Local,
 }
 
 impl Identity {
-    pub fn find(config: &ClientConfig, server: Option<&str>) -> Result<Identity> {
+    pub fn find(config: &ClientConfig, server: Option<&str>) -> Identity {
         if let Some(name) = server {
-            return Ok(Identity::One { name: name.to_owned(), from: "--server" });
+            return Identity::One { name: name.to_owned(), from: "--server" };
         }
         if let Some(id) = &config.instance_id {
-            return Ok(Identity::One { name: id.clone(), from: "instance_id" });
+            return Identity::One { name: id.clone(), from: "instance_id" };
         }
-        match config.database {
-            DatabaseConfig::Sqlite { .. } => Ok(Identity::Local),
-            DatabaseConfig::Mysql { .. } => bail!(
-                "which server this is cannot be told: set `instance_id` in app.ini to the instance \
-                 id that the server was registered with"
-            ),
+        if let DatabaseConfig::Sqlite { .. } = config.database {
+            return Identity::Local;
+        }
+        match instance_id() {
+            Ok(name) => Identity::One { name, from: "instance metadata" },
+            Err(why) => Identity::Address { why },
         }
     }
 
     pub fn duties(&self, store: &mut Store) -> Result<Vec<Duty>> {
-        let Identity::One { name, from } = self else { return Ok(store.local_duties()?) };
-        let mut duties = store.duties_of(name)?;
+        let (name, from) = match self {
+            Identity::Local => return Ok(store.local_duties()?),
+            Identity::One { name, from } => (name.clone(), *from),
+            Identity::Address { why } => (by_address(store, why)?, "its address"),
+        };
+        let mut duties = store.duties_of(&name)?;
         if duties.len() == 1 {
             return Ok(duties);
         }
         if duties.is_empty() {
-            let facts = store.facts()?;
-            let known: Vec<String> = facts
-                .servers
-                .values()
-                .map(|server| match &server.instance {
-                    Some(id) if id.0 != server.name => format!("{} ({id})", server.name),
-                    _ => server.name.clone(),
-                })
-                .collect();
+            let known: Vec<_> = store.server_names()?.iter().map(ToString::to_string).collect();
             match known.is_empty() {
                 true => bail!(
                     "no server is called {name:?} ({from}), none is registered at all: run \
@@ -80,5 +79,51 @@ impl Identity {
             duties.len(),
             ids.join(", ")
         )
+    }
+}
+
+/// Two variables that AWS's own programs know tell where the metadata service is, or that there
+/// is none.
+fn instance_id() -> Result<String, String> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    if variable("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
+        return Err("instance metadata is switched off (AWS_EC2_METADATA_DISABLED)".into());
+    }
+    let endpoint = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+    metadata::instance_id(endpoint.as_deref().unwrap_or(metadata::ENDPOINT))
+}
+
+/// The instance id, or else the name, of the one server whose `private_ip` is an address of this
+/// machine.
+fn by_address(store: &mut Store, why: &str) -> Result<String> {
+    let local: Vec<IpAddr> = getifaddrs()
+        .context("this machine's addresses cannot be read")?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        // Every machine has these: a server registered with one would be each of them.
+        .filter(|address| !address.is_loopback())
+        .collect();
+    let here: Vec<_> = store
+        .server_names()?
+        .into_iter()
+        .filter(|server| {
+            let ip = server.private_ip.as_ref().and_then(|ip| ip.parse::<IpAddr>().ok());
+            ip.is_some_and(|ip| local.contains(&ip))
+        })
+        .collect();
+    match here.as_slice() {
+        [one] => Ok(one.instance.clone().unwrap_or_else(|| one.name.clone())),
+        [] => bail!(
+            "which server this is cannot be told: {why}, and no server's private_ip is an address of \
+             this machine; set `instance_id` in app.ini"
+        ),
+        several => bail!(
+            "which server this is cannot be told: {why}, and the servers {} all have addresses of \
+             this machine; set `instance_id` in app.ini",
+            several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ),
     }
 }

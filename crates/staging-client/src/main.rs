@@ -85,27 +85,32 @@ fn main() -> ExitCode {
     let config = match read_config(&cli) {
         Ok(config) => config,
         Err(e) => {
-            eprintln!("{e}");
+            eprintln!("staging-client: {e}");
             return ExitCode::from(2);
         }
     };
     let server = cli.server.as_deref();
     let done = match cli.verb {
         None | Some(Verb::Tick) => Client::new(&config, server).and_then(|mut client| client.run()),
-        Some(Verb::Status { json }) => show::status(&config, server, json).map(|()| Failed(false)),
+        Some(Verb::Status { json }) => show::status(&config, server, json).map(say_all),
         Some(Verb::Logs(logs)) => {
             let (deployment, app) = (!logs.app, !logs.deployment);
-            show::logs(&config, server, deployment, app).map(|()| Failed(false))
+            show::logs(&config, server, deployment, app).map(say_all)
         }
     };
     match done {
         Ok(Failed(false)) => ExitCode::SUCCESS,
         Ok(Failed(true)) => ExitCode::FAILURE,
         Err(e) => {
-            tracing::error!("{e:#}");
+            eprintln!("staging-client: {e:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn say_all(lines: Vec<String>) -> Failed {
+    lines.iter().for_each(|line| tick::say(line));
+    Failed(false)
 }
 
 fn read_config(cli: &Cli) -> Result<ClientConfig, String> {

@@ -320,4 +320,27 @@ mod tests {
         assert!(me.is_alive());
         assert!(processes.everything(&trace, None).iter().all(|p| p.id != me));
     }
+
+    #[test]
+    fn a_child_in_a_session_of_its_own_and_without_a_mark_belongs_to_its_parent() {
+        let mut shell = std::process::Command::new("setsid")
+            .args(["sh", "-c", "env -i setsid sleep 1000 & wait"])
+            .spawn()
+            .unwrap();
+        let leader = ProcessId::of(shell.id()).unwrap();
+        let began = Instant::now();
+        let child = loop {
+            let all = Processes::read().unwrap().all;
+            let apart = |p: &&Process| p.parent == leader.pid && p.session == p.id.pid;
+            if let Some(child) = all.iter().find(apart) {
+                break child.id;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let trace = Trace { mark: "nobody's".into(), leader: Some(leader), ..Trace::default() };
+        let said = end(|all| all.app(&trace), Duration::from_secs(60), || ()).unwrap();
+        shell.wait().unwrap();
+        assert!(!child.is_alive(), "{said:?}");
+    }
 }

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use jiff::Timestamp;
 use pullre::config::ClientConfig;
-use pullre::domain::InstanceState;
+use pullre::domain::{InstanceState, PullNumber, Sha};
 use pullre::facts::{Deployment, Outcome};
-use pullre::store::{Step, Store};
+use pullre::store::{Duty, Store};
 use pullre::words;
 use pullre_http::probe::{Prober, without_credentials};
 use serde::Serialize;
@@ -14,7 +14,8 @@ use crate::app::{Seen, look};
 use crate::identity::{self, Identity};
 use crate::observe::Slots;
 use crate::site::Site;
-use crate::state_dir::{StateDir, masked, trouble};
+use crate::state_dir::{Log, StateDir, masked, trouble};
+use crate::tick::NO_SERVER;
 
 /// How much of an app's log is shown.
 const TAIL: usize = 50;
@@ -45,8 +46,8 @@ enum AppStatus {
 
 #[derive(Debug, Serialize)]
 struct AppFacts {
-    pull: u32,
-    sha: String,
+    pull: PullNumber,
+    sha: Sha,
     /// Of the shell that runs `exec_command`, or of what it started.
     pid: Option<i32>,
     started_at: Timestamp,
@@ -61,13 +62,13 @@ struct Reader {
 
 impl Reader {
     fn new(config: &ClientConfig, server: Option<&str>) -> Result<Reader> {
-        let identity = Identity::find(config, server)?;
+        let identity = Identity::find(config, server);
         let store = identity::database(config)?.open()?;
         Ok(Reader { state: StateDir::open(&config.state_dir)?, store, identity })
     }
 }
 
-pub fn status(config: &ClientConfig, server: Option<&str>, json: bool) -> Result<()> {
+pub fn status(config: &ClientConfig, server: Option<&str>, json: bool) -> Result<Vec<String>> {
     let mut reader = Reader::new(config, server)?;
     let now = Timestamp::now();
     let slots: Slots = reader.store.local_slots()?.into_iter().collect();
@@ -93,24 +94,18 @@ pub fn status(config: &ClientConfig, server: Option<&str>, json: bool) -> Result
         });
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+        return Ok(vec![serde_json::to_string_pretty(&all)?]);
     }
     if all.is_empty() {
-        println!(
-            "no server of this machine is in the pool: `update-pull server register NAME` adds one"
-        );
+        return Ok(vec![NO_SERVER.to_owned()]);
     }
-    for one in &all {
-        print(one, now);
-    }
-    Ok(())
+    Ok(all.iter().flat_map(|one| describe(one, now)).collect())
 }
 
 fn app_status(seen: Seen) -> AppStatus {
     let facts = |record: crate::app::AppRecord| AppFacts {
-        pull: record.pull.0,
-        sha: record.sha.as_str().to_owned(),
+        pull: record.pull,
+        sha: record.sha,
         pid: record.leader.iter().chain(&record.seen).find(|id| id.is_alive()).map(|id| id.pid),
         started_at: record.started_at,
         restarts: record.restarts,
@@ -123,11 +118,12 @@ fn app_status(seen: Seen) -> AppStatus {
     }
 }
 
-fn print(status: &Status, now: Timestamp) {
+fn describe(status: &Status, now: Timestamp) -> Vec<String> {
     let machine = if status.paused { "paused" } else { status.machine };
-    println!("{} ({machine})", words::plain(&status.server));
+    let mut lines = vec![format!("{} ({machine})", words::plain(&status.server))];
+    let mut line = |key: &str, text: &str| lines.push(format!("  {key:12}{text}"));
     match &status.deployment {
-        None => println!("  deployment  none: no commit shall run here"),
+        None => line("deployment", "none: no commit shall run here"),
         Some(d) => {
             let outcome = match d.outcome {
                 Outcome::Offered => "waits for this client",
@@ -136,38 +132,33 @@ fn print(status: &Status, now: Timestamp) {
                 Outcome::Failed => "failed",
                 Outcome::Superseded => "superseded",
             };
-            let since = d.finished_at.or(d.started_at).unwrap_or(d.offered_at);
-            println!(
-                "  deployment  {} of {} {outcome}, {}",
-                d.sha.short(),
-                d.pull,
-                ago(since, now)
-            );
+            let since = ago(d.finished_at.or(d.started_at).unwrap_or(d.offered_at), now);
+            line("deployment", &format!("{} of {} {outcome}, {since}", d.sha.short(), d.pull));
             if let Some(reason) = &d.reason {
                 let step = d.failed_step.as_deref().unwrap_or("deployment");
-                println!("  reason      step {step}: {}", words::plain(reason));
+                line("reason", &format!("step {step}: {}", words::plain(reason)));
             }
         }
     }
     let app = |facts: &AppFacts| {
-        let short = &facts.sha[..7];
         let pid = facts.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
         let restarts = match facts.restarts {
             0 => String::new(),
             n => format!(", started again {n} times"),
         };
         let since = ago(facts.started_at, now);
-        format!("{short} of #{}{pid}, started {since}{restarts}", facts.pull)
+        format!("{} of {}{pid}, started {since}{restarts}", facts.sha.short(), facts.pull)
     };
     match &status.app {
-        AppStatus::None => println!("  app         none"),
-        AppStatus::Foreign => println!("  app         runs, not started by this client"),
-        AppStatus::Alive(facts) => println!("  app         runs: {}", app(facts)),
-        AppStatus::Dead(facts) => println!("  app         does not run: {}", app(facts)),
+        AppStatus::None => line("app", "none"),
+        AppStatus::Foreign => line("app", "runs, not started by this client"),
+        AppStatus::Alive(facts) => line("app", &format!("runs: {}", app(facts))),
+        AppStatus::Dead(facts) => line("app", &format!("does not run: {}", app(facts))),
     }
     if let Some(url) = &status.url {
-        println!("  url         {}", words::plain(url));
+        line("url", &words::plain(url));
     }
+    lines
 }
 
 fn ago(then: Timestamp, now: Timestamp) -> String {
@@ -179,64 +170,61 @@ pub fn logs(
     server: Option<&str>,
     deployment: bool,
     app: bool,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let mut reader = Reader::new(config, server)?;
     let secrets = config.secrets();
+    let mut lines = Vec::new();
     for duty in reader.identity.duties(&mut reader.store)? {
-        let name = words::plain(&duty.name);
         if deployment {
-            match reader.store.deployment_on(duty.server)? {
-                None => println!("{name}: nothing was deployed here yet"),
-                Some(last) => {
-                    println!(
-                        "{name}: {} of {}, {}, begun {}",
-                        last.sha.short(),
-                        last.pull,
-                        last.outcome.as_str(),
-                        last.started_at.map_or("never".into(), words::moment)
-                    );
-                    for step in reader.store.steps_of(last.id)? {
-                        print_step(&step);
-                    }
-                    if let Some(reason) = &last.reason {
-                        println!("reason: {}", words::plain(reason));
-                    }
-                }
-            }
+            lines.extend(deployment_log(&mut reader.store, &duty)?);
         }
         if app {
-            let path = reader.state.app_log(duty.server);
-            match std::fs::exists(&path).map_err(|e| trouble("look at", &path, e))? {
-                false => println!("{name}: no app was started here yet"),
-                true => {
-                    println!("{name}: the end of {}", path.display());
-                    let end = crate::state_dir::Log::open(path)?.end(0)?;
-                    let text = masked(&end, &secrets);
-                    let lines: Vec<&str> = text.lines().collect();
-                    print_lines(&lines[lines.len().saturating_sub(TAIL)..]);
-                }
-            }
+            lines.extend(app_log(&reader.state, &duty, &secrets)?);
         }
     }
-    Ok(())
+    Ok(lines)
 }
 
-fn print_step(step: &Step) {
-    let took = match step.finished_at {
-        Some(end) => words::duration(words::between(step.started_at, end)),
-        None => "no end: the client died in it or is at it".to_owned(),
+fn deployment_log(store: &mut Store, duty: &Duty) -> Result<Vec<String>> {
+    let name = words::plain(&duty.name);
+    let Some(last) = store.deployment_on(duty.server)? else {
+        return Ok(vec![format!("{name}: nothing was deployed here yet")]);
     };
-    let status = match step.exit_status {
-        None | Some(0) => String::new(),
-        Some(status) => format!(", exit status {status}"),
-    };
-    println!("{} ({took}{status})", step.name);
-    print_lines(&step.output.lines().collect::<Vec<_>>());
+    let begun = last.started_at.map_or("never".into(), words::moment);
+    let (sha, pull, outcome) = (last.sha.short(), last.pull, last.outcome.as_str());
+    let mut lines = vec![format!("{name}: {sha} of {pull}, {outcome}, begun {begun}")];
+    for step in store.steps_of(last.id)? {
+        let took = match step.finished_at {
+            Some(end) => words::duration(words::between(step.started_at, end)),
+            None => "no end: the client died in it or is at it".to_owned(),
+        };
+        let status = match step.exit_status {
+            None | Some(0) => String::new(),
+            Some(status) => format!(", exit status {status}"),
+        };
+        lines.push(format!("{} ({took}{status})", step.name));
+        lines.extend(step.output.lines().map(indented));
+    }
+    if let Some(reason) = &last.reason {
+        lines.push(format!("reason: {}", words::plain(reason)));
+    }
+    Ok(lines)
+}
+
+fn app_log(state: &StateDir, duty: &Duty, secrets: &[&str]) -> Result<Vec<String>> {
+    let name = words::plain(&duty.name);
+    let path = state.app_log(duty.server);
+    if !std::fs::exists(&path).map_err(|e| trouble("look at", &path, e))? {
+        return Ok(vec![format!("{name}: no app was started here yet")]);
+    }
+    let mut lines = vec![format!("{name}: the end of {}", path.display())];
+    let text = masked(&Log::open(path)?.end(0)?, secrets);
+    let end: Vec<&str> = text.lines().collect();
+    lines.extend(end[end.len().saturating_sub(TAIL)..].iter().map(|line| indented(line)));
+    Ok(lines)
 }
 
 /// Written by strangers' programs.
-fn print_lines(lines: &[&str]) {
-    for line in lines {
-        println!("  {}", words::plain(line));
-    }
+fn indented(line: &str) -> String {
+    format!("  {}", words::plain(line))
 }

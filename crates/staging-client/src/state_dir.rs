@@ -75,6 +75,20 @@ impl StateDir {
         self.root.join("logs").join(server.0.to_string()).join("app.log")
     }
 
+    /// An app that runs for weeks fills no disk with its log.
+    pub fn rotate_app_log(&self, server: ServerId) -> Result<()> {
+        let path = self.app_log(server);
+        let too_long = fs::metadata(&path).is_ok_and(|found| found.len() > LOG_LIMIT);
+        if !too_long {
+            return Ok(());
+        }
+        // Two at once would put the first one's empty file aside.
+        match self.lock(server)? {
+            Some(_held) => Log::open(path)?.rotate(),
+            None => Ok(()),
+        }
+    }
+
     /// A new, empty file for what a step prints. A killed client leaves it; the next step
     /// replaces it. Not the same file again: what was left running may still write to that.
     pub fn step_log(&self, server: ServerId) -> Result<Log> {

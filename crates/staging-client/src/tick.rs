@@ -1,6 +1,7 @@
 //! One run: looks at each server's duty, and does what is to be done, server beside server.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,6 +23,9 @@ use crate::state_dir::StateDir;
 /// How long a run with `poll_seconds` goes on looking: cron starts the next one then.
 const RUN: Duration = Duration::from_secs(55);
 
+pub const NO_SERVER: &str =
+    "no server of this machine is registered: `update-pull server register NAME` adds one";
+
 /// Whether something failed; it was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -41,7 +45,7 @@ pub struct Client<'a> {
 impl<'a> Client<'a> {
     pub fn new(config: &'a ClientConfig, server: Option<&str>) -> Result<Client<'a>> {
         Ok(Client {
-            identity: Identity::find(config, server)?,
+            identity: Identity::find(config, server),
             database: identity::database(config)?,
             state: StateDir::open(&config.state_dir)?,
             secrets: config.secrets(),
@@ -81,9 +85,7 @@ impl<'a> Client<'a> {
     fn look(&mut self, store: &mut Store) -> Result<Failed> {
         let duties = self.identity.duties(store)?;
         if duties.is_empty() {
-            tracing::info!(
-                "no server of this machine is in the pool: `update-pull server register NAME` adds one"
-            );
+            tracing::info!("{NO_SERVER}");
         }
         let slots: Slots = store.local_slots()?.into_iter().collect();
         let mut failed = self.stop_orphans(store, &duties);
@@ -103,7 +105,12 @@ impl<'a> Client<'a> {
                 store.agent_seen(observed.duty.server, VERSION, observed.now)?;
             }
             match plan(&observed) {
-                ClientPlan::Nothing { why } => tracing::debug!(server = name, "{name}: {why}"),
+                ClientPlan::Nothing { why } => {
+                    tracing::debug!(server = name, "{name}: {why}");
+                    if let Err(e) = self.state.rotate_app_log(observed.duty.server) {
+                        tracing::warn!(server = name, "{name}: {e:#}");
+                    }
+                }
                 _ => work.push(site),
             }
         }
@@ -184,11 +191,11 @@ impl<'a> Client<'a> {
             if matches!(plan, ClientPlan::Nothing { .. }) || said == last {
                 return Ok(End::Done(Failed(failed)));
             }
-            println!("{name}: {said}");
+            say(&format!("{name}: {said}"));
             last = match self.apply(&site, store, plan)? {
                 // Another wish, which may read the same.
                 Ending::Superseded => {
-                    println!("{name}: something newer is wanted");
+                    say(&format!("{name}: something newer is wanted"));
                     String::new()
                 }
                 Ending::Succeeded => said,
@@ -211,7 +218,7 @@ impl<'a> Client<'a> {
                 return Ok(match deploy::stop_app(site, store)?.failure {
                     Some(reason) => Ending::Failed { step: "stop", reason },
                     None => {
-                        println!("{name}: the app is stopped ({})", took());
+                        say(&format!("{name}: the app is stopped ({})", took()));
                         Ending::Succeeded
                     }
                 });
@@ -224,11 +231,11 @@ impl<'a> Client<'a> {
         };
         if let (Ending::Succeeded, Some(task)) = (&ending, &site.duty.task) {
             let Some(url) = &site.duty.check_url else {
-                println!("{name}: {} runs ({})", task.deployment.sha.short(), took());
+                say(&format!("{name}: {} runs ({})", task.deployment.sha.short(), took()));
                 return Ok(ending);
             };
             let (sha, url) = (task.deployment.sha.short(), without_credentials(url));
-            println!("{name}: {sha} answers at {url} ({})", took());
+            say(&format!("{name}: {sha} answers at {url} ({})", took()));
         }
         Ok(ending)
     }
@@ -269,7 +276,7 @@ impl<'a> Client<'a> {
             }
             let site = self.site(duty);
             let Some(_held) = self.state.lock(record.server)? else { continue };
-            println!("{}: stop the app: the server is not in the pool any more", record.name);
+            say(&format!("{}: stop the app: the server is not in the pool any more", record.name));
             let stopped = if is_removed {
                 let pulse = &mut crate::pulse::Pulse::new(store, record.server);
                 crate::app::stop(&site, None, pulse).report
@@ -282,6 +289,15 @@ impl<'a> Client<'a> {
             }
         }
         Ok(failed)
+    }
+}
+
+/// To stdout. That its reader is gone, or its disk full, ends no deployment in the middle.
+pub fn say(line: &str) {
+    if let Err(e) = writeln!(io::stdout(), "{line}")
+        && e.kind() != io::ErrorKind::BrokenPipe
+    {
+        tracing::warn!("cannot write to stdout: {e}");
     }
 }
 

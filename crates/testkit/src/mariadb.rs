@@ -1,6 +1,7 @@
 //! A private `mariadbd` in a temporary folder: one for each test binary, a fresh database for each
 //! test, nothing left behind.
 
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use pullre::config::{DatabaseConfig, Secret};
 
 /// How long a loaded machine may take to bring the server up.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+const LOG_SIZE: &str = "--innodb-log-file-size=8M";
 
 /// The shell stands between us and the server: when we end, in whatever way, its input ends, and it
 /// stops the server and removes the folder. Whoever kills the shell itself has to clean up.
@@ -57,18 +60,7 @@ impl Mariadb {
         let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }?;
         let data = folder.path().join("data");
         let user = whoami()?;
-        let installed = Command::new(installer)
-            .args(["--no-defaults", "--auth-root-authentication-method=normal"])
-            .args(["--skip-test-db", "--skip-name-resolve"])
-            .args([format!("--datadir={}", data.display()), format!("--user={user}")])
-            .stdin(Stdio::null())
-            .output()?;
-        if !installed.status.success() {
-            return Err(io::Error::other(format!(
-                "mariadb-install-db failed: {}",
-                String::from_utf8_lossy(&installed.stderr)
-            )));
-        }
+        run(Command::new("cp").arg("-a").arg(template(&server, &installer, &user)?).arg(&data))?;
         // Another process may take the port before the server does; then it does not come up, and
         // the tests say so.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -85,12 +77,15 @@ impl Mariadb {
             // Nothing of it outlives the tests.
             .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"])
             .args(["--innodb-doublewrite=0", "--innodb-buffer-pool-size=32M"])
-            .args(["--innodb-log-file-size=8M", "--skip-log-bin", "--performance-schema=0"])
+            .args([LOG_SIZE, "--skip-log-bin", "--performance-schema=0"])
             .args([
                 "--max-connections=500",
                 "--key-buffer-size=1M",
                 "--aria-pagecache-buffer-size=1M",
             ])
+            // Defaults as unfriendly as one may meet: whoever connects has to say what they need.
+            .args(["--character-set-server=latin1", "--skip-character-set-client-handshake"])
+            .args(["--default-time-zone=+09:00", "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT"])
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -196,8 +191,41 @@ fn program(name: &str) -> io::Result<PathBuf> {
         })
 }
 
+/// A data folder as a fresh installation has it, beside the test binaries: making one takes longer
+/// than a test, and some runners start one process for each test.
+fn template(server: &Path, installer: &Path, user: &str) -> io::Result<PathBuf> {
+    let binary = std::env::current_exe()?;
+    let beside = binary.parent().ok_or_else(|| io::Error::other("a test binary without folder"))?;
+    let version = run(Command::new(server).args(["--no-defaults", "--version"]))?;
+    let version: String =
+        version.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+    let template = beside.join(format!("mariadb-data-{user}-{version}"));
+    let lock = File::create(beside.join("mariadb-data.lock"))?;
+    lock.lock()?;
+    if !template.exists() {
+        let fresh = tempfile::tempdir_in(beside)?;
+        let data = fresh.path().join("data");
+        run(Command::new(installer)
+            .args(["--no-defaults", "--auth-root-authentication-method=normal"])
+            .args(["--skip-test-db", "--skip-name-resolve", LOG_SIZE])
+            .args([format!("--datadir={}", data.display()), format!("--user={user}")]))?;
+        std::fs::rename(data, &template)?;
+    }
+    Ok(template)
+}
+
+/// What a program printed; what it complained of where it failed.
+fn run(command: &mut Command) -> io::Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let program = command.get_program().to_string_lossy();
+    Err(io::Error::other(format!("{program} failed: {complaint}")))
+}
+
 /// The server refuses to run as root unless it is told so by name.
 fn whoami() -> io::Result<String> {
-    let output = Command::new("id").arg("-un").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    run(Command::new("id").arg("-un"))
 }

@@ -3,7 +3,7 @@
 //! test moves it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,12 +15,15 @@ use pullre::reconcile::lock::Locks;
 use pullre::reconcile::plan::{Action, Observed, Plan};
 use pullre::reconcile::{Controller, Report, Said};
 use pullre::schema_clone::{Schemas, sqlite};
+use pullre::store::backend::Backend;
+use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::sqlite::Sqlite;
 use pullre::store::{Database, Store, StoreError, Won};
 
 use crate::fleet::Fleet;
 use crate::fuse::{Fuse, FusedBackend};
 use crate::hub::Hub;
+use crate::mariadb::Mariadb;
 
 pub struct World {
     pub now: Timestamp,
@@ -29,7 +32,24 @@ pub struct World {
     pub policy: Policy,
     /// What runs on each machine, as a look at the machine itself would tell.
     pub apps: BTreeMap<InstanceId, App>,
+    control: Control,
     folder: tempfile::TempDir,
+}
+
+/// Where the control database is.
+#[derive(Clone)]
+enum Control {
+    Sqlite(PathBuf),
+    Mysql(MysqlAccess),
+}
+
+impl Control {
+    fn connect(&self) -> Result<Box<dyn Backend>, StoreError> {
+        Ok(match self {
+            Control::Sqlite(file) => Box::new(Sqlite::open(file, true)?),
+            Control::Mysql(access) => Box::new(Mysql::open(access)?),
+        })
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -46,18 +66,32 @@ fn data_of(schema: &str) -> String {
 impl World {
     /// Servers `stg1`, `stg2`, ... that are stopped, and the developers dev1 and dev2 with data.
     pub fn new(servers: usize) -> World {
+        World::with(servers, |folder| Control::Sqlite(folder.join("pullre.db")))
+    }
+
+    /// The same, with the control database and the locks in the tests' MariaDB.
+    pub fn on_mariadb(servers: usize) -> World {
+        World::with(servers, |_| {
+            let (access, _) = MysqlAccess::new(&Mariadb::shared().database()).expect("a login");
+            Control::Mysql(access)
+        })
+    }
+
+    fn with(servers: usize, control: impl FnOnce(&Path) -> Control) -> World {
         // Memory, where there is such a folder: the tests make thousands of small databases.
-        let shm = std::path::Path::new("/dev/shm");
+        let shm = Path::new("/dev/shm");
         let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let folder = folder.expect("a temporary folder");
         let world = World {
             now: "2026-11-22T12:00:00Z".parse().expect("a moment"),
             hub: Hub::default(),
             fleet: Fleet::default(),
             policy: Policy::default(),
             apps: BTreeMap::new(),
-            folder: folder.expect("a temporary folder"),
+            control: control(folder.path()),
+            folder,
         };
-        let mut store = Store::create_sqlite(&world.database_file()).expect("a new database");
+        let mut store = Store::new(world.control.connect().expect("a new database"));
         store.migrate(world.now).expect("all migrations");
         std::fs::create_dir(world.schema_dir()).expect("a new folder");
         for login in ["dev1", "dev2"] {
@@ -113,27 +147,22 @@ impl World {
         self.folder.path().join("schemas")
     }
 
-    fn database_file(&self) -> PathBuf {
-        self.folder.path().join("pullre.db")
-    }
-
     pub fn locks(&self) -> Locks {
-        Locks::Files(self.folder.path().join("locks"))
+        match &self.control {
+            Control::Sqlite(_) => Locks::Files(self.folder.path().join("locks")),
+            Control::Mysql(access) => Locks::Mysql(access.clone()),
+        }
     }
 
     /// Somebody writes into the control database without asking us.
     pub fn by_hand(&self, sql: &str) {
-        let connection = rusqlite::Connection::open(self.database_file()).expect("the database");
-        connection.pragma_update(None, "foreign_keys", "OFF").expect("a pragma");
-        connection.execute_batch(sql).expect("a statement");
+        let mut backend = self.control.connect().expect("the control database");
+        backend.execute(sql, &[]).expect("a statement");
     }
 
     pub fn database(&self, fuse: Fuse) -> Database {
-        let file = self.database_file();
-        Database::with(move || {
-            let sqlite = Sqlite::open(&file, false)?;
-            Ok(Box::new(FusedBackend::new(Box::new(sqlite), fuse.clone())))
-        })
+        let control = self.control.clone();
+        Database::with(move || Ok(Box::new(FusedBackend::new(control.connect()?, fuse.clone()))))
     }
 
     pub fn store(&self) -> Store {

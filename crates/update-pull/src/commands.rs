@@ -120,7 +120,7 @@ fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
     let told = |said: Said<'_>| {
         let line = match &said {
             // Cron's log holds what was done; a person also wants to see that nothing is to do.
-            Said::Plan(plan) if plan.is_idle() && !watched => return,
+            Said::Plan(plan) if !plan.has_news() && !watched => return,
             Said::Plan(plan) => plan.to_string(),
             Said::Done { chain, action, took, detail } => {
                 let detail = detail.as_ref().map_or(String::new(), |d| format!(" ({d})"));

@@ -12,7 +12,7 @@ use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
 use pullre::schema_clone::Schemas;
 use pullre::store::{Database, Store, StoreError};
-use pullre_http::github::{GitHub, GitHubAccess, Timings, Token};
+use pullre_http::github::{GitHub, GitHubAccess, Timings};
 
 /// Reads and checks app.ini. Warnings come along in any case: an unknown key may be why another
 /// one is missing.
@@ -48,7 +48,7 @@ impl Installation {
             api_url: config.github_api_url.clone(),
             owner: config.owner.clone(),
             repo: config.repo.clone(),
-            token: Token::new(config.token.expose()),
+            token: config.token.clone(),
             state_dir: config.state_dir.clone(),
             timings: Timings::default(),
         })?;
@@ -92,12 +92,13 @@ impl Installation {
         Ok(store)
     }
 
-    /// Creates or completes the control tables; returns the names of what was, or would be, done.
-    pub fn init(&self, dry_run: bool) -> Result<Vec<&'static str>, StoreError> {
+    /// Creates or completes the control tables, and takes over what pullre-kun left; returns what
+    /// was, or would be, created.
+    pub fn init(&self, dry_run: bool) -> Result<Vec<String>, StoreError> {
         if dry_run {
             return match self.database.open() {
-                Ok(mut store) => store.pending_migrations(),
-                Err(StoreError::NotInitialized) => Ok(pullre::store::all_migrations()),
+                Ok(mut store) => store.planned_migration(),
+                Err(StoreError::NotInitialized) => Ok(pullre::store::all_tables()),
                 Err(e) => Err(e),
             };
         }

@@ -577,13 +577,10 @@ fn what_keeps_github_from_being_read_is_said_with_its_remedy() {
     }
     assert_snapshot!(told, @"
     wrong token: exit 1
-    note   what GitHub said before still counts: GitHub refuses the credentials (401): renew `token` in app.ini
     stderr: update-pull: GitHub refuses the credentials (401): renew `token` in app.ini
     server error: exit 1
-    note   what GitHub said before still counts: GitHub cannot be read now: it answers 502 Bad Gateway; the next tick tries again
     stderr: update-pull: GitHub cannot be read now: it answers 502 Bad Gateway; the next tick tries again
     nonsense: exit 1
-    note   what GitHub said before still counts: GitHub's answer makes no sense: not a list of pull requests: expected value at line 1 column 1
     stderr: update-pull: GitHub's answer makes no sense: not a list of pull requests: expected value at line 1 column 1
     ");
     let site = Site::new();
@@ -594,7 +591,6 @@ fn what_keeps_github_from_being_read_is_said_with_its_remedy() {
     ));
     assert_snapshot!(site.run(""), @"
     exit 1
-    note   what GitHub said before still counts: GitHub knows no repository acme/other for this token (404): check `owner`, `repo` and what the token may see
     stderr: update-pull: GitHub knows no repository acme/other for this token (404): check `owner`, `repo` and what the token may see
     ");
     site.write_ini(&format!(

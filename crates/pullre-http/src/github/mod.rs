@@ -24,11 +24,11 @@ mod memory;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use pullre::config::Secret;
 use pullre::domain::{Invalid, PullNumber, PullRequest, PullState};
 use pullre::ports::{Forge, ForgeError, KnownPulls, PullReading, ReadingMark};
 use reqwest::Url;
@@ -46,22 +46,6 @@ const MOST_PASSES: usize = 3;
 /// 100,000 pull requests. More pages are a server that turns us in circles.
 const MOST_PAGES: usize = 1000;
 
-/// A secret that no Debug shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    pub fn new(token: impl Into<String>) -> Token {
-        Token(token.into())
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(hidden)")
-    }
-}
-
 /// Where GitHub is and who asks.
 #[derive(Debug, Clone)]
 pub struct GitHubAccess {
@@ -69,7 +53,7 @@ pub struct GitHubAccess {
     pub api_url: String,
     pub owner: String,
     pub repo: String,
-    pub token: Token,
+    pub token: Secret,
     /// Where ETags and rate limits are kept between processes.
     pub state_dir: PathBuf,
     pub timings: Timings,
@@ -174,7 +158,7 @@ impl GitHub {
                 return Err(Invalid::new(name, "a name of an owner or a repository"));
             }
         }
-        let Token(token) = &access.token;
+        let token = access.token.expose();
         let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))
             .ok()
             .filter(|_| !token.is_empty())

@@ -78,8 +78,16 @@ pub(super) fn side_by_side(
 
 /// Proof that nobody else works for this chain's environment and on its server.
 struct Locked {
-    _environment: Option<Held>,
-    _server: Held,
+    environment: Option<Held>,
+    server: Held,
+}
+
+impl Locked {
+    /// A lock of a server may be lost while one acts for long; then another tick may be at work.
+    fn check(&self) -> Result<(), Stop> {
+        let held = self.server.is_held() && self.environment.as_ref().is_none_or(Held::is_held);
+        if held { Ok(()) } else { Err(Stop::Left("its lock was lost".into())) }
+    }
 }
 
 struct Worker<'a> {
@@ -111,15 +119,11 @@ impl Worker<'_> {
             Subject::Environment(number) => Some(self.hold(LockName::Environment(number))?),
             Subject::Server(_) => None,
         };
-        Ok(Locked {
-            _environment: environment,
-            _server: self.hold(LockName::Server(chain.server))?,
-        })
+        Ok(Locked { environment, server: self.hold(LockName::Server(chain.server))? })
     }
 
     fn hold(&self, name: LockName) -> Result<Held, Stop> {
-        let denied =
-            |e: io::Error| Stop::Failed(format!("cannot lock in the state directory: {e}"));
+        let denied = |e: io::Error| Stop::Failed(format!("cannot lock: {e}"));
         self.controller
             .locks
             .try_lock(&name)
@@ -179,8 +183,9 @@ impl Worker<'_> {
         chain: &Chain,
         observed: &Observed,
         store: &mut Store,
-        _proof: &Locked,
+        locked: &Locked,
     ) -> Result<Option<String>, Stop> {
+        locked.check()?;
         let now = self.clock.now();
         let server = chain.server;
         let pull = match chain.subject {

@@ -118,7 +118,7 @@ impl Controller<'_> {
         for round in 0..ROUNDS {
             let mut plan = plan(&observed);
             plan.chains.retain(|chain| !ended.contains(&chain.subject));
-            if round == 0 || !plan.is_idle() {
+            if round == 0 || plan.has_news() {
                 say(Said::Plan(&plan));
             }
             if !plan.records.is_empty() {

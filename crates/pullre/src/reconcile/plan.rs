@@ -73,6 +73,12 @@ impl Plan {
         self.records.is_empty() && self.chains.is_empty() && self.refused.is_empty()
     }
 
+    /// There is something that a log should hold. Who waits, and why, has been said when it began.
+    pub fn has_news(&self) -> bool {
+        let seen = self.records.iter().any(|record| !record.is_bookkeeping());
+        seen || !self.chains.is_empty() || !self.refused.is_empty()
+    }
+
     pub fn chain(&self, subject: Subject) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.subject == subject)
     }
@@ -202,7 +208,7 @@ pub fn plan(observed: &Observed) -> Plan {
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
                 place: index + 1 - taken.len(),
-                why: no_server_free(&facts, observed.now),
+                why: no_server_free(&facts, &taken, observed.now),
             }),
         }
     }
@@ -406,7 +412,7 @@ fn advance(
     if let Power::Lost(why) = &condition.power {
         return Some(chain(assignment, facts, why.clone(), vec![Action::Release]));
     }
-    let server = server?;
+    let server = server?; // Unreadable: left alone.
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None; // Lost, as above.
     };
@@ -424,10 +430,12 @@ fn advance(
             if why.is_empty() {
                 why = "it needs its data".into();
             }
-            if offered && actions.is_empty() {
+            // Never both at once: only after the withdrawal it is sure who is at the schema.
+            if !offered {
+                actions.push(clone);
+            } else if actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
-            actions.push(clone);
         }
         Data::AppInTheWay { .. } if offered && actions.is_empty() => {
             why = "its data is to be replaced".into();
@@ -512,23 +520,24 @@ fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<
         .collect()
 }
 
-/// What a waiting pull request waits for.
-pub fn no_server_free(facts: &Facts, now: Timestamp) -> String {
+/// What a waiting pull request waits for; `taken` are servers that others are about to get.
+pub fn no_server_free(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> String {
     let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
     if pool.is_empty() {
         return "there is no server in the pool; `update-pull server register` adds one".into();
     }
-    let used = pool.iter().filter(|server| facts.assignment_of_server(server.id).is_some()).count();
-    let rest: Vec<_> = pool
-        .iter()
-        .filter(|server| facts.assignment_of_server(server.id).is_none())
+    let (used, rest): (Vec<&Server>, Vec<&Server>) = pool.iter().partition(|server| {
+        facts.assignment_of_server(server.id).is_some() || taken.contains(&server.id)
+    });
+    let rest: Vec<_> = rest
+        .into_iter()
         .filter_map(|server| {
             let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
             let why = held.or_else(|| condition::unusable(server, facts))?;
             Some(format!("{}: {why}", server.name))
         })
         .collect();
-    let mut text = format!("no server is free: {used} of {} in use", pool.len());
+    let mut text = format!("no server is free: {} of {} in use", used.len(), pool.len());
     for why in rest {
         text.push_str("; ");
         text.push_str(&why);
@@ -637,8 +646,7 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             writeln!(f, "note   {note}")?;
         }
-        let seen = self.records.iter().filter(|record| !record.is_bookkeeping());
-        for record in seen.clone() {
+        for record in self.records.iter().filter(|record| !record.is_bookkeeping()) {
             writeln!(f, "seen   {record}")?;
         }
         for chain in &self.chains {
@@ -665,12 +673,7 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        let silent = seen.count() == 0
-            && self.chains.is_empty()
-            && self.refused.is_empty()
-            && self.queue.is_empty()
-            && self.notes.is_empty();
-        if silent {
+        if !self.has_news() && self.queue.is_empty() && self.notes.is_empty() {
             writeln!(f, "nothing to do")?;
         }
         Ok(())

@@ -59,18 +59,18 @@ struct Old {
 }
 
 impl Store {
-    /// What [`Store::migrate`] would take over from pullre-kun, each a sentence. Changes nothing,
-    /// and needs none of our tables.
-    pub fn planned_adoption(&mut self) -> Result<Vec<String>> {
+    /// The records that would be made of what pullre-kun left. Changes nothing, and needs none of
+    /// our tables.
+    pub(super) fn planned_adoption(&mut self) -> Result<Vec<String>> {
         let old = self.read_old()?;
-        Ok(findings(&old).iter().map(|finding| Told(finding, &old).to_string()).collect())
+        Ok(findings(&old).iter().map(|finding| Told(finding, &old).record()).collect())
     }
 
     /// Part of the transaction that also notes it as done: a kill leaves nothing of it.
     pub(super) fn adopt(&mut self, now: Timestamp) -> Result<()> {
         let old = self.read_old()?;
         for finding in findings(&old) {
-            let told = Told(&finding, &old).to_string();
+            let told = format!("taking over from pullre-kun: {}", Told(&finding, &old).record());
             let (pull, server) = match &finding {
                 Finding::Clone { schema, server, source, pull } => {
                     self.adopt_clone(schema, *server, source.as_ref(), *pull, now)?;
@@ -295,7 +295,7 @@ fn name_of(server: ServerId, old: &Old) -> String {
     old.servers.get(&server).map_or_else(|| format!("server {}", server.0), |s| s.name.clone())
 }
 
-/// A finding in words.
+/// A finding in words, that go on from "a record of" or "no record of".
 struct Told<'a>(&'a Finding, &'a Old);
 
 impl fmt::Display for Told<'_> {
@@ -303,33 +303,33 @@ impl fmt::Display for Told<'_> {
         let Told(finding, old) = self;
         match finding {
             Finding::Clone { schema, server, pull, .. } => {
-                let name = name_of(*server, old);
+                write!(f, "schema {schema} of {}", name_of(*server, old))?;
                 match pull {
-                    Some(pull) => {
-                        write!(f, "schema {schema} of {name} is taken over with the data of {pull}")
-                    }
-                    None => write!(f, "schema {schema} of {name} is taken over, to be overwritten"),
+                    Some(pull) => write!(f, " with the data of {pull}"),
+                    None => write!(f, ", to be overwritten"),
                 }
             }
-            Finding::Environment { pull, server, serves: Some(sha) } => {
-                write!(
-                    f,
-                    "{pull} is taken over on {}, which serves {}",
-                    name_of(*server, old),
-                    sha.short()
-                )
+            Finding::Environment { pull, server, serves } => {
+                write!(f, "{pull} on {}", name_of(*server, old))?;
+                match serves {
+                    Some(sha) => write!(f, ", which serves {}", sha.short()),
+                    None => write!(f, ", to be deployed anew"),
+                }
             }
-            Finding::Environment { pull, server, serves: None } => {
-                write!(f, "{pull} is taken over on {}, to be deployed anew", name_of(*server, old))
+            Finding::Left { pull: Some(pull), why, .. } => write!(f, "{pull}: {why}"),
+            Finding::Left { server: Some(server), why, .. } => {
+                write!(f, "{}: {why}", name_of(*server, old))
             }
-            Finding::Left { pull, server, why } => {
-                let whose = match (pull, server) {
-                    (Some(pull), _) => pull.to_string(),
-                    (None, Some(server)) => name_of(*server, old),
-                    (None, None) => "a row".to_owned(),
-                };
-                write!(f, "{whose} is left as it is: {why}")
-            }
+            Finding::Left { why, .. } => f.write_str(why),
+        }
+    }
+}
+
+impl Told<'_> {
+    fn record(&self) -> String {
+        match self.0 {
+            Finding::Left { .. } => format!("no record of {self}"),
+            _ => format!("a record of {self}"),
         }
     }
 }

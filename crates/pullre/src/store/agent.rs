@@ -1,6 +1,8 @@
 //! What a staging client reads and writes: its duty, the deployment that it works on, its signs
 //! of life.
 
+use std::fmt;
+
 use jiff::Timestamp;
 
 use super::backend::Value;
@@ -43,7 +45,44 @@ const DUTIES: &str = "
     LEFT JOIN deployments d ON d.id = a.deployment_id
     LEFT JOIN pull_requests p ON p.number = a.pull_number ";
 
+/// What a server is called, and where it is.
+#[derive(Debug, Clone)]
+pub struct ServerName {
+    pub name: String,
+    pub instance: Option<String>,
+    pub private_ip: Option<String>,
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.instance {
+            Some(id) if *id != self.name => write!(f, "{} ({id})", self.name),
+            _ => write!(f, "{}", self.name),
+        }
+    }
+}
+
 impl Store {
+    /// All servers, in the pool or not.
+    pub fn server_names(&mut self) -> Result<Vec<ServerName>> {
+        let sql = "SELECT id, name, instance_id, private_ip FROM servers ORDER BY id";
+        let rows = self.query(sql, &[])?;
+        rows.iter()
+            .map(|row| {
+                let instance = row.opt_text("instance_id")?.filter(|id| !id.is_empty());
+                let name = row.opt_text("name")?.filter(|name| !name.is_empty());
+                Ok(ServerName {
+                    name: match name.or_else(|| instance.clone()) {
+                        Some(name) => name,
+                        None => format!("server {}", row.int("id")?),
+                    },
+                    instance,
+                    private_ip: row.opt_text("private_ip")?,
+                })
+            })
+            .collect()
+    }
+
     /// The duties of the servers whose name or instance is `name`.
     pub fn duties_of(&mut self, name: &str) -> Result<Vec<Duty>> {
         let sql = format!("{DUTIES} WHERE s.name = ? OR s.instance_id = ? ORDER BY s.id");
@@ -93,11 +132,11 @@ impl Store {
         Ok(matched.into())
     }
 
-    /// Whether the deployment is still the one that its server shall do.
+    /// Whether the deployment is still the one that its server shall do, or serve.
     pub fn is_wanted(&mut self, id: i64) -> Result<bool> {
         let row = self.query_one(
             "SELECT 1 FROM assignments a JOIN deployments d ON d.id = a.deployment_id
-             WHERE d.id = ? AND d.outcome = 'running'",
+             WHERE d.id = ? AND d.outcome IN ('running', 'succeeded')",
             &[id.into()],
         )?;
         Ok(row.is_some())
@@ -171,8 +210,8 @@ impl Store {
         })
     }
 
-    /// What runs on the server. Written before an app is started and after it is seen to be gone,
-    /// so that nobody clones over the data of an app that lives.
+    /// Who is at the server's schema. Written before a commit migrates it or its app is started, and
+    /// after that is seen to be gone, so that nobody clones over data that is in use.
     pub fn app_is(&mut self, server: ServerId, app: Option<&App>) -> Result<()> {
         self.server_facts(server)?;
         let (pull, sha): (Value, Value) = match app {

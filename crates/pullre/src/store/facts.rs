@@ -41,8 +41,9 @@ impl Store {
             }
         }
         for row in self.query(SERVERS, &[])? {
-            if let Some(server) = readable(server(&row), &row, "servers", "id", unreadable)? {
-                facts.servers.insert(server.id, server);
+            match readable(server(&row), &row, "servers", "id", unreadable)? {
+                Some(server) => drop(facts.servers.insert(server.id, server)),
+                None => drop(facts.unreadable_servers.insert(ServerId(row.int("id")?))),
             }
         }
         for row in self.query(ASSIGNMENTS, &[])? {

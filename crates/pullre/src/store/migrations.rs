@@ -119,6 +119,12 @@ pub fn all_migrations() -> Vec<&'static str> {
     MIGRATIONS.iter().map(|migration| migration.name).collect()
 }
 
+/// What [`Store::migrate`] makes where there is nothing yet.
+pub fn all_tables() -> Vec<String> {
+    let made = MIGRATIONS.iter().filter(|migration| matches!(migration.step, Step::Sql(_)));
+    made.map(|migration| migration.name.to_owned()).collect()
+}
+
 fn dialect(sql: &str, engine: Engine) -> String {
     let words = match engine {
         Engine::Sqlite => [
@@ -163,13 +169,16 @@ impl Store {
         Ok(MIGRATIONS.iter().filter(lacks).map(|m| m.name).collect())
     }
 
-    /// Creates or completes the tables; returns what was done. Running it again does nothing.
-    pub fn migrate(&mut self, now: jiff::Timestamp) -> Result<Vec<&'static str>, StoreError> {
+    /// Creates or completes the tables, and takes over what pullre-kun left. Returns what was made,
+    /// in words that go on from "created". Running it again does nothing.
+    pub fn migrate(&mut self, now: jiff::Timestamp) -> Result<Vec<String>, StoreError> {
         let engine = self.backend.engine();
         self.execute(&dialect(LEDGER, engine), &[])?;
         let pending = self.pending_migrations()?;
+        let mut made = Vec::new();
         for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
             let name = migration.name;
+            made.extend(self.planned(migration)?);
             match &migration.step {
                 Step::Sql(sql) => {
                     harmless_twice(self.execute(&dialect(sql, engine), &[]).map(drop))?;
@@ -195,7 +204,7 @@ impl Store {
                 }
             }
         }
-        Ok(pending)
+        Ok(made)
     }
 
     // A second `init` at the same time may have been faster: that is a conflict.
@@ -207,31 +216,33 @@ impl Store {
         .map(drop)
     }
 
-    /// What [`Store::migrate`] would do, each a sentence. Changes nothing.
+    /// What [`Store::migrate`] would return. Changes nothing.
     pub fn planned_migration(&mut self) -> Result<Vec<String>, StoreError> {
         let pending = self.pending_migrations()?;
-        let mut sentences = Vec::new();
+        let mut made = Vec::new();
         for migration in MIGRATIONS.iter().filter(|m| pending.contains(&m.name)) {
-            let name = migration.name;
-            match &migration.step {
-                Step::Sql(sql) if sql.starts_with("CREATE TABLE") => {
-                    let there = match self.query(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]) {
-                        Ok(_) => true,
-                        Err(StoreError::NotInitialized) => false,
-                        Err(e) => return Err(e),
-                    };
-                    let keeps = format!("table {name} is there and is kept with its rows");
-                    sentences.push(if there { keeps } else { format!("table {name} is made") });
-                }
-                Step::Sql(_) => sentences.push(format!("index {name} is made")),
-                Step::Fit(table, column) => {
-                    let fits = |sql| format!("table {table} is made to fit every text: {sql}");
-                    sentences.extend(self.fitting(table, *column)?.into_iter().map(fits));
-                }
-                Step::Adopt => sentences.extend(self.planned_adoption()?),
-            }
+            made.extend(self.planned(migration)?);
         }
-        Ok(sentences)
+        Ok(made)
+    }
+
+    fn planned(&mut self, migration: &Migration) -> Result<Vec<String>, StoreError> {
+        let name = migration.name;
+        match &migration.step {
+            Step::Sql(sql) if sql.starts_with("CREATE TABLE") => {
+                match self.query(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]) {
+                    Ok(_) => Ok(Vec::new()), // pullre-kun's, or left by a run that was killed.
+                    Err(StoreError::NotInitialized) => Ok(vec![name.to_owned()]),
+                    Err(e) => Err(e),
+                }
+            }
+            Step::Sql(_) => Ok(vec![name.to_owned()]),
+            Step::Fit(table, column) => {
+                let fit = !self.fitting(table, *column)?.is_empty();
+                Ok(fit.then(|| format!("room for every text in {table}")).into_iter().collect())
+            }
+            Step::Adopt => self.planned_adoption(),
+        }
     }
 
     /// The statements that a table of pullre-kun still needs; on SQLite every text fits.

@@ -24,7 +24,7 @@ use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
 pub use effects::Won;
 pub use history::{Event, Step};
-pub use migrations::all_migrations;
+pub use migrations::{all_migrations, all_tables};
 pub use operator::SERVER_COLUMNS;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -124,15 +124,17 @@ fn value_of(value: ValueRef<'_>) -> Value {
 fn store_error(error: rusqlite::Error) -> StoreError {
     let text = error.to_string();
     match error.sqlite_error_code() {
+        // What SQLite says where it cannot make its side files, too.
+        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
+            StoreError::Unavailable(format!("{text}; look whether its disk is full"))
+        }
         Some(ErrorCode::ConstraintViolation) => StoreError::Conflict(text),
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
             | ErrorCode::CannotOpen
-            | ErrorCode::DiskFull
             | ErrorCode::ReadOnly
             | ErrorCode::PermissionDenied
-            | ErrorCode::SystemIoFailure
             | ErrorCode::NotADatabase
             | ErrorCode::DatabaseCorrupt,
         ) => StoreError::Unavailable(text),

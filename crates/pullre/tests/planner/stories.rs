@@ -249,6 +249,17 @@ fn a_silent_client_is_failed_after_the_deadline_and_recovers() {
 }
 
 #[test]
+fn an_app_that_died_is_not_called_ready() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    let server = world.facts().assignments[&one].server;
+    world.store().app_is(server, None).unwrap();
+    assert_snapshot!(stage(&world, one), @"failed: the app on stg1 died; its staging client starts it again, with growing pauses; `staging-client logs` on stg1 shows its end");
+    assert_snapshot!(plan(&world), @"nothing to do");
+}
+
+#[test]
 fn a_machine_that_somebody_stopped_is_started_and_deployed_again() {
     let mut world = settled(1);
     let one = world.hub.open("dev1", false, world.now);
@@ -441,6 +452,20 @@ fn a_row_of_nonsense_concerns_nobody_else() {
     world.minutes(3);
     assert_snapshot!(stage(&world, one), @"ready: stg2 serves 9e3779b");
     assert_snapshot!(plan(&world), @r#"note   row 77 of pull_requests makes no sense and is left alone: sha: "not a sha" is not a whole commit id (40 or 64 hexadecimal digits)"#);
+}
+
+#[test]
+fn a_server_whose_row_is_nonsense_keeps_its_environment() {
+    let mut world = settled(2);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    world.by_hand("UPDATE server_facts SET held_at = 'x', state = 'melted' WHERE server_id = 1");
+    assert_snapshot!(plan(&world), @r#"note   row 1 of servers makes no sense and is left alone: held_at is Text("x") and not a number"#);
+    assert_snapshot!(stage(&world, one), @"failed: the row of its server makes no sense; nothing is done for it until the row is mended; `update-pull status` names it");
+    let apps = world.apps.clone();
+    world.tick();
+    assert!(world.facts().assignments.contains_key(&one));
+    assert_eq!(world.apps, apps);
 }
 
 #[test]

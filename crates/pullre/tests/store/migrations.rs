@@ -27,7 +27,8 @@ fn a_run_that_was_killed_anywhere_is_completed(db: &mut Db) {
         let names = all_migrations()[from..].join("', '");
         db.write(&format!("DELETE FROM schema_migrations WHERE name IN ('{names}')"));
         assert_eq!(db.pending_migrations().unwrap(), all_migrations()[from..]);
-        assert_eq!(db.migrate(at(99)).unwrap(), all_migrations()[from..]);
+        db.migrate(at(99)).unwrap();
+        db.require_tables().unwrap();
         assert!(db.deployment(pull).is_some());
     }
 }

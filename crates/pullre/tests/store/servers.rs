@@ -17,7 +17,7 @@ on_each_engine!(
 );
 
 fn seen(db: &mut Db, server: ServerId, state: Option<InstanceState>) {
-    db.record(&[Record::Instance(server, state)], at(9)).unwrap();
+    db.record(&[Record::Instance { server, name: "stg".into(), state }], at(9)).unwrap();
 }
 
 /// A server with tries to start and an app.
@@ -102,7 +102,7 @@ fn a_sign_of_life_is_kept(db: &mut Db) {
 fn a_settled_stop_is_owed_no_more(db: &mut Db) {
     let (pull, server) = db.environment(1);
     assert_eq!(db.release(pull, server, "closed", at(5)).unwrap(), Won::Yes);
-    db.record(&[Record::StopSettled(server)], at(6)).unwrap();
+    db.record(&[Record::StopSettled { server, name: "stg1".into() }], at(6)).unwrap();
     assert!(!db.facts_of(server).stop_owed);
 }
 

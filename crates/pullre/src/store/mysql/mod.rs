@@ -234,6 +234,10 @@ fn store_error(error: mysql::Error) -> StoreError {
         1044 | 1142 | 1143 | 1227 | 1370 => StoreError::Setup(format!(
             "the MySQL login may not do this: {text}. `update-pull grants` prints what it needs"
         )),
+        1665 => StoreError::Setup(format!(
+            "{text}. pullre works at READ COMMITTED, which the server cannot log by statement: set \
+             binlog_format = ROW there"
+        )),
         1366 | 1406 | 1264 => StoreError::Other(format!(
             "{text}. Where a column is too small or of an old character set, `update-pull init` \
              widens it"

@@ -1,0 +1,14 @@
+//! What a staging client does, seen from outside: the real binary, real repositories, real
+//! processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod crashes;
+mod deploys;
+mod failures;
+mod identity;
+mod processes;
+mod strangers;
+mod work_trees;
+mod world;

@@ -1,0 +1,118 @@
+//! What a pull request contains reaches no shell, no git option and no log.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::world::{World, app, assert_says};
+
+#[test]
+fn a_hostile_branch_name_is_only_ever_a_name() {
+    for name in ["--upload-pack=touch hit;", "$(touch hit)", "`touch hit`", "a:refs/heads/main"] {
+        let mut world = World::new();
+        // Not to be had by its id or the pull request's ref, so that the branch is asked for.
+        let sha = world.commit(&[("version", "hidden")]);
+        world.offer(&sha);
+        world.record_pull(&sha, name);
+        let main = world.git("work", &["rev-parse", "refs/heads/main"]);
+        world.set("migrate_command", "echo $PULLRE_REF");
+        world.tick().fails();
+        world.failed_in("fetch");
+        // And through the app's commands.
+        world.git("author", &["push", "-q", "origin", "HEAD:refs/pull/7/head"]);
+        world.offer_again(&sha);
+        world.tick().ok();
+        world.assert_serves("hidden");
+        assert_eq!(world.step("migrate").unwrap().output, format!("{name}\n"));
+        assert_eq!(world.git("work", &["rev-parse", "refs/heads/main"]), main);
+        for place in [".", "work", "origin.git", ".pullre"] {
+            assert!(!world.path(place).join("hit").exists(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn no_hook_of_the_work_tree_runs() {
+    let mut world = World::new();
+    for hook in ["post-checkout", "reference-transaction", "post-index-change", "fsmonitor"] {
+        let name = format!("work/.git/hooks/{hook}");
+        world.write(&name, &format!("#!/bin/sh\ntouch {}\n", world.path("hit").display()));
+        std::fs::set_permissions(world.path(&name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let fsmonitor = world.path("work/.git/hooks/fsmonitor").display().to_string();
+    // Set last: git itself would run them from here on.
+    world.push_and_offer(&[("version", "one")]);
+    world.git("work", &["config", "core.fsmonitor", &fsmonitor]);
+    world.tick().ok();
+    world.assert_serves("one");
+    assert!(!world.path("hit").exists());
+    // They are hooks indeed.
+    world.git("work", &["checkout", "-q", "--detach", "HEAD~"]);
+    assert!(world.path("hit").exists());
+}
+
+#[test]
+fn no_secret_is_recorded_or_in_the_environment_of_a_command() {
+    let mut world =
+        World::with_exec(&format!("env > ../app.txt; echo pw hunter2-secret; {}", app()));
+    world.set("token", "ghp_0123456789abcdef");
+    let secret = "hunter2-secret";
+    world.set("migrate_command", "env > ../migrate.txt; cat ../app.ini; false");
+    world.push_and_offer(&[]);
+    let run = |world: &World| {
+        world
+            .client(&[])
+            .env("PULLRE_TOKEN", "ghp_0123456789abcdef")
+            .env("PULLRE_MYSQL_PW", secret)
+            .env("AWS_SECRET_ACCESS_KEY", "aws")
+            .env("DB_PASSWORD", secret)
+            .env("DB_URL", format!("mysql://root:{secret}@db/x"))
+            .env("HARMLESS", "kept")
+            .output()
+            .unwrap()
+    };
+    let ran = crate::world::Ran::from(run(&world)).fails();
+    let reason = world.failed_in("migrate");
+    let output = world.step("migrate").unwrap().output;
+    assert_says(&output, &["mysql_pw = ***", "token = ***"]);
+    for text in [&reason, &output, &ran.err, &ran.out] {
+        assert!(!text.contains(secret) && !text.contains("ghp_"), "{text}");
+    }
+    world.set("migrate_command", "");
+    world.push_and_offer(&[("version", "one")]);
+    assert_eq!(run(&world).status.code(), Some(0));
+    assert_says(&world.step("probe").unwrap().output, &["pw ***"]);
+    for name in ["migrate.txt", "app.txt"] {
+        let env = world.read(name);
+        assert_says(&env, &["HARMLESS=kept\n", "PULLRE_PR=7\n"]);
+        for word in [secret, "ghp_", "AWS_", "PULLRE_TOKEN", "PULLRE_MYSQL_PW", "PULLRE_CONFIG"] {
+            assert!(!env.contains(word), "{word} is in {name}: {env}");
+        }
+    }
+}
+
+#[test]
+fn escapes_of_strangers_do_not_reach_the_terminal() {
+    let mut world = World::with_exec("printf '\\033[2Jgone\\n'; exit 1");
+    world.set("migrate_command", "printf '\\033[31mred\\n'");
+    world.push_and_offer(&[]);
+    let ran = world.tick().fails();
+    let status = world.run(&["status"]).ok();
+    let logs = world.run(&["logs"]).ok();
+    for text in [&ran.out, &ran.err, &status.out, &logs.out] {
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+    assert_says(&logs.out, &["?[31mred", "?[2Jgone"]);
+}
+
+#[test]
+fn a_symlink_out_of_the_work_tree_is_no_way_out() {
+    let mut world = World::new();
+    world.write("outside/version", "precious");
+    std::os::unix::fs::symlink(world.path("outside"), world.path("author/link")).unwrap();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    std::fs::remove_file(world.path("author/link")).unwrap();
+    world.push_and_offer(&[("version", "two"), ("link/version", "in the tree")]);
+    world.tick().ok();
+    world.assert_serves("two");
+    assert_eq!(world.read("outside/version"), "precious");
+}
