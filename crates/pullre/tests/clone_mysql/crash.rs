@@ -17,7 +17,7 @@ fn generation(w: &World, name: &str, word: &str) -> String {
         &format!(
             "SET foreign_key_checks = 0;
              CREATE TABLE t (id INT PRIMARY KEY, word CHAR(200), KEY (word)) COMMENT = '{word}';
-             INSERT INTO t SELECT seq, '{word}' FROM seq_1_to_8000;
+             INSERT INTO t SELECT seq, '{word}' FROM seq_1_to_5000;
              CREATE TABLE only_{word} (id INT PRIMARY KEY, t INT, FOREIGN KEY (t) REFERENCES t (id));
              CREATE TABLE u (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES t (id)); INSERT INTO u VALUES (1);
              CREATE SEQUENCE s; CREATE TABLE d (id BIGINT DEFAULT (NEXTVAL(s)));
@@ -95,7 +95,7 @@ fn kills(rounds: u32, existing: bool) {
         if existing {
             // Whatever the programs are: the tables are those of one generation, whole.
             let words = w.number(&to, "SELECT COUNT(DISTINCT word) * 100000 + COUNT(*) FROM t");
-            assert_eq!(words, 108_000, "round {round}: {names:?}");
+            assert_eq!(words, 105_000, "round {round}: {names:?}");
             let alone =
                 "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()
                 AND table_name LIKE 'only\\_%'";
@@ -126,7 +126,10 @@ fn a_kill_while_a_schema_is_first_made_leaves_what_the_next_replaces() {
 fn connections_cut_at_any_moment_lose_nothing() {
     let w = world();
     let (a, b, to) = (generation(&w, "a", "one"), generation(&w, "b", "two"), w.name("to"));
+    w.clone(&b, &to);
+    let started = Instant::now();
     w.clone(&a, &to);
+    let usual = started.elapsed().as_micros() as u64;
     let dumps = [w.dump(&a), w.dump(&b)];
     let mut random = seed();
     let cuts = next(&mut random);
@@ -142,14 +145,14 @@ fn connections_cut_at_any_moment_lose_nothing() {
                  AND (db IN ('{to}', '{to}~new') OR info LIKE '%{to}%' AND info NOT LIKE '%processlist%')"
             );
             while !stop.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_micros(next(&mut random) % 120_000));
+                thread::sleep(Duration::from_micros(next(&mut random) % (usual * 3)));
                 for id in admin.query::<u64, _>(&sql).unwrap() {
                     // It may have ended by itself.
                     let _ = admin.query_drop(format!("KILL {id}"));
                 }
             }
         });
-        for round in 0..60 {
+        for _ in 0..60 {
             let which = (next(&mut random) % 2) as usize;
             match w.try_clone([&a, &b][which], &to) {
                 Ok(_) => {}
@@ -157,9 +160,6 @@ fn connections_cut_at_any_moment_lose_nothing() {
                     cut += 1;
                     assert!(!e.to_string().is_empty());
                 }
-            }
-            if round % 10 == 9 {
-                println!("{cut} of {} cut", round + 1);
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -169,5 +169,6 @@ fn connections_cut_at_any_moment_lose_nothing() {
         assert_eq!(w.dump(&to), dumps[which]);
     }
     assert_eq!(w.names(), [a, b, to]);
+    println!("{cut} of 60 were cut");
     assert!(cut > 0, "no connection was cut in the middle");
 }

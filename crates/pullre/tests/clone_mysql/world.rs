@@ -1,6 +1,7 @@
 //! Schemas on the test's MariaDB, and what a dump says of them.
 
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -25,8 +26,12 @@ pub fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// The server of all tests here. Unfriendly as the usual one, but that mariadb-dump may say in
+/// which character set it speaks: it depends on the handshake.
 pub fn world() -> World {
-    world_on(Mariadb::shared())
+    static SHARED: OnceLock<Mariadb> = OnceLock::new();
+    let options = ["--character-set-client-handshake".to_owned()];
+    world_on(SHARED.get_or_init(|| Mariadb::start(&options).unwrap_or_else(|e| panic!("{e}"))))
 }
 
 pub fn world_on(mariadb: &'static Mariadb) -> World {
