@@ -4,5 +4,6 @@
 mod crash;
 mod exact;
 mod moments;
+mod refresh;
 mod refusals;
 mod world;

@@ -71,7 +71,13 @@ fn of_thirty_clones_beside_writers_none_is_torn() {
     let whole = w.number(&from, SUM);
     let mut last = 0;
     let written = beside_writers(&w, &from, || {
-        for _ in 0..30 {
+        for round in 0..30 {
+            // In place, beside the old one, and only what differs.
+            match round % 3 {
+                0 => w.conn().query_drop(format!("DROP DATABASE IF EXISTS {to}")).unwrap(),
+                1 => w.sql(&to, "CREATE TABLE stray (a INT)"),
+                _ => {}
+            }
             let outcome = w.clone(&from, &to);
             assert_eq!(outcome.consistency, Consistency::Snapshot);
             assert_eq!(w.number(&to, SUM), whole);

@@ -281,6 +281,14 @@ pub(super) fn comparable(sql: &[u8]) -> Vec<u8> {
     sql
 }
 
+/// The next value of its counter; None where it has none, or stands at its beginning.
+pub(super) fn counter(sql: &[u8]) -> Option<u64> {
+    const WORD: &[u8] = b" AUTO_INCREMENT=";
+    let rest = &sql[find(sql, WORD, 0)? + WORD.len()..];
+    let digits: Vec<u8> = rest.iter().copied().take_while(u8::is_ascii_digit).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
 /// Whether it lies in a folder of its own.
 pub(super) fn has_folder(sql: &[u8]) -> bool {
     find(sql, b" DATA DIRECTORY", 0).or_else(|| find(sql, b" INDEX DIRECTORY", 0)).is_some()
@@ -393,6 +401,12 @@ mod tests {
     fn counters_and_folders_do_not_count() {
         let end = shown(&comparable(HOSTILE.as_bytes())).rsplit_once(')').unwrap().1.to_owned();
         assert_eq!(end, " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT=' AUTO_INCREMENT=9'");
+    }
+
+    #[test]
+    fn a_counter_is_read() {
+        assert_eq!(counter(HOSTILE.as_bytes()), Some(7));
+        assert_eq!(counter(b"CREATE TABLE `t` (\n) COMMENT=' AUTO_INCREMENT=9'"), None);
     }
 
     #[test]

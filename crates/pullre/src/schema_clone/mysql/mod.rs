@@ -9,6 +9,7 @@ mod copy;
 mod ddl;
 mod fault;
 mod programs;
+mod refresh;
 mod session;
 mod source;
 mod swap;
@@ -254,6 +255,9 @@ impl Job<'_> {
         let in_place = found != Some(State::Full);
         let (building, _) = swap::beside(destination);
         let into = if in_place { destination } else { &building };
+        if !in_place && let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+            return self.outcome(&mut control, &from, built, started, notes);
+        }
         let built = self
             .start(&mut control, &from, into, found.is_some())
             .and_then(|()| build::build(self, &mut control, &from, into, &mut notes, progress));
@@ -273,12 +277,22 @@ impl Job<'_> {
         } else {
             self.swap(&mut control, &from, &building)?;
         }
-        build::notes(&from, &mut notes);
-        let bytes = size(&mut control, destination)?;
+        self.outcome(&mut control, &from, built, started, notes)
+    }
+
+    fn outcome(
+        &self,
+        control: &mut Session,
+        from: &source::Schema,
+        built: build::Built,
+        started: Instant,
+        mut notes: Vec<String>,
+    ) -> Result<CloneOutcome, Fault> {
+        build::notes(from, &mut notes);
         Ok(CloneOutcome {
             tables: built.tables,
             rows: built.rows,
-            bytes,
+            bytes: size(control, self.destination.as_str())?,
             elapsed: started.elapsed(),
             consistency: built.consistency,
             notes,

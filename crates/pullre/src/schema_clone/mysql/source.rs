@@ -93,6 +93,8 @@ impl Kind {
 pub(super) struct Program {
     pub kind: Kind,
     pub name: String,
+    /// A trigger's; else empty.
+    pub table: String,
     /// Empty for views, which have none.
     pub mode: String,
     pub client: String,
@@ -234,14 +236,15 @@ fn read_programs(
         }
     }
     listed.extend(views.into_iter().map(|name| (Kind::View, name)));
-    let triggers: Vec<String> = session.rows(
+    let triggers: Vec<(String, String)> = session.rows(
         READING,
         format!(
-            "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = {of}
+            "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {of}
              ORDER BY event_object_table, action_timing, event_manipulation, action_order"
         ),
     )?;
-    listed.extend(triggers.into_iter().map(|name| (Kind::Trigger, name)));
+    let tables: BTreeMap<String, String> = triggers.iter().cloned().collect();
+    listed.extend(triggers.into_iter().map(|(name, _)| (Kind::Trigger, name)));
     let events: Vec<String> = session.rows(
         READING,
         format!(
@@ -268,7 +271,13 @@ fn read_programs(
         let rows = session.first_rows(READING, ask.join("; "), object)?;
         for ((kind, name), mut row) in listed.iter().zip(rows) {
             match program(*kind, name, &mut row) {
-                Some(program) => programs.push(program),
+                Some(program) => {
+                    let table = match kind {
+                        Kind::Trigger => tables.get(name).cloned().unwrap_or_default(),
+                        _ => String::new(),
+                    };
+                    programs.push(Program { table, ..program });
+                }
                 None => unreadable.push(format!("{} `{name}`", kind.word().to_lowercase())),
             }
         }
@@ -286,6 +295,7 @@ fn program(kind: Kind, name: &str, row: &mut mysql::Row) -> Option<Program> {
     Some(Program {
         kind,
         name: name.to_owned(),
+        table: String::new(),
         mode,
         time_zone,
         sql,

@@ -181,8 +181,18 @@ fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, 
                 let Some(kind) = Kind::ALL.into_iter().find(|known| known.word() == kind) else {
                     continue;
                 };
-                let program =
-                    Program { kind, name, mode, client, connection, collation, time_zone, sql };
+                let table = String::new();
+                let program = Program {
+                    kind,
+                    name,
+                    table,
+                    mode,
+                    client,
+                    connection,
+                    collation,
+                    time_zone,
+                    sql,
+                };
                 let list = if side == "new" { &mut intent.new } else { &mut intent.old };
                 list.push(program);
             }
