@@ -11,6 +11,8 @@ use pullre::ports::Compute;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
 use pullre::schema_clone::Schemas;
+use pullre::schema_clone::mysql::Server;
+use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store, StoreError};
 use pullre_http::github::{GitHub, GitHubAccess, Timings};
 
@@ -119,12 +121,14 @@ fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks
             Locks::Files(config.state_dir.join("locks")),
         )),
         DatabaseConfig::Mysql { .. } => {
-            // Its words are checked all the same.
-            Database::mysql(&config.database)?;
-            anyhow::bail!(
-                "this version cannot clone schemas on MySQL yet: remove `mysql_host` from app.ini, \
-                 or set `database = sqlite`"
-            )
+            let database = Database::mysql(&config.database)?;
+            // It told what of the words means nothing.
+            let (access, _) = MysqlAccess::new(&config.database)?;
+            let mut server = Server::new(access.clone());
+            server.workers = config.clone_workers.unwrap_or(server.workers);
+            server.max_bytes = config.clone_max_bytes;
+            server.swap_busy = config.swap_busy;
+            Ok((database, Schemas::Mysql(server), Locks::Mysql(access)))
         }
     }
 }

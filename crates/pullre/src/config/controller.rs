@@ -5,6 +5,7 @@ use tracing::Level;
 
 use super::reader::{ConfigErrors, Reader, word};
 use super::{DatabaseConfig, RawConfig, Secret};
+use crate::schema_clone::mysql::SwapBusy;
 
 /// Where the staging servers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,11 @@ pub struct ControllerConfig {
     /// How long a staging client may stay silent.
     pub agent_timeout: Duration,
     pub clone_timeout: Duration,
+    /// Connections that copy one schema side by side.
+    pub clone_workers: Option<usize>,
+    /// A schema larger than this is not cloned.
+    pub clone_max_bytes: Option<u64>,
+    pub swap_busy: SwapBusy,
     /// How long an environment that is not eligible any more keeps its server.
     pub grace: Duration,
     /// A plan that stops or clones over more environments than this is refused.
@@ -94,6 +100,17 @@ impl ControllerConfig {
         let start_timeout = r.seconds("start_timeout", 600, 1..=DAY);
         let agent_timeout = r.seconds("agent_timeout", 600, 1..=DAY);
         let clone_timeout = r.seconds("clone_timeout", 3600, 1..=DAY);
+        let clone_workers = r.parsed("clone_workers", "a number from 1 to 32", |value| {
+            value.parse().ok().filter(|n| (1..=32).contains(n))
+        });
+        let clone_max_bytes = r.parsed("clone_max_bytes", "a number of bytes", |value| {
+            value.parse().ok().filter(|n| *n > 0)
+        });
+        let swap_busy = r.parsed("swap_busy", "`wait` or `kill`", |value| match value {
+            "wait" => Some(SwapBusy::Wait),
+            "kill" => Some(SwapBusy::Kill),
+            _ => None,
+        });
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
         let logging_level = r.logging_level();
@@ -123,6 +140,9 @@ impl ControllerConfig {
             start_timeout,
             agent_timeout,
             clone_timeout,
+            clone_workers,
+            clone_max_bytes,
+            swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
             grace,
             max_changes,
             logging_level,

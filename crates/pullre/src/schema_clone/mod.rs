@@ -1,6 +1,7 @@
 //! Fills a server's schema from the author's. A clone is made beside its destination, verified,
 //! then put in place at once: whoever looks finds the old content or the new one, whole.
 
+pub mod mysql;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -20,8 +21,19 @@ pub struct CloneOutcome {
     /// The size of the new schema.
     pub bytes: u64,
     pub elapsed: Duration,
+    pub consistency: Consistency,
     /// What a person should know although the clone succeeded.
     pub notes: Vec<String>,
+}
+
+/// All of a clone is of one moment of its source. How that came about:
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// Writers of the source went on.
+    Snapshot,
+    /// Writers of the source waited while the rows were copied.
+    Locked,
 }
 
 /// How far the copying is. Verifying and putting in place come after it.
@@ -72,6 +84,22 @@ pub enum CloneError {
         .timeout.as_secs()
     )]
     TimedOut { schema: SchemaName, place: String, timeout: Duration, doing: &'static str },
+    #[error(
+        "the schema `{schema}` ({place}): {doing} is not allowed: {message}. Grant the MySQL login what `update-pull grants` prints"
+    )]
+    Forbidden { schema: SchemaName, place: String, doing: &'static str, message: String },
+    #[error(
+        "the source schema `{schema}` ({place}) was altered again and again while it was copied ({message}): try when its migration is done"
+    )]
+    SourceAltered { schema: SchemaName, place: String, message: String },
+    #[error(
+        "`{name}` on {place} is not ours, and the clone into `{schema}` needs that name: rename or drop it"
+    )]
+    InTheWay { schema: SchemaName, place: String, name: String },
+    #[error(
+        "the source schema `{schema}` ({place}) has {bytes} bytes, and `clone_max_bytes` allows {limit}: raise it, or make the schema smaller"
+    )]
+    TooLarge { schema: SchemaName, place: String, bytes: u64, limit: u64 },
     #[error("the schema `{schema}` ({place}): {doing} failed: {message}. {remedy}")]
     Other {
         schema: SchemaName,
@@ -87,6 +115,8 @@ pub enum CloneError {
 pub enum Schemas {
     /// Files of one folder.
     Sqlite { folder: PathBuf },
+    /// Schemas of one server.
+    Mysql(mysql::Server),
 }
 
 impl Schemas {
@@ -98,13 +128,19 @@ impl Schemas {
         timeout: Duration,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CloneOutcome, CloneError> {
-        let Schemas::Sqlite { folder } = self;
-        sqlite::clone(folder, source, destination, timeout, progress)
+        match self {
+            Schemas::Sqlite { folder } => {
+                sqlite::clone(folder, source, destination, timeout, progress)
+            }
+            Schemas::Mysql(server) => server.clone_schema(source, destination, timeout, progress),
+        }
     }
 
     /// Whether the schema exists and is not empty.
     pub fn holds_something(&self, schema: &SchemaName) -> Result<bool, CloneError> {
-        let Schemas::Sqlite { folder } = self;
-        sqlite::exists_nonempty(folder, schema)
+        match self {
+            Schemas::Sqlite { folder } => sqlite::exists_nonempty(folder, schema),
+            Schemas::Mysql(server) => server.holds_something(schema),
+        }
     }
 }

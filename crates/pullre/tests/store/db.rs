@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use pullre::domain::{InstanceId, Login, PullNumber, PullRequest, PullState, ServerId, Sha};
 use pullre::facts::{Assignment, Deployment, SchemaClone, Server};
 use pullre::reconcile::plan::Record;
-use pullre::schema_clone::CloneOutcome;
+use pullre::schema_clone::{CloneOutcome, Consistency};
 use pullre::store::backend::{Backend, Value};
 use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::sqlite::Sqlite;
@@ -80,6 +80,7 @@ pub fn outcome() -> CloneOutcome {
         rows: 7,
         bytes: 4096,
         elapsed: Duration::from_millis(1500),
+        consistency: Consistency::Snapshot,
         notes: Vec::new(),
     }
 }

@@ -18,7 +18,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error as SqlError, ErrorCode, OpenFlags, TransactionState};
 
 use self::fault::{other, place};
-use super::{CloneError, CloneOutcome, Progress};
+use super::{CloneError, CloneOutcome, Consistency, Progress};
 use crate::domain::SchemaName;
 
 /// How much is copied between two looks at the clock, some 30 ms. Since the read transaction stays
@@ -124,7 +124,8 @@ pub fn clone(
     let bytes = job.finish_file(&building, &found, &mut notes)?;
     job.put_in_place(schema_dir, &mut building, &mut notes)?;
 
-    Ok(CloneOutcome { tables, rows, bytes, elapsed: started.elapsed(), notes })
+    let consistency = if wal { Consistency::Snapshot } else { Consistency::Locked };
+    Ok(CloneOutcome { tables, rows, bytes, elapsed: started.elapsed(), consistency, notes })
 }
 
 struct Job<'a> {

@@ -122,6 +122,11 @@ impl MysqlAccess {
         &self.database
     }
 
+    /// `host:port` or the socket.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     pub(crate) fn connect(&self) -> Result<Conn, StoreError> {
         self.connect_with(self.opts.clone())
     }
@@ -136,6 +141,24 @@ impl MysqlAccess {
         let sql = format!("SET @@SESSION.wait_timeout = {}", wait_timeout.as_secs());
         mysql::prelude::Queryable::query_drop(&mut conn, sql).map_err(|e| self.error(e))?;
         Ok(conn)
+    }
+
+    /// A connection to no database, for work that takes long: `answer` is how long one statement
+    /// may take; `init` is said once, and in place of what the control database's connections say.
+    pub(crate) fn connect_for_work(
+        &self,
+        answer: Duration,
+        init: Vec<String>,
+    ) -> Result<Conn, StoreError> {
+        self.connect_with(
+            self.opts
+                .clone()
+                .db_name(None::<String>)
+                .read_timeout(Some(answer))
+                .write_timeout(Some(answer))
+                .stmt_cache_size(0)
+                .init(init),
+        )
     }
 
     fn connect_with(&self, opts: OptsBuilder) -> Result<Conn, StoreError> {

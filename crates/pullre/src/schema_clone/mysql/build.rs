@@ -1,0 +1,247 @@
+//! Makes a schema from another one: tables, rows, keys, foreign keys, programs; then checks it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::copy::{Copied, Copy};
+use super::ddl::{self, Statements, quoted};
+use super::fault::Fault;
+use super::session::{Crew, Session};
+use super::source::{self, Schema};
+use super::{Job, PROBE, SEEN, programs};
+use crate::schema_clone::{CloneError, Consistency, Progress};
+
+/// Tables up to this size are made with their keys: adding them later costs more than it gives.
+const BIG: u64 = 1 << 20;
+
+/// Connections that create tables: each statement waits for the disk several times.
+const CREATORS: usize = 4;
+/// Tables that one of them takes at a time.
+const BATCH: usize = 5;
+
+const CREATING: &str = "creating tables";
+const LINKING: &str = "adding foreign keys";
+const VERIFYING: &str = "verifying the clone";
+
+#[derive(Debug)]
+pub(super) struct Built {
+    pub tables: u64,
+    pub rows: u64,
+    pub consistency: Consistency,
+}
+
+/// Fills the schema `into`, which holds nothing but the two tables of the probe. The probe's own
+/// table stays: whoever finds it knows that the schema is not finished.
+pub(super) fn build(
+    job: &Job<'_>,
+    control: &mut Session,
+    from: &Schema,
+    into: &str,
+    notes: &mut Vec<String>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Built, Fault> {
+    let plan = plan(from, into)?;
+    let workers = job.workers.clamp(1, from.tables.len().max(1));
+    let creators = if from.tables.len() > 2 * BATCH { CREATORS.max(workers) } else { workers };
+    let mut crew = job.crew(creators)?;
+    control.run(CREATING, format!("USE {}", quoted(into)))?;
+    for sequence in &from.sequences {
+        control
+            .run(CREATING, &sequence.ddl[..])
+            .map_err(|e| e.about(&format!("sequence `{}`", sequence.name)))?;
+    }
+    create(&mut crew, from, into, &plan)?;
+
+    crew.sessions.truncate(workers);
+    let keys: Vec<_> = plan.iter().map(|statements| statements.keys.clone()).collect();
+    let copy = Copy { job, source: from, into, big: BIG, keys: &keys, workers };
+    let Ok(Copied { rows, consistency }) =
+        copy.run(control, &mut crew, !job.no_snapshots.load(Ordering::Relaxed), progress)?
+    else {
+        job.no_snapshots.store(true, Ordering::Relaxed);
+        return Err(Fault::Altered("this server copies no snapshots".to_owned()));
+    };
+
+    // One at a time: side by side they can bring the server down.
+    for (table, statements) in from.tables.iter().zip(&plan) {
+        if let Some(link) = &statements.links {
+            job.check_time(LINKING)?;
+            control
+                .run(LINKING, &link[..])
+                .map_err(|e| e.about(&format!("table `{}`", table.name)))?;
+        }
+    }
+    set_sequences(control, from, into)?;
+    control.run(CREATING, format!("DROP TABLE IF EXISTS `{SEEN}`"))?;
+    let programs: Vec<_> = from.programs.iter().collect();
+    programs::make(control, into, &from.collation, &programs, false, notes)?;
+
+    verify(&mut crew, control, from, into, &rows)?;
+    Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
+}
+
+/// How each table is made.
+fn plan(from: &Schema, into: &str) -> Result<Vec<Statements>, Fault> {
+    // Tables whose keys come later; a foreign key to or from them comes last.
+    let big: BTreeSet<String> = from
+        .tables
+        .iter()
+        .filter(|table| table.bytes > BIG)
+        .map(|table| table.name.to_lowercase())
+        .collect();
+    let mut plan = Vec::with_capacity(from.tables.len());
+    for table in &from.tables {
+        let moved = ddl::move_sequences(&table.ddl, &from.name, into);
+        let parsed = ddl::Table::parse(&moved).ok_or_else(|| {
+            Fault::Altered(format!("the definition of table `{}` is of no known form", table.name))
+        })?;
+        let is_big = table.bytes > BIG;
+        let link = !is_big && !parsed.parents().iter().any(|p| big.contains(&p.to_lowercase()));
+        let name = format!("{}.{}", quoted(into), quoted(&table.name));
+        plan.push(parsed.statements(&name, is_big, link));
+    }
+    Ok(plan)
+}
+
+fn create(crew: &mut Crew, from: &Schema, into: &str, plan: &[Statements]) -> Result<(), Fault> {
+    let next = AtomicUsize::new(0);
+    let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
+        session.lenient()?;
+        session.run(CREATING, format!("USE {}", quoted(into)))?;
+        loop {
+            let start = next.fetch_add(BATCH, Ordering::Relaxed);
+            if start >= plan.len() {
+                return Ok(());
+            }
+            let end = (start + BATCH).min(plan.len());
+            let batch: Vec<_> = plan[start..end].iter().map(|s| s.create.clone()).collect();
+            let object =
+                |n: usize| from.tables.get(start + n).map(|t| format!("table `{}`", t.name));
+            session.run_each(CREATING, batch.join(&b";\n"[..]), object)?;
+        }
+    };
+    crew.work(each, || {}, |()| {})
+}
+
+fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(), Fault> {
+    for sequence in &from.sequences {
+        let name = quoted(&sequence.name);
+        let about = format!("sequence `{}`", sequence.name);
+        let sql =
+            format!("SELECT next_not_cached_value, cycle_count FROM {}.{name}", quoted(&from.name));
+        let value: Option<(i64, i64)> =
+            control.one("reading sequences", sql).map_err(|e| e.about(&about).or_altered())?;
+        let Some((next, round)) = value else { continue };
+        let sql = format!("SELECT SETVAL({}.{name}, {next}, 0, {round})", quoted(into));
+        control.run("setting sequences", sql).map_err(|e| e.about(&about))?;
+    }
+    Ok(())
+}
+
+/// The clone has every object of the source in the same words, and the rows that were copied. The
+/// source is still what was read at first.
+fn verify(
+    crew: &mut Crew,
+    control: &mut Session,
+    from: &Schema,
+    into: &str,
+    rows: &[u64],
+) -> Result<(), Fault> {
+    let wrong = |message: String| {
+        Fault::Altered(format!("the clone is not what the source was: {message}"))
+    };
+    let counted: Vec<usize> =
+        (0..from.tables.len()).filter(|n| from.tables[*n].has_rows()).collect();
+    let next = AtomicUsize::new(0);
+    let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&table) = counted.get(at) else { return Ok(()) };
+            let name = &from.tables[table].name;
+            let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
+            let found: Option<u64> =
+                session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
+            if found != Some(rows[table]) {
+                return Err(wrong(format!(
+                    "table `{name}` has {} rows where {} were copied",
+                    found.unwrap_or(0),
+                    rows[table]
+                )));
+            }
+        }
+    };
+    crew.work(each, || {}, |()| {})?;
+
+    let clone = source::read(control, into)?.map(without_probe);
+    let clone = clone.ok_or_else(|| wrong("it is gone".to_owned()))?;
+    // A view that cannot be made is told of; everything else is there.
+    let mut expected = from.clone();
+    expected.programs.retain(|wanted| {
+        clone.programs.iter().any(|made| made.kind == wanted.kind && made.name == wanted.name)
+            || !matches!(wanted.kind, source::Kind::View | source::Kind::Event)
+    });
+    if let Some(difference) = source::difference(&expected, &clone) {
+        return Err(wrong(difference));
+    }
+    let now = source::read(control, &from.name)?
+        .ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?;
+    match source::difference(from, &now) {
+        Some(difference) => Err(Fault::Altered(difference)),
+        None => Ok(()),
+    }
+}
+
+/// What a schema holds beside our own marks.
+pub(super) fn without_probe(mut schema: Schema) -> Schema {
+    schema
+        .tables
+        .retain(|table| ![PROBE, SEEN, super::swap::INTENT].contains(&table.name.as_str()));
+    schema
+}
+
+/// Notes on what the clone lacks or shares.
+pub(super) fn notes(from: &Schema, notes: &mut Vec<String>) {
+    let mut list = |tables: Vec<&str>, what: &str| {
+        if !tables.is_empty() {
+            notes.push(format!("{what}: `{}`", tables.join("`, `")));
+        }
+    };
+    let names = |pick: &dyn Fn(&source::Table) -> bool| -> Vec<&str> {
+        from.tables.iter().filter(|t| pick(t)).map(|t| t.name.as_str()).collect()
+    };
+    list(names(&|t| t.versioned), "only current rows were copied, not their history");
+    list(names(&|t| !t.has_rows()), "these hold no rows of their own, so none were copied");
+    list(
+        names(&|t| t.has_rows() && !t.has_snapshots()),
+        "the engine of these knows no snapshots: their rows may be of a slightly later moment",
+    );
+    list(names(&|t| ddl::has_folder(&t.ddl)), "the clone of these lies in the server's own folder");
+    let outside =
+        |t: &source::Table| ddl::Table::parse(&t.ddl).is_some_and(|table| table.leads_outside());
+    list(names(&outside), "foreign keys of these lead to another schema");
+    if !from.unreadable.is_empty() {
+        notes.push(format!(
+            "these were left out, since the login may not read them: {}",
+            from.unreadable.join(", ")
+        ));
+    }
+    programs::notes(&from.programs, &from.name, notes);
+    if from.tables.is_empty() {
+        notes.push(format!("the source schema `{}` holds no tables", from.name));
+    }
+}
+
+/// More than the operator allows.
+pub(super) fn check_size(job: &Job<'_>, from: &Schema) -> Result<(), Fault> {
+    let bytes = from.tables.iter().map(|table| table.bytes).sum();
+    job.source_bytes.store(bytes, Ordering::Relaxed);
+    match job.max_bytes {
+        Some(limit) if bytes > limit => Err(Fault::Told(CloneError::TooLarge {
+            schema: job.source.clone(),
+            place: job.access.place().to_owned(),
+            bytes,
+            limit,
+        })),
+        _ => Ok(()),
+    }
+}

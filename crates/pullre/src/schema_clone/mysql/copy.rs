@@ -1,0 +1,362 @@
+//! Copies the rows, all as of one moment, and builds the keys that waited for them.
+//!
+//! A plain `INSERT ... SELECT` reads what is there now and makes writers wait. Inside of a stored
+//! function that a `SELECT` calls in a snapshot transaction, it reads the snapshot and nobody
+//! waits. That is nowhere promised, so each of these functions proves it: before the rows it copies
+//! a probe that was written after the snapshot, and must not see it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::ddl::quoted;
+use super::fault::Fault;
+use super::session::{Crew, Session, Tell};
+use super::source::{Schema, Table};
+use super::{Job, PROBE, SEEN};
+use crate::schema_clone::{Consistency, Progress};
+
+const COPYING: &str = "copying rows";
+const INDEXING: &str = "building keys";
+const LOCKING: &str = "taking all tables at one moment";
+
+/// How often all tables are asked for at once, and the pause between. No writer waits meanwhile.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// So many tables are opened at once at most.
+const GROUP: usize = 100;
+
+/// A piece of the copying: one big table, or some small ones.
+#[derive(Debug, Clone)]
+struct Piece {
+    tables: Vec<usize>,
+    bytes: u64,
+    /// None: rows are copied by plain statements.
+    function: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub rows: Vec<u64>,
+    pub consistency: Consistency,
+}
+
+/// The server does not read snapshots as hoped; the rows that were copied are of no use.
+#[derive(Debug)]
+pub(super) struct NoSnapshots;
+
+pub(super) struct Copy<'a> {
+    pub job: &'a Job<'a>,
+    pub source: &'a Schema,
+    pub into: &'a str,
+    /// Those over it are pieces of their own.
+    pub big: u64,
+    /// For each table the statements that follow its rows.
+    pub keys: &'a [Vec<Vec<u8>>],
+    pub workers: usize,
+}
+
+enum Told {
+    Rows {
+        table: usize,
+        rows: u64,
+    },
+    /// One worker reads nothing more of the source.
+    Read,
+}
+
+/// Keys whose tables are complete.
+struct Ready {
+    tables: Vec<usize>,
+    copying: usize,
+    over: bool,
+}
+
+// A panic elsewhere leaves queues whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Copy<'_> {
+    fn pieces(&self) -> Vec<Piece> {
+        let (mut pieces, mut small) = (Vec::new(), Vec::new());
+        for (index, table) in self.source.tables.iter().enumerate() {
+            if !table.has_rows() || table.columns.is_empty() {
+                continue;
+            }
+            if table.bytes > self.big {
+                pieces.push(Piece { tables: vec![index], bytes: table.bytes, function: None });
+            } else {
+                small.push(index);
+            }
+        }
+        let groups = self.workers.max(small.len().div_ceil(GROUP)).min(small.len()).max(1);
+        let mut shares = vec![Piece { tables: Vec::new(), bytes: 0, function: None }; groups];
+        small.sort_by_key(|index| std::cmp::Reverse(self.source.tables[*index].bytes));
+        for (turn, index) in small.into_iter().enumerate() {
+            let share = &mut shares[turn % groups];
+            share.tables.push(index);
+            share.bytes += self.source.tables[index].bytes;
+        }
+        pieces.extend(shares.into_iter().filter(|share| !share.tables.is_empty()));
+        pieces.sort_by_key(|piece| std::cmp::Reverse(piece.bytes));
+        pieces
+    }
+
+    fn insert(&self, table: &Table) -> String {
+        let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
+        // Qualified: a variable of the function would hide a column of its name.
+        let values: Vec<_> = columns.iter().map(|name| format!("`pullre~from`.{name}")).collect();
+        let name = quoted(&table.name);
+        format!(
+            "INSERT /* {} */ INTO {}.{name} ({}) SELECT {} FROM {}.{name} AS `pullre~from`",
+            super::orphan_mark(self.into),
+            quoted(self.into),
+            columns.join(", "),
+            values.join(", "),
+            quoted(&self.source.name)
+        )
+    }
+
+    /// The functions are made in the new schema. False: they may not be.
+    fn make_functions(&self, control: &mut Session, pieces: &mut [Piece]) -> Result<bool, Fault> {
+        let into = quoted(self.into);
+        for (n, piece) in pieces.iter_mut().enumerate() {
+            let name = format!("{into}.`pullre~copy~{n}`");
+            let mut body = format!(
+                "DROP FUNCTION IF EXISTS {name};
+                 CREATE FUNCTION {name}() RETURNS LONGTEXT CHARACTER SET ascii MODIFIES SQL DATA
+                 BEGIN
+                     DECLARE `pullre~counts` LONGTEXT CHARACTER SET ascii DEFAULT '';
+                     INSERT INTO {into}.`{SEEN}` SELECT * FROM {into}.`{PROBE}`;\n"
+            );
+            for index in &piece.tables {
+                body += &self.insert(&self.source.tables[*index]);
+                body += ";\nSET `pullre~counts` = CONCAT(`pullre~counts`, ROW_COUNT(), ',');\n";
+            }
+            body += "RETURN `pullre~counts`;\nEND";
+            match control.run("making the functions that copy", body) {
+                Ok(()) => piece.function = Some(name),
+                Err(e) if e.is_forbidden() || matches!(e.code(), Some(1064)) => {
+                    tracing::info!("no functions can be made for copying: {e:?}");
+                    return Ok(false);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    fn drop_functions(&self, control: &mut Session, pieces: &[Piece]) -> Result<(), Fault> {
+        let drop = |name: &String| format!("DROP FUNCTION IF EXISTS {name}");
+        let drops: Vec<_> =
+            pieces.iter().filter_map(|piece| piece.function.as_ref().map(drop)).collect();
+        if drops.is_empty() {
+            return Ok(());
+        }
+        control.run("removing the functions that copied", drops.join("; "))
+    }
+
+    fn lock_statement(&self) -> Option<String> {
+        let lock =
+            |table: &Table| format!("{}.{} READ", quoted(&self.source.name), quoted(&table.name));
+        let tables: Vec<_> =
+            self.source.tables.iter().filter(|table| table.has_rows()).map(lock).collect();
+        (!tables.is_empty()).then(|| format!("LOCK TABLES {}", tables.join(", ")))
+    }
+
+    /// Gives the workers one snapshot: none of them can be later than another while all tables are
+    /// locked, a matter of a millisecond. Returns how many share it: where the lock is not to be
+    /// had, one worker alone is as consistent.
+    fn take_snapshot(&self, control: &mut Session, crew: &mut Crew) -> Result<usize, Fault> {
+        const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT";
+        let mut start = |workers: usize| {
+            crew.sessions.iter_mut().take(workers).try_for_each(|s| s.run(LOCKING, START))
+        };
+        let Some(locks) = self.lock_statement().filter(|_| self.workers > 1) else {
+            return start(1).map(|()| 1);
+        };
+        // Without waiting: whoever waits for a table makes those behind it wait.
+        control.run(LOCKING, "SET lock_wait_timeout = 0")?;
+        let mut workers = 1;
+        for _ in 0..TRIES {
+            self.job.check_time(LOCKING)?;
+            match control.run(LOCKING, &locks) {
+                Ok(()) => {
+                    workers = self.workers;
+                    let started = start(workers);
+                    control.run(LOCKING, "UNLOCK TABLES")?;
+                    started?;
+                    break;
+                }
+                Err(e) if e.is_busy() => std::thread::sleep(PAUSE),
+                Err(e) if e.is_forbidden() => {
+                    tracing::info!("no lock for a common snapshot, one worker copies: {e:?}");
+                    break;
+                }
+                Err(e) => return Err(e.or_altered()),
+            }
+        }
+        control.run(LOCKING, "SET lock_wait_timeout = 10")?;
+        if workers == 1 {
+            start(1)?;
+        }
+        Ok(workers)
+    }
+
+    /// Copies everything, or says that there are no snapshots to be had.
+    pub fn run(
+        &self,
+        control: &mut Session,
+        crew: &mut Crew,
+        snapshots: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Result<Copied, NoSnapshots>, Fault> {
+        let mut pieces = self.pieces();
+        let by_function = snapshots && self.make_functions(control, &mut pieces)?;
+        let mut copiers = self.workers;
+        if by_function {
+            copiers = self.take_snapshot(control, crew)?;
+            control.run(
+                "writing the probe",
+                format!("INSERT INTO {}.`{PROBE}` VALUES (1)", quoted(self.into)),
+            )?;
+        } else {
+            self.drop_functions(control, &pieces)?;
+            for piece in &mut pieces {
+                piece.function = None;
+            }
+            if let Some(locks) = self.lock_statement() {
+                control.run(LOCKING, locks)?;
+            }
+            for session in &mut crew.sessions {
+                session.run(
+                    LOCKING,
+                    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION",
+                )?;
+            }
+        }
+        let done = self.copy(control, crew, &pieces, copiers, by_function, progress);
+        if !by_function {
+            control.run(LOCKING, "UNLOCK TABLES")?;
+        }
+        let rows = done.map_err(Fault::or_altered)?;
+        if by_function {
+            self.drop_functions(control, &pieces)?;
+            let sql = format!("SELECT COUNT(*) FROM {}.`{SEEN}`", quoted(self.into));
+            let seen: Option<u64> = control.one("reading the probe", sql)?;
+            if seen != Some(0) {
+                return Ok(Err(NoSnapshots));
+            }
+        }
+        let consistency = if by_function { Consistency::Snapshot } else { Consistency::Locked };
+        Ok(Ok(Copied { rows, consistency }))
+    }
+
+    fn copy(
+        &self,
+        control: &mut Session,
+        crew: &mut Crew,
+        pieces: &[Piece],
+        copiers: usize,
+        by_function: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<u64>, Fault> {
+        let queue: Mutex<VecDeque<&Piece>> = Mutex::new(pieces.iter().collect());
+        let ready = Mutex::new(Ready { tables: Vec::new(), copying: copiers, over: false });
+        let changed = Condvar::new();
+        let each = |index: usize, session: &mut Session, tell: &Tell<Told>| {
+            if index < copiers {
+                let mut mine = Vec::new();
+                loop {
+                    let piece = lock(&queue).pop_front();
+                    let Some(piece) = piece else { break };
+                    for (table, rows) in self.copy_piece(session, piece)? {
+                        mine.push(table);
+                        tell.tell(Told::Rows { table, rows });
+                    }
+                }
+                // Others see the rows from here on; keys need that.
+                session.run(COPYING, "COMMIT")?;
+                tell.tell(Told::Read);
+                let mut ready = lock(&ready);
+                ready.copying -= 1;
+                ready.tables.extend(mine.into_iter().filter(|t| !self.keys[*t].is_empty()));
+                // Taken from the end: the largest first.
+                ready.tables.sort_by_key(|table| self.source.tables[*table].bytes);
+                changed.notify_all();
+            }
+            loop {
+                let mut now = lock(&ready);
+                let table = loop {
+                    if now.over || (now.tables.is_empty() && now.copying == 0) {
+                        return Ok(());
+                    }
+                    if let Some(table) = now.tables.pop() {
+                        break table;
+                    }
+                    now = changed.wait(now).unwrap_or_else(|e| e.into_inner());
+                };
+                drop(now);
+                let name = &self.source.tables[table].name;
+                let mark = format!("/* {} */ ", super::orphan_mark(self.into));
+                for sql in &self.keys[table] {
+                    session
+                        .run(INDEXING, [mark.as_bytes(), sql].concat())
+                        .map_err(|e| e.about(&format!("table `{name}`")))?;
+                }
+            }
+        };
+        let total_bytes = self.source.tables.iter().map(|table| table.bytes).sum();
+        let mut rows = vec![0; self.source.tables.len()];
+        let (mut copied_bytes, mut reading, mut unlocked) = (0, copiers, Ok(()));
+        let heard = |told| match told {
+            Told::Rows { table, rows: count } => {
+                rows[table] = count;
+                copied_bytes += self.source.tables[table].bytes;
+                progress(Progress { copied_bytes, total_bytes });
+            }
+            Told::Read => {
+                reading -= 1;
+                if reading == 0 && !by_function {
+                    // Writers wait no longer; keys need no more of the source.
+                    unlocked = control.run(LOCKING, "UNLOCK TABLES");
+                }
+            }
+        };
+        let stop = || {
+            lock(&ready).over = true;
+            changed.notify_all();
+        };
+        crew.work(each, stop, heard)?;
+        unlocked?;
+        Ok(rows)
+    }
+
+    fn copy_piece(&self, session: &mut Session, piece: &Piece) -> Result<Vec<(usize, u64)>, Fault> {
+        let name = |index: usize| format!("table `{}`", self.source.tables[index].name);
+        let about = match piece.tables.as_slice() {
+            [one] => name(*one),
+            several => format!("one of {} tables, from {}", several.len(), name(several[0])),
+        };
+        let Some(function) = &piece.function else {
+            let mut copied = Vec::new();
+            for index in &piece.tables {
+                let sql =
+                    format!("{}; SELECT ROW_COUNT()", self.insert(&self.source.tables[*index]));
+                let rows = session.first_rows(COPYING, sql, |_| Some(name(*index)))?;
+                copied.push((*index, rows.into_iter().next().and_then(|r| r.get(0)).unwrap_or(0)));
+            }
+            return Ok(copied);
+        };
+        let sql = format!("SELECT {function}()");
+        let counts: Option<String> = session.one(COPYING, sql).map_err(|e| e.about(&about))?;
+        let counts = counts.unwrap_or_default();
+        let counts: Vec<u64> = counts.split(',').filter_map(|count| count.parse().ok()).collect();
+        if counts.len() != piece.tables.len() {
+            return Err(Fault::Altered(format!("{about} gave no count of its rows")));
+        }
+        Ok(piece.tables.iter().copied().zip(counts).collect())
+    }
+}

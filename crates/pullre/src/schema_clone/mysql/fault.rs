@@ -1,0 +1,169 @@
+//! What is told of a failure.
+
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Job;
+use crate::schema_clone::CloneError;
+use crate::store::StoreError;
+
+/// A failure before it is known what it means for the clone.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Sql {
+        doing: &'static str,
+        object: Option<String>,
+        error: mysql::Error,
+    },
+    TimedOut {
+        doing: &'static str,
+    },
+    /// The source is not any more what was read; says what. Another try may succeed.
+    Altered(String),
+    Told(CloneError),
+}
+
+impl From<CloneError> for Fault {
+    fn from(e: CloneError) -> Fault {
+        Fault::Told(e)
+    }
+}
+
+impl Fault {
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Fault::Sql { error: mysql::Error::MySqlError(e), .. } => Some(e.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection is of no use any more.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Fault::Sql { .. } => {
+                self.code().is_none_or(|code| matches!(code, 1053 | 1317 | 1927 | 4031))
+            }
+            _ => false,
+        }
+    }
+
+    /// Names what it was about, where that is not known yet.
+    pub fn about(self, name: &str) -> Fault {
+        match self {
+            Fault::Sql { doing, object: None, error } => {
+                Fault::Sql { doing, object: Some(name.to_owned()), error }
+            }
+            other => other,
+        }
+    }
+
+    /// The login may not do it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.code(), Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1418 | 1419 | 1290))
+    }
+
+    /// Somebody else has a lock.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.code(), Some(1205 | 1213))
+    }
+
+    /// A failure to read what was there when the source was listed.
+    pub fn or_altered(self) -> Fault {
+        match &self {
+            Fault::Sql { object, error, .. }
+                if matches!(
+                    self.code(),
+                    Some(1054 | 1146 | 1412 | 1049 | 1305 | 1360 | 1539 | 1109 | 1136 | 1356)
+                ) =>
+            {
+                let name = object.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+                Fault::Altered(format!("{name}{error}"))
+            }
+            _ => self,
+        }
+    }
+}
+
+const UNCHANGED: &str = "What the schema held before is still there; the clone can be tried again";
+
+impl Job<'_> {
+    /// What a caller is told.
+    pub(super) fn tell(&self, fault: Fault) -> CloneError {
+        let place = self.access.place().to_owned();
+        let (doing, object, error) = match fault {
+            Fault::Told(error) => return error,
+            Fault::TimedOut { doing } => return self.timed_out(doing),
+            Fault::Altered(message) => {
+                return CloneError::SourceAltered { schema: self.source.clone(), place, message };
+            }
+            Fault::Sql { doing, object, error } => (doing, object, error),
+        };
+        if self.remaining().is_zero() || is_time_out(&error) {
+            return self.timed_out(doing);
+        }
+        let about = object.map(|object| format!("{object}: ")).unwrap_or_default();
+        let (code, text) = match &error {
+            mysql::Error::MySqlError(e) => (e.code, format!("{} (error {})", e.message, e.code)),
+            other => (0, other.to_string()),
+        };
+        let message = format!("{about}{text}");
+        let schema = self.destination.clone();
+        let full = matches!(code, 1021 | 1114)
+            || (matches!(code, 3 | 1030 | 1026) && text.contains("28"))
+            || text.contains("No space left");
+        match code {
+            _ if full => CloneError::NoSpace {
+                schema,
+                place,
+                bytes: self.source_bytes.load(Ordering::Relaxed),
+            },
+            1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1410 | 1419 | 1290 => {
+                CloneError::Forbidden { schema, place, doing, message }
+            }
+            1205 | 1213 => {
+                let remedy = "Somebody holds a lock: end that session, or try again later";
+                CloneError::Other { schema, place, doing, message, remedy }
+            }
+            0 | 1053 | 1927 | 4031 | 1158..=1161 => {
+                let remedy = "The connection was lost; look at the server's log, then try again";
+                CloneError::Other { schema, place, doing, message, remedy }
+            }
+            _ => CloneError::Other { schema, place, doing, message, remedy: UNCHANGED },
+        }
+    }
+
+    pub(super) fn connect_fault(&self, error: StoreError) -> Fault {
+        Fault::Told(CloneError::Other {
+            schema: self.destination.clone(),
+            place: self.access.place().to_owned(),
+            doing: "connecting",
+            message: error.to_string(),
+            remedy: UNCHANGED,
+        })
+    }
+
+    pub(super) fn timed_out(&self, doing: &'static str) -> CloneError {
+        CloneError::TimedOut {
+            schema: self.source.clone(),
+            place: self.access.place().to_owned(),
+            timeout: self.timeout,
+            doing,
+        }
+    }
+
+    pub(super) fn remaining(&self) -> Duration {
+        // A day at most: the system counts time-outs of sockets in fewer bits than a clock.
+        const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+        self.deadline.map_or(MOST, |end| end.saturating_duration_since(Instant::now()).min(MOST))
+    }
+
+    pub(super) fn check_time(&self, doing: &'static str) -> Result<(), Fault> {
+        if self.remaining().is_zero() { Err(Fault::TimedOut { doing }) } else { Ok(()) }
+    }
+}
+
+fn is_time_out(error: &mysql::Error) -> bool {
+    let mysql::Error::IoError(io) = error else { return false };
+    matches!(io.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

@@ -1,0 +1,363 @@
+//! Cloning where all schemas are on one MySQL server: the server copies, no row comes to us.
+//!
+//! Where the destination does not exist or is empty, the clone is built in it; else beside it, and
+//! swapped. What a kill leaves behind: a schema that holds the table [`PROBE`], which the next
+//! clone into the same destination replaces; or, where the swap had begun, what [`swap`] says.
+
+mod build;
+mod copy;
+mod ddl;
+mod fault;
+mod programs;
+mod refresh;
+mod session;
+mod source;
+mod swap;
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::ddl::{quoted, text};
+use self::fault::Fault;
+use self::session::{Crew, Session};
+use super::{CloneError, CloneOutcome, Progress};
+use crate::domain::SchemaName;
+use crate::store::mysql::MysqlAccess;
+
+/// Marks a schema that is being built; holds the row that no snapshot may show.
+const PROBE: &str = "pullre~unfinished";
+/// Takes what the copying functions see of the probe.
+const SEEN: &str = "pullre~seen";
+
+/// How often a source that is altered while it is copied is copied again.
+const TRIES: usize = 3;
+
+/// How long the sessions of a killed run may take to end.
+const ORPHANS_WAIT: Duration = Duration::from_secs(20);
+
+/// What becomes of sessions that hold tables of the clone that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwapBusy {
+    /// They stay, and the clone is put off.
+    Wait,
+    /// They are ended.
+    Kill,
+}
+
+/// A MySQL server and how schemas are cloned on it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub access: MysqlAccess,
+    /// Connections that copy side by side.
+    pub workers: usize,
+    /// A larger source is refused.
+    pub max_bytes: Option<u64>,
+    pub swap_busy: SwapBusy,
+}
+
+impl Server {
+    /// With the defaults: a worker for each core of this machine, four at most.
+    pub fn new(access: MysqlAccess) -> Server {
+        Server { access, workers: default_workers(), max_bytes: None, swap_busy: SwapBusy::Wait }
+    }
+
+    /// Makes `destination` a copy of `source` as it is at one moment. The caller holds the lock of
+    /// the destination schema.
+    pub fn clone_schema(
+        &self,
+        source: &SchemaName,
+        destination: &SchemaName,
+        timeout: Duration,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CloneOutcome, CloneError> {
+        let started = Instant::now();
+        let job = Job {
+            access: &self.access,
+            source,
+            destination,
+            workers: self.workers.max(1),
+            max_bytes: self.max_bytes,
+            swap_busy: self.swap_busy,
+            timeout,
+            deadline: started.checked_add(timeout),
+            no_snapshots: AtomicBool::new(false),
+            source_bytes: AtomicU64::new(0),
+        };
+        if source.collides(destination) {
+            let place = self.access.place().to_owned();
+            return Err(CloneError::SameSchema { schema: source.clone(), place });
+        }
+        let mut tries = 1;
+        loop {
+            match job.attempt(started, progress) {
+                Err(Fault::Altered(why)) if tries < TRIES => {
+                    tracing::info!("{source} is copied again: {why}");
+                    tries += 1;
+                }
+                other => return other.map_err(|fault| job.tell(fault)),
+            }
+        }
+    }
+
+    /// Whether the schema exists and is not empty.
+    pub fn holds_something(&self, schema: &SchemaName) -> Result<bool, CloneError> {
+        let job = Job {
+            access: &self.access,
+            source: schema,
+            destination: schema,
+            workers: 1,
+            max_bytes: None,
+            swap_busy: SwapBusy::Wait,
+            timeout: ORPHANS_WAIT,
+            deadline: None,
+            no_snapshots: AtomicBool::new(false),
+            source_bytes: AtomicU64::new(0),
+        };
+        let look = || -> Result<bool, Fault> {
+            let mut session = job.session()?;
+            Ok(state(&mut session, schema.as_str())?.is_some_and(|found| found != State::Empty))
+        };
+        look().map_err(|fault| job.tell(fault))
+    }
+}
+
+pub fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(4)
+}
+
+/// One clone.
+struct Job<'a> {
+    access: &'a MysqlAccess,
+    source: &'a SchemaName,
+    destination: &'a SchemaName,
+    workers: usize,
+    max_bytes: Option<u64>,
+    swap_busy: SwapBusy,
+    timeout: Duration,
+    /// None: further away than the clock can count.
+    deadline: Option<Instant>,
+    /// This server was seen to copy what is there and not what was.
+    no_snapshots: AtomicBool,
+    /// Known once the source was read.
+    source_bytes: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Empty,
+    /// Of a run that was killed.
+    Unfinished,
+    Full,
+}
+
+/// None where there is no such schema.
+fn state(session: &mut Session, schema: &str) -> Result<Option<State>, Fault> {
+    const LOOKING: &str = "looking at the schema";
+    if source::defaults(session, schema)?.is_none() {
+        return Ok(None);
+    }
+    let of = text(schema);
+    let found: Option<(u64, u64)> = session.one(
+        LOOKING,
+        format!(
+            "SELECT (SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {of})
+                 + (SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = {of})
+                 + (SELECT COUNT(*) FROM information_schema.events WHERE event_schema = {of}),
+             (SELECT COUNT(*) FROM information_schema.tables
+                 WHERE table_schema = {of} AND table_name IN ('{PROBE}', '{}'))",
+            swap::INTENT
+        ),
+    )?;
+    Ok(Some(match found {
+        Some((0, _)) => State::Empty,
+        Some((_, 0)) | None => State::Full,
+        Some(_) => State::Unfinished,
+    }))
+}
+
+/// Stands in each statement that may outlive this process.
+fn orphan_mark(schema: &str) -> String {
+    format!("pullre clones into {:016x}", ddl::hash(schema))
+}
+
+/// Drops a schema that is left of an earlier run, if it is there. Never one that is not ours.
+fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault> {
+    const CLEARING: &str = "removing what an earlier run left";
+    match state(control, schema)? {
+        None => return Ok(()),
+        Some(State::Empty | State::Unfinished) => {}
+        Some(State::Full) => {
+            return Err(Fault::Told(CloneError::InTheWay {
+                schema: job.destination.clone(),
+                place: job.access.place().to_owned(),
+                name: schema.to_owned(),
+            }));
+        }
+    }
+    // The server finishes what a killed process asked for.
+    let orphans = format!(
+        "SELECT id FROM information_schema.processlist
+         WHERE id <> CONNECTION_ID() AND info LIKE '%/* {} */%'",
+        orphan_mark(schema)
+    );
+    let began = Instant::now();
+    loop {
+        let ids: Vec<u64> = control.rows(CLEARING, &orphans[..])?;
+        if ids.is_empty() || began.elapsed() > ORPHANS_WAIT {
+            break;
+        }
+        for id in ids {
+            // One that ended by itself is unknown.
+            let _ = control.run(CLEARING, format!("KILL {id}"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    control.run(CLEARING, format!("DROP DATABASE IF EXISTS {}", quoted(schema)))
+}
+
+impl Job<'_> {
+    fn session(&self) -> Result<Session, Fault> {
+        Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
+    }
+
+    fn crew(&self, size: usize) -> Result<Crew, Fault> {
+        let sessions: Result<Vec<_>, _> = (0..size).map(|_| self.session()).collect();
+        Ok(Crew::new(self.access, sessions?, self.deadline))
+    }
+
+    fn attempt(
+        &self,
+        started: Instant,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CloneOutcome, Fault> {
+        let mut control = self.session()?;
+        let destination = self.destination.as_str();
+        swap::finish(self, &mut control)?;
+
+        let place = || self.access.place().to_owned();
+        let from = source::read(&mut control, self.source.as_str())?.ok_or_else(|| {
+            CloneError::SourceMissing { schema: self.source.clone(), place: place() }
+        })?;
+        if from.tables.iter().any(|table| [PROBE, swap::INTENT].contains(&table.name.as_str())) {
+            return Err(Fault::Told(CloneError::Other {
+                schema: self.source.clone(),
+                place: place(),
+                doing: "reading it",
+                message: "it is itself a clone that is not finished".to_owned(),
+                remedy: "Register another schema for its user",
+            }));
+        }
+        build::check_size(self, &from)?;
+
+        let mut notes = Vec::new();
+        let found = state(&mut control, destination)?;
+        let in_place = found != Some(State::Full);
+        let (building, _) = swap::beside(destination);
+        let into = if in_place { destination } else { &building };
+        if !in_place && let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+            return self.outcome(&mut control, &from, built, started, notes);
+        }
+        let built = self
+            .start(&mut control, &from, into, found.is_some())
+            .and_then(|()| build::build(self, &mut control, &from, into, &mut notes, progress));
+        let built = match built {
+            Ok(built) => built,
+            Err(fault) => {
+                // What cannot be removed now is replaced by the next clone.
+                if let Err(e) = self.remove(into, in_place && found.is_some()) {
+                    tracing::warn!("the unfinished clone {into} was not removed: {e:?}");
+                }
+                return Err(fault);
+            }
+        };
+        if in_place {
+            let sql = format!("DROP TABLE {}.`{PROBE}`", quoted(destination));
+            control.run("finishing the clone", sql)?;
+        } else {
+            self.swap(&mut control, &from, &building)?;
+        }
+        self.outcome(&mut control, &from, built, started, notes)
+    }
+
+    fn outcome(
+        &self,
+        control: &mut Session,
+        from: &source::Schema,
+        built: build::Built,
+        started: Instant,
+        mut notes: Vec<String>,
+    ) -> Result<CloneOutcome, Fault> {
+        build::notes(from, &mut notes);
+        Ok(CloneOutcome {
+            tables: built.tables,
+            rows: built.rows,
+            bytes: size(control, self.destination.as_str())?,
+            elapsed: started.elapsed(),
+            consistency: built.consistency,
+            notes,
+        })
+    }
+
+    /// An empty schema with our mark in it.
+    fn start(
+        &self,
+        control: &mut Session,
+        from: &source::Schema,
+        into: &str,
+        exists: bool,
+    ) -> Result<(), Fault> {
+        const STARTING: &str = "creating the schema";
+        let name = quoted(into);
+        let beside = into != self.destination.as_str();
+        if beside || (exists && state(control, into)? == Some(State::Unfinished)) {
+            clear(self, control, into)?;
+        }
+        let intent = if beside { format!("; {}", swap::intent_table(into)) } else { String::new() };
+        let (charset, collation) = (quoted(&from.charset), quoted(&from.collation));
+        control.run(
+            STARTING,
+            format!(
+                "CREATE DATABASE IF NOT EXISTS {name};
+                 CREATE TABLE {name}.`{PROBE}` (n INT) ENGINE = InnoDB;
+                 ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation};
+                 CREATE TABLE {name}.`{SEEN}` (n INT) ENGINE = InnoDB{intent}"
+            ),
+        )
+    }
+
+    /// Takes an unfinished clone away. `stays`: the empty schema was there before.
+    fn remove(&self, schema: &str, stays: bool) -> Result<(), Fault> {
+        let mut session =
+            Session::open(self.access, ORPHANS_WAIT).map_err(|e| self.connect_fault(e))?;
+        clear(self, &mut session, schema)?;
+        if stays {
+            session.run("creating the schema", format!("CREATE DATABASE {}", quoted(schema)))?;
+        }
+        Ok(())
+    }
+
+    fn swap(
+        &self,
+        control: &mut Session,
+        from: &source::Schema,
+        building: &str,
+    ) -> Result<(), Fault> {
+        let destination = self.destination.as_str();
+        let old = source::read(control, destination)?.ok_or_else(|| {
+            Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
+        })?;
+        swap::intend(control, from, &old, building, destination)?;
+        swap::finish(self, control).map(|_| ())
+    }
+}
+
+/// Rows and keys; an estimate.
+fn size(session: &mut Session, schema: &str) -> Result<u64, Fault> {
+    let sql = format!(
+        "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED)
+         FROM information_schema.tables WHERE table_schema = {}",
+        text(schema)
+    );
+    Ok(session.one("measuring the clone", sql)?.unwrap_or(0))
+}

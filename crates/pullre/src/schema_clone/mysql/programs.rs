@@ -1,0 +1,192 @@
+//! Routines, views, triggers and events: made in an order that works, each under the settings that
+//! it was written under.
+
+use super::ddl::{self, quoted, text};
+use super::fault::Fault;
+use super::session::{MODE, Session};
+use super::source::{Kind, Program};
+
+const MAKING: &str = "making views, routines, triggers and events";
+
+/// What a new one is refused for while another one that it needs is not there yet.
+const NEEDS_ANOTHER: [u16; 6] = [1146, 1305, 1356, 1054, 1449, 4031];
+
+/// Makes them in the session's default schema, whose default collation is `collation`. What exists
+/// under their names already is of an earlier try and is replaced. Events stay as they
+/// are where `awake`, else they are disabled. What had to be left out or changed is told as notes.
+pub(super) fn make(
+    session: &mut Session,
+    schema: &str,
+    collation: &str,
+    programs: &[&Program],
+    awake: bool,
+    notes: &mut Vec<String>,
+) -> Result<(), Fault> {
+    if programs.is_empty() {
+        return Ok(());
+    }
+    let mut state = State { session, schema, awake, now: collation.to_owned(), notes };
+    let result = state.make_all(programs);
+    // Whatever happened, what comes after is under the usual settings and collation again.
+    let restored = state.session.run(MAKING, usual());
+    let restored = restored.and_then(|()| state.collate(collation));
+    result.and(restored)
+}
+
+struct State<'a> {
+    session: &'a mut Session,
+    schema: &'a str,
+    awake: bool,
+    /// The schema's default collation at this moment.
+    now: String,
+    notes: &'a mut Vec<String>,
+}
+
+impl State<'_> {
+    fn make_all(&mut self, programs: &[&Program]) -> Result<(), Fault> {
+        // Views stand on views and functions, in whatever order: tried again until nothing more
+        // succeeds.
+        let mut left: Vec<&Program> = programs.to_vec();
+        loop {
+            let before = left.len();
+            let mut refused = Vec::new();
+            let mut first = None;
+            for program in left {
+                match self.make_one(program) {
+                    Ok(()) => {}
+                    Err(e) if e.code().is_some_and(|code| NEEDS_ANOTHER.contains(&code)) => {
+                        refused.push(program);
+                        first.get_or_insert(e);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            match first {
+                None => return Ok(()),
+                Some(_) if refused.len() < before => left = refused,
+                Some(e) if refused.iter().all(|program| program.kind == Kind::View) => {
+                    // Such a view is broken in the source too, or its definer may not read.
+                    tracing::debug!("views that cannot be made: {e:?}");
+                    for view in refused {
+                        self.notes.push(format!(
+                            "view `{}` was left out: it refers to what does not exist, or its definer may not read it",
+                            view.name
+                        ));
+                    }
+                    return Ok(());
+                }
+                Some(e) => return Err(e),
+            }
+        }
+    }
+
+    fn make_one(&mut self, program: &Program) -> Result<(), Fault> {
+        let what = format!("{} `{}`", program.kind.word().to_lowercase(), program.name);
+        let sql = match program.kind {
+            Kind::Event if !self.awake => match ddl::disabled(&program.sql) {
+                Some(sql) => sql,
+                None => {
+                    self.notes.push(format!("{what} was left out: its text was not understood"));
+                    return Ok(());
+                }
+            },
+            _ => program.sql.clone(),
+        };
+        if !program.collation.is_empty() {
+            self.collate(&program.collation)?;
+        }
+        // We say it in UTF-8; in another character set these words would mean something else.
+        let sayable = sql.is_ascii() || program.client.starts_with("utf8");
+        let client = if sayable { &program.client } else { "utf8mb4" };
+        if !sayable {
+            self.notes
+                .push(format!("{what} was written in {} and is kept in utf8mb4", program.client));
+        }
+        let mut settings = format!(
+            "SET character_set_client = {}, collation_connection = {}",
+            text(client),
+            text(&program.connection)
+        );
+        if program.kind != Kind::View {
+            settings += &format!(", sql_mode = {}", text(&program.mode));
+        }
+        if !program.time_zone.is_empty() {
+            settings += &format!(", time_zone = {}", text(&program.time_zone));
+        }
+        // Under our own character set, in which the names are said.
+        self.session
+            .run(MAKING, format!("{}; {}; {settings}", usual(), drop(program)))
+            .map_err(|e| e.about(&what))?;
+        match self.session.run(MAKING, &sql) {
+            Err(e) if matches!(e.code(), Some(1227 | 1044 | 1410)) => {
+                self.session.run(MAKING, ddl::without_definer(&sql)).map_err(|e| e.about(&what))?;
+                let note = format!(
+                    "{what} runs under our own login: its DEFINER is somebody else's, which needs the right SET USER"
+                );
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+                Ok(())
+            }
+            // A moment that is over.
+            Err(e) if program.kind == Kind::Event && e.code() == Some(1588) => {
+                self.notes.push(format!("{what} was left out: its time is over"));
+                Ok(())
+            }
+            other => other.map_err(|e| e.about(&what)),
+        }
+    }
+
+    /// Bodies take the schema's default for texts that name none.
+    fn collate(&mut self, collation: &str) -> Result<(), Fault> {
+        if self.now == collation {
+            return Ok(());
+        }
+        let sql = format!("ALTER DATABASE {} COLLATE {}", quoted(self.schema), quoted(collation));
+        self.session.run(MAKING, format!("{}; {sql}", usual()))?;
+        self.now = collation.to_owned();
+        Ok(())
+    }
+}
+
+fn usual() -> String {
+    format!("SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '{MODE}'")
+}
+
+/// Under [`usual`] settings, which it leaves as they were.
+fn drop(program: &Program) -> String {
+    let drop = format!("DROP {} IF EXISTS {}", program.kind.word(), quoted(&program.name));
+    match program.kind {
+        // A word that the server knows in this mode only.
+        Kind::Package | Kind::PackageBody => {
+            format!("SET sql_mode = 'ORACLE'; {drop}; SET sql_mode = '{MODE}'")
+        }
+        _ => drop,
+    }
+}
+
+/// Takes them away, the dependent ones first.
+pub(super) fn drop_all(session: &mut Session, programs: &[Program]) -> Result<(), Fault> {
+    let drops: Vec<_> = programs.iter().rev().map(drop).collect();
+    if drops.is_empty() {
+        return Ok(());
+    }
+    session.run("removing views, routines, triggers and events", drops.join("; "))
+}
+
+/// What a person should know of bodies that were copied as they are.
+pub(super) fn notes(programs: &[Program], source: &str, notes: &mut Vec<String>) {
+    let names = programs.iter().filter(|program| ddl::names_schema(&program.sql, source));
+    let named: Vec<_> =
+        names.map(|p| format!("{} `{}`", p.kind.word().to_lowercase(), p.name)).collect();
+    if !named.is_empty() {
+        notes.push(format!(
+            "these name the schema `{source}` themselves, and so work on it and not on the clone: {}",
+            named.join(", ")
+        ));
+    }
+    let events = programs.iter().filter(|program| program.kind == Kind::Event).count();
+    if events > 0 {
+        notes.push(format!("{events} events were copied and are disabled in the clone"));
+    }
+}

@@ -1,0 +1,225 @@
+//! Brings a clone up to date where it has every object of its source in the same words: tables
+//! whose content is the same stay, and where few small ones differ only those are written anew, in
+//! one transaction. Whoever looks sees the old content or the new one; a kill leaves the old one.
+
+use super::build::{Built, without_probe};
+use super::ddl::{self, quoted};
+use super::fault::Fault;
+use super::session::Session;
+use super::source::{self, Kind, Schema, Table};
+use super::{Job, PROBE, SEEN, swap};
+use crate::schema_clone::Consistency;
+
+const COMPARING: &str = "comparing with the clone that is there";
+const REWRITING: &str = "rewriting the tables that differ";
+
+/// More than this is copied anew: it is as fast, and tests more.
+const MOST_BYTES: u64 = 8 << 20;
+const MOST_TABLES: usize = 20;
+
+/// Tables that are compared by one statement, so that many differences end it soon.
+const BATCH: usize = 50;
+
+/// None where the clone has to be made anew.
+pub(super) fn refresh(
+    job: &Job<'_>,
+    control: &mut Session,
+    from: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<Option<Built>, Fault> {
+    let destination = job.destination.as_str();
+    let Some(old) = source::read(control, destination)?.map(without_probe) else { return Ok(None) };
+    if !alike(from, &old) || from.tables.iter().any(|table| !table.has_rows()) {
+        return Ok(None);
+    }
+    let Some(rows) = bring_up(job, control, from, &old, notes)? else { return Ok(None) };
+    match source::read(control, &from.name)? {
+        Some(now) if source::difference(from, &now).is_none() => {}
+        _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
+    }
+    let tables = from.tables.len() as u64;
+    Ok(Some(Built { tables, rows, consistency: Consistency::Snapshot }))
+}
+
+/// Returns the rows of all tables.
+fn bring_up(
+    job: &Job<'_>,
+    control: &mut Session,
+    from: &Schema,
+    old: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<Option<u64>, Fault> {
+    let Some(different) = compare_at_once(job, control, from, old)? else { return Ok(None) };
+    control.run(COMPARING, "ROLLBACK")?;
+    if different.is_empty() {
+        notes.push("nothing differed; the clone stays as it is".to_owned());
+    } else {
+        // The function and its probe are beside the clone, not in it, and older than the snapshot.
+        let (building, _) = swap::beside(&old.name);
+        let mut other = job.session()?;
+        job.start(&mut other, from, &building, false)?;
+        let written = write(job, control, &mut other, from, old, &different, &building);
+        let ended = control.run(REWRITING, "ROLLBACK");
+        super::clear(job, &mut other, &building)?;
+        if !written? {
+            return Ok(None);
+        }
+        ended?;
+        let names: Vec<_> = different.iter().map(|n| from.tables[*n].name.as_str()).collect();
+        notes.push(format!("only these differed and were rewritten: `{}`", names.join("`, `")));
+    }
+    let of = quoted(&old.name);
+    let count = |table: &Table| format!("(SELECT COUNT(*) FROM {of}.{})", quoted(&table.name));
+    let counts: Vec<_> = from.tables.iter().map(count).collect();
+    let mut rows = 0;
+    for counts in counts.chunks(BATCH) {
+        let sql = format!("SELECT {}", counts.join(" + "));
+        rows += control.one::<u64>(COMPARING, sql)?.unwrap_or(0);
+    }
+    Ok(Some(rows))
+}
+
+/// Whether both have the same objects in the same words, but for counters.
+fn alike(from: &Schema, old: &Schema) -> bool {
+    let same_programs = from.programs.len() == old.programs.len()
+        && from.programs.iter().zip(&old.programs).all(|(a, b)| {
+            let mut a = a.clone();
+            if a.kind == Kind::Event {
+                match ddl::disabled(&a.sql) {
+                    Some(sql) => a.sql = sql,
+                    None => return false,
+                }
+            }
+            a == *b
+        });
+    same_programs
+        // Values of sequences only go forward.
+        && from.sequences.is_empty()
+        && from.unreadable.is_empty()
+        && (&from.charset, &from.collation) == (&old.charset, &old.collation)
+        && source::difference(from, old).is_none()
+}
+
+/// The same of one moment: the snapshot stays open.
+fn compare_at_once(
+    job: &Job<'_>,
+    control: &mut Session,
+    from: &Schema,
+    old: &Schema,
+) -> Result<Option<Vec<usize>>, Fault> {
+    control.run(COMPARING, "START TRANSACTION WITH CONSISTENT SNAPSHOT")?;
+    let different = compare(job, control, from, old);
+    if !matches!(different, Ok(Some(_))) {
+        control.run(COMPARING, "ROLLBACK")?;
+    }
+    different
+}
+
+/// The tables that differ, by their places; None where they are too many.
+fn compare(
+    job: &Job<'_>,
+    control: &mut Session,
+    from: &Schema,
+    old: &Schema,
+) -> Result<Option<Vec<usize>>, Fault> {
+    let mut order: Vec<usize> = (0..from.tables.len()).collect();
+    // Differences are found in small tables as well as in large ones, and sooner.
+    order.sort_by_key(|index| from.tables[*index].bytes);
+    let (mut different, mut bytes) = (Vec::new(), 0);
+    for batch in order.chunks(BATCH) {
+        job.check_time(COMPARING)?;
+        let mut sums = Vec::new();
+        for schema in [from, old] {
+            let names: Vec<_> = batch
+                .iter()
+                .map(|n| format!("{}.{}", quoted(&schema.name), quoted(&from.tables[*n].name)))
+                .collect();
+            let sql = format!("CHECKSUM TABLE {}", names.join(", "));
+            let rows: Vec<(String, Option<u64>)> =
+                control.rows(COMPARING, sql).map_err(Fault::or_altered)?;
+            sums.push(rows.into_iter().map(|(_, sum)| sum).collect::<Vec<_>>());
+        }
+        for (at, index) in batch.iter().enumerate() {
+            let (a, b) = (&from.tables[*index], &old.tables[*index]);
+            let sum = |side: usize| sums[side].get(at).copied().flatten();
+            // No sum: a table that cannot be read.
+            if sum(0).is_none() || sum(0) != sum(1) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl)
+            {
+                different.push(*index);
+                bytes += a.bytes.max(b.bytes);
+                if bytes > MOST_BYTES || different.len() > MOST_TABLES {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+    let has_trigger = |table: &Table| {
+        from.programs.iter().any(|p| p.kind == Kind::Trigger && p.table == table.name)
+    };
+    let fits = |index: &usize| {
+        let table = &from.tables[*index];
+        table.has_snapshots() && !table.versioned && !has_trigger(table)
+    };
+    Ok(different.iter().all(fits).then_some(different))
+}
+
+/// False: this server has no snapshots to copy from, and nothing was written.
+fn write(
+    job: &Job<'_>,
+    control: &mut Session,
+    other: &mut Session,
+    from: &Schema,
+    old: &Schema,
+    different: &[usize],
+    building: &str,
+) -> Result<bool, Fault> {
+    let beside = quoted(building);
+    let function = format!("{beside}.`pullre~copy~0`");
+    let mut body = format!(
+        "CREATE FUNCTION {function}() RETURNS INT MODIFIES SQL DATA BEGIN
+             INSERT INTO {beside}.`{SEEN}` SELECT * FROM {beside}.`{PROBE}`;\n"
+    );
+    for index in different {
+        let table = &from.tables[*index];
+        let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
+        let (columns, name) = (columns.join(", "), quoted(&table.name));
+        let (to, source) = (quoted(&old.name), quoted(&from.name));
+        body += &format!(
+            "DELETE FROM {to}.{name};
+             INSERT INTO {to}.{name} ({columns}) SELECT {columns} FROM {source}.{name};\n"
+        );
+    }
+    body += "RETURN 0;\nEND";
+    match other.run(REWRITING, body) {
+        Err(e) if e.is_forbidden() => return Ok(false),
+        made => made?,
+    }
+    // What is written is of this moment, so what differs is asked again.
+    match compare_at_once(job, control, from, old)? {
+        Some(now) if now.iter().all(|index| different.contains(index)) => {}
+        _ => return Ok(false),
+    }
+    other.run(REWRITING, format!("INSERT INTO {beside}.`{PROBE}` VALUES (1)"))?;
+    match control.run(REWRITING, format!("SELECT {function}()")) {
+        // Somebody writes there at this moment: made anew, it is swapped with more care.
+        Err(e) if e.is_busy() => return Ok(false),
+        done => done.map_err(Fault::or_altered)?,
+    }
+    let seen: Option<u64> =
+        control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;
+    if seen != Some(0) {
+        control.run(REWRITING, "ROLLBACK")?;
+        return Ok(false);
+    }
+    control.run(REWRITING, "COMMIT")?;
+    for index in different {
+        let (a, b) = (&from.tables[*index], &old.tables[*index]);
+        let (wanted, had) = (ddl::counter(&a.ddl), ddl::counter(&b.ddl));
+        if wanted.is_some() || had.is_some() {
+            let table = format!("{}.{}", quoted(&old.name), quoted(&a.name));
+            let sql = format!("ALTER TABLE {table} AUTO_INCREMENT = {}", wanted.unwrap_or(1));
+            other.run(REWRITING, sql).map_err(|e| e.about(&format!("table {table}")))?;
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,356 @@
+//! What a schema consists of, in the server's own words.
+
+use std::collections::BTreeMap;
+
+use super::ddl::{self, quoted, text};
+use super::fault::Fault;
+use super::session::{Bytes, Session};
+
+const READING: &str = "reading the schema";
+
+/// Everything in a schema but the rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Schema {
+    pub name: String,
+    pub charset: String,
+    pub collation: String,
+    pub tables: Vec<Table>,
+    pub sequences: Vec<Sequence>,
+    pub programs: Vec<Program>,
+    /// Routines whose bodies we may not read.
+    pub unreadable: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    pub name: String,
+    pub engine: String,
+    /// Rows and keys; an estimate.
+    pub bytes: u64,
+    pub versioned: bool,
+    /// Those that take a value.
+    pub columns: Vec<String>,
+    pub ddl: Vec<u8>,
+}
+
+impl Table {
+    /// Some engines only show rows that are elsewhere.
+    pub fn has_rows(&self) -> bool {
+        const VIEWS_OF_OTHERS: [&str; 7] =
+            ["MRG_MYISAM", "FEDERATED", "CONNECT", "SPIDER", "BLACKHOLE", "SEQUENCE", "OQGRAPH"];
+        !VIEWS_OF_OTHERS.iter().any(|name| self.engine.eq_ignore_ascii_case(name))
+    }
+
+    pub fn has_snapshots(&self) -> bool {
+        ["InnoDB", "RocksDB"].iter().any(|name| self.engine.eq_ignore_ascii_case(name))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sequence {
+    pub name: String,
+    pub ddl: Vec<u8>,
+}
+
+/// In the order in which they can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Function,
+    Procedure,
+    Package,
+    PackageBody,
+    View,
+    Trigger,
+    Event,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 7] = [
+        Kind::Function,
+        Kind::Procedure,
+        Kind::Package,
+        Kind::PackageBody,
+        Kind::View,
+        Kind::Trigger,
+        Kind::Event,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Function => "FUNCTION",
+            Kind::Procedure => "PROCEDURE",
+            Kind::Package => "PACKAGE",
+            Kind::PackageBody => "PACKAGE BODY",
+            Kind::View => "VIEW",
+            Kind::Trigger => "TRIGGER",
+            Kind::Event => "EVENT",
+        }
+    }
+}
+
+/// What holds SQL of its own, with the settings that it was written under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    pub kind: Kind,
+    pub name: String,
+    /// A trigger's; else empty.
+    pub table: String,
+    /// Empty for views, which have none.
+    pub mode: String,
+    pub client: String,
+    pub connection: String,
+    /// The schema's when it was written: text without a character set of its own has this one.
+    pub collation: String,
+    /// Events only.
+    pub time_zone: String,
+    pub sql: Vec<u8>,
+}
+
+fn string(bytes: Bytes) -> String {
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+}
+
+fn column(row: &mut mysql::Row, index: usize) -> Bytes {
+    row.take::<Bytes, _>(index).flatten()
+}
+
+/// The default character set and collation; None where there is no such schema.
+pub(super) fn defaults(
+    session: &mut Session,
+    schema: &str,
+) -> Result<Option<(String, String)>, Fault> {
+    session.one(
+        READING,
+        format!(
+            "SELECT CAST(default_character_set_name AS CHAR), CAST(default_collation_name AS CHAR)
+             FROM information_schema.schemata WHERE schema_name = {}",
+            text(schema)
+        ),
+    )
+}
+
+/// None where there is no such schema.
+pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
+    let Some((charset, collation)) = defaults(session, schema)? else { return Ok(None) };
+    let mut read = Schema {
+        name: schema.to_owned(),
+        charset,
+        collation,
+        tables: Vec::new(),
+        sequences: Vec::new(),
+        programs: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    let of = text(schema);
+    // Unqualified in what follows, so that the texts fit another schema too.
+    session.run(READING, format!("USE {}", quoted(schema)))?;
+
+    let mut columns: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let found: Vec<(String, String)> = session.rows(
+        READING,
+        format!(
+            "SELECT table_name, column_name FROM information_schema.columns
+             WHERE table_schema = {of} AND extra NOT LIKE '%VIRTUAL GENERATED%'
+                 AND extra NOT LIKE '%STORED GENERATED%'
+             ORDER BY table_name, ordinal_position"
+        ),
+    )?;
+    for (table, column) in found {
+        columns.entry(table).or_default().push(column);
+    }
+    let found: Vec<(String, String, Option<String>, Option<u64>)> = session.rows(
+        READING,
+        format!(
+            "SELECT table_name, CAST(table_type AS CHAR), engine,
+                 CAST(data_length + index_length AS UNSIGNED)
+             FROM information_schema.tables
+             WHERE table_schema = {of} AND table_type NOT LIKE '%TEMPORARY%' ORDER BY table_name"
+        ),
+    )?;
+    let mut views = Vec::new();
+    for (name, kind, engine, bytes) in found {
+        match kind.as_str() {
+            "VIEW" => views.push(name),
+            "SEQUENCE" => read.sequences.push(Sequence { name, ddl: Vec::new() }),
+            _ => read.tables.push(Table {
+                versioned: kind == "SYSTEM VERSIONED",
+                columns: columns.remove(&name).unwrap_or_default(),
+                engine: engine.unwrap_or_default(),
+                bytes: bytes.unwrap_or(0),
+                ddl: Vec::new(),
+                name,
+            }),
+        }
+    }
+    read_ddl(session, &mut read)?;
+    read.programs = read_programs(session, &of, views, &mut read.unreadable)?;
+    Ok(Some(read))
+}
+
+fn read_ddl(session: &mut Session, read: &mut Schema) -> Result<(), Fault> {
+    let tables = read.tables.iter().map(|table| ("TABLE", table.name.clone()));
+    let sequences = read.sequences.iter().map(|s| ("SEQUENCE", s.name.clone()));
+    let names: Vec<_> = tables.chain(sequences).collect();
+    let mut texts = Vec::with_capacity(names.len());
+    for names in names.chunks(200) {
+        let ask: Vec<_> = names
+            .iter()
+            .map(|(what, name)| format!("SHOW CREATE {what} {}", quoted(name)))
+            .collect();
+        let object = |n: usize| names.get(n).map(|(_, name)| format!("table `{name}`"));
+        for mut row in session.first_rows(READING, ask.join("; "), object)? {
+            texts.push(column(&mut row, 1).unwrap_or_default());
+        }
+    }
+    if texts.len() != names.len() {
+        return Err(Fault::Altered("a table did not show its definition".to_owned()));
+    }
+    let mut texts = texts.into_iter();
+    for table in &mut read.tables {
+        table.ddl = texts.next().unwrap_or_default();
+    }
+    for sequence in &mut read.sequences {
+        sequence.ddl = texts.next().unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn read_programs(
+    session: &mut Session,
+    of: &str,
+    views: Vec<String>,
+    unreadable: &mut Vec<String>,
+) -> Result<Vec<Program>, Fault> {
+    let mut listed: Vec<(Kind, String)> = Vec::new();
+    let routines: Vec<(String, String)> = session.rows(
+        READING,
+        format!(
+            "SELECT CAST(routine_type AS CHAR), routine_name FROM information_schema.routines
+             WHERE routine_schema = {of} ORDER BY routine_name"
+        ),
+    )?;
+    for (kind, name) in routines {
+        match Kind::ALL.into_iter().find(|known| known.word() == kind) {
+            Some(kind) => listed.push((kind, name)),
+            None => unreadable.push(format!("{} `{name}`", kind.to_lowercase())),
+        }
+    }
+    listed.extend(views.into_iter().map(|name| (Kind::View, name)));
+    let triggers: Vec<(String, String)> = session.rows(
+        READING,
+        format!(
+            "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {of}
+             ORDER BY event_object_table, action_timing, event_manipulation, action_order"
+        ),
+    )?;
+    let tables: BTreeMap<String, String> = triggers.iter().cloned().collect();
+    listed.extend(triggers.into_iter().map(|(name, _)| (Kind::Trigger, name)));
+    let events: Vec<String> = session.rows(
+        READING,
+        format!(
+            "SELECT event_name FROM information_schema.events WHERE event_schema = {of}
+             ORDER BY event_name"
+        ),
+    )?;
+    listed.extend(events.into_iter().map(|name| (Kind::Event, name)));
+    // Stable: within a kind the order stays.
+    listed.sort_by_key(|(kind, _)| *kind);
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mut programs = Vec::new();
+    for listed in listed.chunks(200) {
+        let ask: Vec<_> = listed
+            .iter()
+            .map(|(kind, name)| format!("SHOW CREATE {} {}", kind.word(), quoted(name)))
+            .collect();
+        let object = |n: usize| {
+            listed.get(n).map(|(kind, name)| format!("{} `{name}`", kind.word().to_lowercase()))
+        };
+        let rows = session.first_rows(READING, ask.join("; "), object)?;
+        for ((kind, name), mut row) in listed.iter().zip(rows) {
+            match program(*kind, name, &mut row) {
+                Some(program) => {
+                    let table = match kind {
+                        Kind::Trigger => tables.get(name).cloned().unwrap_or_default(),
+                        _ => String::new(),
+                    };
+                    programs.push(Program { table, ..program });
+                }
+                None => unreadable.push(format!("{} `{name}`", kind.word().to_lowercase())),
+            }
+        }
+    }
+    Ok(programs)
+}
+
+fn program(kind: Kind, name: &str, row: &mut mysql::Row) -> Option<Program> {
+    let mut at = |index| column(row, index);
+    let (mode, time_zone, sql, after) = match kind {
+        Kind::View => (String::new(), String::new(), at(1)?, 2),
+        Kind::Event => (string(at(1)), string(at(2)), at(3)?, 4),
+        _ => (string(at(1)), String::new(), at(2)?, 3),
+    };
+    Some(Program {
+        kind,
+        name: name.to_owned(),
+        table: String::new(),
+        mode,
+        time_zone,
+        sql,
+        client: string(at(after)),
+        connection: string(at(after + 1)),
+        collation: string(at(after + 2)),
+    })
+}
+
+/// What differs between what was read of a schema at two moments, or of a schema and its clone;
+/// None where nothing does.
+pub(super) fn difference(one: &Schema, other: &Schema) -> Option<String> {
+    fn missing<'a>(
+        what: &str,
+        one: impl Iterator<Item = &'a str>,
+        other: impl Iterator<Item = &'a str>,
+    ) -> Option<String> {
+        let (mut one, mut other): (Vec<_>, Vec<_>) = (one.collect(), other.collect());
+        one.sort_unstable();
+        other.sort_unstable();
+        if one == other {
+            return None;
+        }
+        let name = one.iter().find(|name| !other.contains(name));
+        let name = name.or_else(|| other.iter().find(|name| !one.contains(name)))?;
+        Some(format!("{what} `{name}` is in one of them only"))
+    }
+    let names = |schema: &'_ Schema| -> Vec<String> {
+        schema.tables.iter().map(|table| table.name.clone()).collect()
+    };
+    let (a, b) = (names(one), names(other));
+    missing("table", a.iter().map(String::as_str), b.iter().map(String::as_str))
+        .or_else(|| {
+            missing(
+                "sequence",
+                one.sequences.iter().map(|s| s.name.as_str()),
+                other.sequences.iter().map(|s| s.name.as_str()),
+            )
+        })
+        .or_else(|| {
+            Kind::ALL.into_iter().find_map(|kind| {
+                let of = |schema: &Schema| -> Vec<String> {
+                    let programs = schema.programs.iter().filter(|p| p.kind == kind);
+                    programs.map(|p| p.name.clone()).collect()
+                };
+                let (a, b) = (of(one), of(other));
+                let what = kind.word().to_lowercase();
+                missing(&what, a.iter().map(String::as_str), b.iter().map(String::as_str))
+            })
+        })
+        .or_else(|| {
+            one.tables.iter().zip(&other.tables).find_map(|(a, b)| {
+                let moved = ddl::move_sequences(&a.ddl, &one.name, &other.name);
+                let same = ddl::comparable(&moved) == ddl::comparable(&b.ddl);
+                (!same).then(|| format!("table `{}` is defined in two ways", a.name))
+            })
+        })
+}

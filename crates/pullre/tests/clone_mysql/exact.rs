@@ -1,0 +1,155 @@
+//! A clone is what a dump of its source says.
+
+use mysql::prelude::Queryable;
+
+use crate::world::{World, quoted, world};
+
+/// One of everything.
+const ZOO: &str = "
+SET foreign_key_checks = 0, unique_checks = 0, sql_mode = 'NO_AUTO_VALUE_ON_ZERO';
+CREATE TABLE `zero` (id INT PRIMARY KEY AUTO_INCREMENT, d DATE, t DATETIME(6), ts TIMESTAMP NOT NULL DEFAULT '2020-01-02 03:04:05') AUTO_INCREMENT = 77;
+INSERT INTO `zero` VALUES (0, '0000-00-00', '0000-00-00', '0000-00-00 00:00:00'), (5, '2020-02-03', NULL, NOW());
+CREATE TABLE nokey (a INT, b TEXT); INSERT INTO nokey VALUES (1, 'x'), (1, 'x'), (NULL, NULL);
+CREATE TABLE othercounter (a INT, n INT AUTO_INCREMENT, KEY late (a), PRIMARY KEY (a, n), KEY counts (n));
+INSERT INTO othercounter VALUES (3, 0), (1, 9);
+CREATE TABLE gen (a INT, v INT AS (a + 1) VIRTUAL, s VARCHAR(40) AS (CONCAT('(', a, ',')) STORED, hidden INT INVISIBLE DEFAULT 7, KEY (v), KEY (s));
+INSERT INTO gen (a, hidden) VALUES (1, 2), (2, NULL);
+CREATE TABLE p (id INT PRIMARY KEY, code VARCHAR(9) NOT NULL, UNIQUE KEY by_code (code)) COMMENT = 'it''s, (parents)';
+CREATE TABLE c (id INT PRIMARY KEY, pid INT, code VARCHAR(9), me INT,
+  CONSTRAINT `to p` FOREIGN KEY (pid) REFERENCES p (id) ON DELETE CASCADE ON UPDATE SET NULL,
+  CONSTRAINT `by code` FOREIGN KEY (code) REFERENCES p (code),
+  CONSTRAINT `self` FOREIGN KEY (me) REFERENCES c (id),
+  CONSTRAINT `dangling` FOREIGN KEY (me) REFERENCES nowhere (id));
+INSERT INTO p VALUES (1, 'one'), (2, 'two'); INSERT INTO c VALUES (1, 1, 'one', 1), (2, NULL, 'two', 1), (3, 99, NULL, 98);
+CREATE TABLE cycle_a (id INT PRIMARY KEY, b INT, CONSTRAINT ca FOREIGN KEY (b) REFERENCES cycle_b (id));
+CREATE TABLE cycle_b (id INT PRIMARY KEY, a INT, CONSTRAINT cb FOREIGN KEY (a) REFERENCES cycle_a (id));
+INSERT INTO cycle_a VALUES (1, 1); INSERT INTO cycle_b VALUES (1, 1);
+CREATE TABLE words (id INT PRIMARY KEY, a TEXT, b TEXT, FULLTEXT KEY fa (a), FULLTEXT KEY fb (b), FULLTEXT KEY fab (a, b));
+INSERT INTO words VALUES (1, 'one two', 'three');
+CREATE TABLE checked (a INT CHECK (a > 0), b INT DEFAULT (1 + 2), c VARCHAR(9) DEFAULT 'a''b\\\\c', CONSTRAINT `both, (a` CHECK (a < b));
+SET check_constraint_checks = 0; INSERT INTO checked VALUES (-1, 0, ''); SET check_constraint_checks = 1;
+CREATE TABLE parted (id INT, y INT, PRIMARY KEY (id, y)) PARTITION BY RANGE (y) (PARTITION p0 VALUES LESS THAN (2000), PARTITION p1 VALUES LESS THAN MAXVALUE);
+INSERT INTO parted VALUES (1, 1999), (2, 2001);
+CREATE TABLE hashed (b BLOB, UNIQUE KEY (b)); INSERT INTO hashed VALUES (0xff00), ('x');
+CREATE TABLE my (a INT, KEY (a)) ENGINE = MyISAM; INSERT INTO my VALUES (1), (2);
+CREATE TABLE aria (a INT, KEY (a)) ENGINE = Aria; INSERT INTO aria VALUES (1), (2);
+CREATE TABLE mem (a INT, KEY USING BTREE (a)) ENGINE = MEMORY; INSERT INTO mem VALUES (1), (2);
+CREATE TABLE types (a JSON, b UUID, c INET6, d BIT(5), e ENUM('x', 'y,(''z'), f SET('p', 'q'), g DECIMAL(30, 10), h DOUBLE, i YEAR, j TIME(3), k VARBINARY(9), l POINT, m MEDIUMTEXT CHARACTER SET latin1 COLLATE latin1_bin, n VARCHAR(9) CHARACTER SET utf16, o FLOAT UNSIGNED ZEROFILL, q BIGINT UNSIGNED);
+INSERT INTO types VALUES ('{\"a\": [1]}', UUID(), '::1', b'10101', 'y,(''z', 'p,q', 1234567890.0123456789, 1.0e300, 1999, '-838:59:59', 0xff00, POINT(1, 2), 'né', '機能', 1.5, 18446744073709551615);
+CREATE TABLE geo (g GEOMETRY NOT NULL, SPATIAL KEY (g)) ENGINE = InnoDB; INSERT INTO geo VALUES (POINT(1, 1));
+CREATE TABLE desckey (a INT, b INT, KEY d (a DESC, b), KEY ign (b) IGNORED, KEY pre (a) COMMENT 'with, comment (');
+CREATE TABLE rowf (a VARCHAR(900), KEY (a(20))) ROW_FORMAT = COMPRESSED KEY_BLOCK_SIZE = 4 CHARACTER SET latin1;
+CREATE TABLE pagecomp (a INT PRIMARY KEY) PAGE_COMPRESSED = 1 STATS_PERSISTENT = 0;
+CREATE TABLE versioned (a INT PRIMARY KEY) WITH SYSTEM VERSIONING; INSERT INTO versioned VALUES (1);
+CREATE TABLE period (a INT, s DATE, e DATE, PERIOD FOR app (s, e), UNIQUE (a, app WITHOUT OVERLAPS)); INSERT INTO period VALUES (1, '2020-01-01', '2020-02-01');
+CREATE SEQUENCE sq START WITH 5 INCREMENT BY 3; SELECT NEXTVAL(sq); CREATE SEQUENCE unused NOCACHE CYCLE;
+CREATE TABLE drawn (id BIGINT DEFAULT (NEXTVAL(sq)) PRIMARY KEY, a INT); INSERT INTO drawn (a) VALUES (1), (2);
+CREATE TABLE `pull``re ,(\"'` (`co``l` INT, `counts` INT, `sel ect` INT, KEY `k``,(` (`co``l`)); INSERT INTO `pull``re ,(\"'` VALUES (1, 2, 3);
+CREATE TABLE `機能 テーブル` (`列` INT PRIMARY KEY); INSERT INTO `機能 テーブル` VALUES (1);
+CREATE TABLE `a234567890123456789012345678901234567890123456789012345678901234` (`b234567890123456789012345678901234567890123456789012345678901234` INT);
+CREATE TABLE `select` (`from` INT, `pullre~counts` INT); INSERT INTO `select` VALUES (1, 5);
+CREATE VIEW av AS SELECT id FROM zv WHERE id > 0;
+";
+
+/// Views that stand on each other, bodies with semicolons.
+const PROGRAMS: [&str; 15] = [
+    "CREATE FUNCTION twice(n INT) RETURNS INT DETERMINISTIC RETURN n * 2",
+    "CREATE PROCEDURE `odd ``proc`(IN a INT, OUT b VARCHAR(9)) COMMENT 'it''s' BEGIN DECLARE x INT DEFAULT 1; SET b = CONCAT('né;', x); END",
+    "SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT'",
+    "CREATE FUNCTION joined() RETURNS TEXT RETURN 'a' || 'b'",
+    "SET sql_mode = 'ORACLE'",
+    "CREATE PACKAGE pack AS FUNCTION f(a INT) RETURN INT; END",
+    "CREATE PACKAGE BODY pack AS FUNCTION f(a INT) RETURN INT AS BEGIN RETURN a; END; END",
+    "SET sql_mode = ''",
+    "CREATE TRIGGER t2 BEFORE INSERT ON nokey FOR EACH ROW SET NEW.a = NEW.a + 1",
+    "CREATE TRIGGER t1 BEFORE INSERT ON nokey FOR EACH ROW PRECEDES t2 SET NEW.a = NEW.a * 2",
+    "CREATE TRIGGER t3 BEFORE INSERT ON nokey FOR EACH ROW FOLLOWS t1 BEGIN SET NEW.b = 'x;'; END",
+    "CREATE TRIGGER `t 4` AFTER DELETE ON p FOR EACH ROW INSERT INTO my VALUES (OLD.id)",
+    "CREATE EVENT e1 ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' ENABLE COMMENT 'ENABLE' DO DELETE FROM my",
+    "CREATE EVENT e2 ON SCHEDULE AT '2037-01-01 00:00:00' ON COMPLETION PRESERVE DISABLE DO BEGIN DELETE FROM my; END",
+    "CREATE ALGORITHM = MERGE SQL SECURITY INVOKER VIEW `m v` AS SELECT twice(id) AS `t``w` FROM av WITH CHECK OPTION",
+];
+
+fn zoo(w: &World, schema: &str) {
+    // `av` needs `zv`, which comes after it by name.
+    w.create(schema, "CREATE TABLE zt (id INT); INSERT INTO zt VALUES (1), (2); CREATE VIEW zv AS SELECT id FROM zt");
+    w.sql(schema, ZOO);
+    let mut conn = w.conn();
+    conn.query_drop(format!("USE {}", quoted(schema))).unwrap();
+    conn.query_drop("SET sql_mode = ''").unwrap();
+    for sql in &PROGRAMS {
+        conn.query_drop(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+}
+
+/// Tables large enough that their keys wait, linked in every direction.
+fn large(w: &World, schema: &str) {
+    w.create(
+        schema,
+        "SET foreign_key_checks = 0;
+         CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, pid INT, code INT NOT NULL, t VARCHAR(200), txt TEXT,
+            UNIQUE KEY u (code), KEY k1 (pid), KEY k2 (t(20), id), FULLTEXT KEY f1 (txt), FULLTEXT KEY f2 (t),
+            CONSTRAINT big_small FOREIGN KEY (pid) REFERENCES small (id),
+            CONSTRAINT big_self FOREIGN KEY (pid) REFERENCES big (id));
+         CREATE TABLE small (id INT PRIMARY KEY, big INT, code INT,
+            CONSTRAINT small_big FOREIGN KEY (big) REFERENCES big (id),
+            CONSTRAINT small_code FOREIGN KEY (code) REFERENCES big (code) ON DELETE SET NULL);
+         CREATE TABLE counter (a INT, id INT AUTO_INCREMENT, t CHAR(200), KEY (a), KEY (id));
+         INSERT INTO small SELECT seq, seq, seq FROM seq_1_to_100;
+         INSERT INTO big SELECT seq, 1 + seq % 100, seq * 3, REPEAT(MD5(seq), 6), 'some words' FROM seq_1_to_20000;
+         INSERT INTO counter SELECT seq, 0, REPEAT('x', 200) FROM seq_1_to_10000;
+         CREATE TRIGGER big_trigger BEFORE UPDATE ON big FOR EACH ROW SET NEW.t = OLD.t;
+         ANALYZE TABLE big, small, counter;",
+    );
+}
+
+#[test]
+fn every_kind_of_object_is_copied_as_it_is() {
+    let w = world();
+    let (from, to) = (w.name("zoo"), w.name("clone"));
+    zoo(&w, &from);
+    let outcome = w.clone(&from, &to);
+    w.assert_same(&from, &to);
+    let events = format!(
+        "SELECT COUNT(*) FROM information_schema.events WHERE event_schema = '{to}' AND status <> 'DISABLED'"
+    );
+    assert_eq!(w.number(&to, &events), 0);
+    let notes = outcome.notes.join("\n");
+    for told in ["2 events", "`versioned`", "`aria`, `mem`, `my`"] {
+        assert!(notes.contains(told), "{told}: {notes}");
+    }
+    // Over what is there, twice: the first clone, then its own like.
+    w.sql(&to, "SET foreign_key_checks = 0; DROP TABLE p; CREATE TABLE stray (a INT); INSERT INTO nokey VALUES (8, 'y')");
+    for _ in 0..2 {
+        w.clone(&from, &to);
+        w.assert_same(&from, &to);
+    }
+    assert_eq!(w.names(), [to, from]);
+}
+
+#[test]
+fn keys_that_wait_come_out_as_they_were() {
+    let w = world();
+    let (from, to) = (w.name("large"), w.name("clone"));
+    large(&w, &from);
+    for _ in 0..3 {
+        let outcome = w.clone(&from, &to);
+        assert_eq!((outcome.tables, outcome.rows), (3, 30_100));
+        w.assert_same(&from, &to);
+    }
+}
+
+#[test]
+fn a_schema_may_have_any_name() {
+    let w = world();
+    for odd in ["a`b", "with space", "機能", "it's", "x.y", "select", "-rf", "%s", "a\"b"] {
+        let from = w.name(odd);
+        let long: String = format!("{}{}", w.name(odd), "z".repeat(64)).chars().take(64).collect();
+        w.create(&from, "CREATE TABLE t (a INT PRIMARY KEY); INSERT INTO t VALUES (1); CREATE VIEW v AS SELECT a FROM t");
+        for _ in 0..2 {
+            w.clone(&from, &long);
+            w.assert_same(&from, &long);
+        }
+        assert!(w.names().iter().all(|name| !name.contains("~new")), "{:?}", w.names());
+    }
+}

@@ -1,0 +1,9 @@
+//! Cloning MySQL schemas: what is copied, what is refused, and what a kill leaves behind.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod exact;
+mod moments;
+mod refresh;
+mod refusals;
+mod world;

@@ -1,0 +1,80 @@
+//! A clone that differs in little is brought up to date, and is as exact.
+
+use crate::world::{World, world};
+
+const SHOP: &str = "
+CREATE TABLE a (id INT PRIMARY KEY AUTO_INCREMENT, t VARCHAR(20)); INSERT INTO a (t) VALUES ('x'), ('y');
+CREATE TABLE b (id INT PRIMARY KEY, a INT, v INT AS (a + 1) VIRTUAL, FOREIGN KEY (a) REFERENCES a (id) ON DELETE CASCADE);
+INSERT INTO b (id, a) VALUES (1, 1), (2, 2);
+CREATE TABLE watched (id INT PRIMARY KEY); CREATE TABLE c (id INT PRIMARY KEY AUTO_INCREMENT);
+CREATE TRIGGER tr AFTER DELETE ON watched FOR EACH ROW INSERT INTO c () VALUES ();
+CREATE VIEW v AS SELECT * FROM b; CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DO SELECT 1;
+INSERT INTO watched VALUES (1)";
+
+/// When the table was made: one that stayed was not made anew.
+fn made(w: &World, schema: &str, table: &str) -> u64 {
+    let sql = format!(
+        "SELECT table_id FROM information_schema.innodb_sys_tables WHERE name = '{schema}/{table}'"
+    );
+    w.number(schema, &sql)
+}
+
+#[test]
+fn what_differs_is_rewritten_and_the_rest_stays() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, SHOP);
+    w.clone(&from, &to);
+    let first = made(&w, &to, "a");
+
+    let outcome = w.clone(&from, &to);
+    assert!(outcome.notes[0].contains("nothing differed"), "{:?}", outcome.notes);
+    assert_eq!((outcome.tables, outcome.rows), (4, 5));
+    for (schema, sql) in [
+        (&to, "INSERT INTO a (t) VALUES ('of the app'), ('another')"),
+        (&to, "DELETE FROM a WHERE id = 1"),
+        (&to, "INSERT INTO a (t) VALUES ('z'); DELETE FROM a WHERE t = 'z'"),
+        (&from, "INSERT INTO a (t) VALUES ('new'); UPDATE b SET a = 3 WHERE id = 1"),
+        (&from, "DELETE FROM b; DELETE FROM a"),
+        (&to, "INSERT INTO c () VALUES ()"),
+    ] {
+        w.sql(schema, sql);
+        let outcome = w.clone(&from, &to);
+        assert!(outcome.notes[0].contains("only these differed"), "{sql}: {:?}", outcome.notes);
+        w.assert_same(&from, &to);
+        assert_eq!(made(&w, &to, "a"), first, "{sql}");
+    }
+    assert_eq!(w.names(), [from, to]);
+}
+
+#[test]
+fn what_differs_in_more_than_rows_is_made_anew() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, SHOP);
+    w.clone(&from, &to);
+    for (schema, sql) in [
+        (&to, "ALTER TABLE a ADD KEY (t)"),
+        (&from, "ALTER TABLE a MODIFY t VARCHAR(20) COMMENT 'x'"),
+        (&to, "DROP VIEW v"),
+        (&to, "ALTER EVENT e ENABLE"),
+        (
+            &from,
+            "DROP TRIGGER tr; CREATE TRIGGER tr AFTER DELETE ON watched FOR EACH ROW SET @x = 1",
+        ),
+        // Its trigger would see it.
+        (&to, "DELETE FROM watched"),
+        (&to, "CREATE TABLE stray (a INT)"),
+        (
+            &from,
+            "CREATE TABLE wide (a INT, t CHAR(250)); INSERT INTO wide SELECT seq, 'x' FROM seq_1_to_60000; ANALYZE TABLE wide",
+        ),
+        (&to, "DELETE FROM wide LIMIT 5; ANALYZE TABLE wide"),
+    ] {
+        let before = made(&w, &to, "a");
+        w.sql(schema, sql);
+        w.clone(&from, &to);
+        w.assert_same(&from, &to);
+        assert_ne!(made(&w, &to, "a"), before, "{sql}");
+    }
+}

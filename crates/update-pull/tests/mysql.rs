@@ -1,0 +1,100 @@
+//! The controller where everything is on one MySQL server.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::process::Command;
+
+use mysql::prelude::Queryable;
+use pullre::config::DatabaseConfig;
+use testkit::github::{FakeGithub, PullSpec};
+use testkit::mariadb::Mariadb;
+
+struct Site {
+    folder: tempfile::TempDir,
+    github: FakeGithub,
+}
+
+impl Site {
+    fn new() -> Site {
+        let DatabaseConfig::Mysql { host, port, user, name, .. } = Mariadb::shared().database()
+        else {
+            panic!("MySQL")
+        };
+        let site = Site { folder: tempfile::tempdir().unwrap(), github: FakeGithub::start() };
+        let (url, token) = (site.github.url(), site.github.token());
+        let ini = format!(
+            "owner = acme\nrepo = shop\ntoken = {token}\ngithub_api_url = {url}\ncompute = local\n\
+             mysql_host = {host}\nmysql_port = {port}\nmysql_user = {user}\nmysql_db = {name}\n"
+        );
+        fs::write(site.folder.path().join("app.ini"), ini).unwrap();
+        site
+    }
+
+    fn run(&self, words: &str) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_update-pull"))
+            .current_dir(&self.folder)
+            .args(words.split_whitespace())
+            .env("USER", "olga")
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    }
+
+    fn done(&self, words: &str) -> String {
+        let (code, said) = self.run(words);
+        assert_eq!(code, 0, "{words}: {said}");
+        said
+    }
+}
+
+#[test]
+fn an_environment_gets_its_clone_and_nothing_of_strangers_is_overwritten() {
+    let site = Site::new();
+    let mut admin = Mariadb::shared().administrator();
+    for sql in [
+        "CREATE DATABASE dev_alice",
+        "CREATE TABLE dev_alice.notes (text VARCHAR(20) PRIMARY KEY)",
+        "INSERT INTO dev_alice.notes VALUES ('first')",
+        "CREATE DATABASE stg1",
+        "CREATE TABLE stg1.precious (text VARCHAR(20))",
+    ] {
+        admin.query_drop(sql).unwrap();
+    }
+    let mut notes = move || -> Vec<String> {
+        admin.query("SELECT text FROM stg1.notes ORDER BY text").unwrap_or_default()
+    };
+    site.done("init");
+    site.done("user set alice dev_alice");
+    site.done("server register stg1");
+    site.done("server set stg1 db_schema=stg1 check_url=http://127.0.0.1:8001/");
+    let spec = PullSpec { author: "alice".into(), ..PullSpec::titled("A warmer welcome") };
+    site.github.change(|world| world.open(spec));
+
+    let (code, said) = site.run("tick");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("holds something that pullre did not make"), "{said}");
+    assert!(notes().is_empty());
+
+    site.done("server take-over stg1");
+    site.done("pull redeploy 1");
+    let said = site.done("tick");
+    assert!(said.contains("1 tables"), "{said}");
+    assert_eq!(notes(), ["first"]);
+
+    let mut admin = Mariadb::shared().administrator();
+    admin.query_drop("INSERT INTO dev_alice.notes VALUES ('second')").unwrap();
+    admin.query_drop("INSERT INTO stg1.notes VALUES ('of the app')").unwrap();
+    site.done("pull reset-db 1");
+    site.done("tick");
+    assert_eq!(notes(), ["first", "second"]);
+
+    site.done("server register stg2");
+    site.done("server set stg2 db_schema=stg2");
+    let said = site.done("clone-schema dev_alice stg2 --json");
+    assert!(said.contains("\"consistency\": \"snapshot\""), "{said}");
+    let (code, said) = site.run("clone-schema stg2 dev_alice");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("not the schema of a registered server"), "{said}");
+}
