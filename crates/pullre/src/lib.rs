@@ -16,4 +16,5 @@ pub mod schema_clone;
 pub mod stage;
 pub mod status;
 pub mod store;
+pub mod switches;
 pub mod words;

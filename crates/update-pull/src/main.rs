@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod installation;
 mod print;
+mod switch_servers;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tracing::Level;
 
 use super::reader::{ConfigErrors, Reader, word};
@@ -44,6 +45,8 @@ pub struct ControllerConfig {
     pub grace: Duration,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
+    /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
+    pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
 }
 
@@ -96,6 +99,11 @@ impl ControllerConfig {
         let clone_timeout = r.seconds("clone_timeout", 3600, 1..=DAY);
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
+        let auto_timezone = r.parsed(
+            "auto_timezone",
+            "a time zone by its IANA name, like Asia/Tokyo or UTC",
+            |value| TimeZone::get(value).ok(),
+        );
         let logging_level = r.logging_level();
 
         let required = match (owner, repo, token, database) {
@@ -125,6 +133,7 @@ impl ControllerConfig {
             clone_timeout,
             grace,
             max_changes,
+            auto_timezone,
             logging_level,
         })
     }

@@ -58,6 +58,7 @@ pub static KEYS: &[Key] = &[
     used("start_timeout"),
     used("agent_timeout"),
     used("clone_timeout"),
+    used("auto_timezone"),
     used("grace"),
     used("check_timeout"),
     used("step_timeout"),

@@ -99,7 +99,10 @@ const MIGRATIONS: &[Migration] = migrations! {
     "local_slots": "CREATE TABLE IF NOT EXISTS local_slots (
         name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {own}",
     "settings": "CREATE TABLE IF NOT EXISTS settings (
-        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}";
+        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}",
+    // The weekdays of auto_start_at and auto_stop_at, and how far they were done.
+    "server_switches": "CREATE TABLE IF NOT EXISTS server_switches (
+        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),

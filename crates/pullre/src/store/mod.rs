@@ -25,7 +25,7 @@ pub use backend::{Engine, StoreError};
 pub use effects::Won;
 pub use history::{Event, Step};
 pub use migrations::{all_migrations, all_tables};
-pub use operator::SERVER_COLUMNS;
+pub use operator::{AUTO_WEEKDAYS, SERVER_COLUMNS};
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 
