@@ -8,6 +8,7 @@ pub mod condition;
 pub mod config;
 pub mod domain;
 pub mod facts;
+pub mod grants;
 pub mod local_compute;
 pub mod ops;
 pub mod ports;

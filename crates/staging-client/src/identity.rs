@@ -44,13 +44,11 @@ impl Identity {
             return Ok(duties);
         }
         if duties.is_empty() {
-            let facts = store.facts()?;
-            let known: Vec<String> = facts
-                .servers
-                .values()
-                .map(|server| match &server.instance {
-                    Some(id) if id.0 != server.name => format!("{} ({id})", server.name),
-                    _ => server.name.clone(),
+            let servers = store.server_names()?.into_iter();
+            let known: Vec<String> = servers
+                .filter_map(|names| match names {
+                    (Some(name), Some(id)) if id != name => Some(format!("{name} ({id})")),
+                    (name, id) => name.or(id),
                 })
                 .collect();
             match known.is_empty() {

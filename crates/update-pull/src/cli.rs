@@ -83,6 +83,8 @@ pub enum Command {
     },
     /// Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
     SwitchServers,
+    /// Prints the SQL for the logins of controller and staging clients, with only what each needs
+    Grants,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use pullre::store::{Store, StoreError};
 use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
+use crate::grants;
 use crate::installation::Installation;
 use crate::print;
 use crate::switch_servers;
@@ -82,6 +83,7 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             operator(&mut installation.store()?, now).resume()?;
             say("the next tick goes on")
         }
+        Command::Grants => grants::run(&installation.config),
         Command::SwitchServers => switch_servers::run(installation, now),
         Command::CloneSchema { source, destination, listing } => {
             let mut store = installation.store()?;

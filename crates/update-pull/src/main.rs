@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod grants;
 mod installation;
 mod print;
 mod switch_servers;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::Cli;
+use cli::{Cli, Command};
 use installation::Installation;
 
 /// Something failed, and said so.
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(false)
         .init();
+    if let Some(Command::Grants) = cli.command {
+        return exit(grants::run(&config));
+    }
     let installation = match Installation::new(config) {
         Ok(installation) => installation,
         Err(e) => {
@@ -44,7 +48,11 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
-    match commands::run(cli.command, &installation) {
+    exit(commands::run(cli.command, &installation))
+}
+
+fn exit(result: commands::Result) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("update-pull: {failure}");

@@ -47,6 +47,8 @@ fn the_help_tells_a_newcomer_what_to_do() {
       pull            One environment
       clone-schema    Copies a schema into the schema of a registered server that serves nobody
       switch-servers  Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
+      grants          Prints the SQL for the logins of controller and staging clients, with only what
+                      each needs
       help            Print this message or the help of the given subcommand(s)
 
     Options:

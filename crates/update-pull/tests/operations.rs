@@ -6,7 +6,9 @@
 mod site;
 
 use insta::assert_snapshot;
+use pullre::config::DatabaseConfig;
 use site::Site;
+use testkit::mariadb::Mariadb;
 
 #[test]
 fn a_server_outside_the_pool_is_switched_once_and_each_action_is_printed() {
@@ -71,5 +73,36 @@ fn init_asks_in_which_time_zone_the_ancestors_times_are_meant() {
     the control tables are complete; nothing to do
     stg1: the next switch is start at TIME TIME TIME UTC (read as UTC), or start at TIME TIME TIME JST (read in this machine's time zone)
     set `auto_timezone` in app.ini to the time zone that they are meant in; without it they are read as UTC
+    ");
+}
+
+#[test]
+fn grants_are_printed_before_anything_works() {
+    let site = Site::bare();
+    assert_snapshot!(site.run("grants"), @"
+    exit 0
+    SQLite has no logins: who may read and write the files of the control database and of the schemas may do everything with them
+    ");
+    let DatabaseConfig::Mysql { host, port, name, .. } = Mariadb::shared().database() else {
+        panic!("MySQL")
+    };
+    let mysql = |user: &str| {
+        let login = format!("mysql_user = {user}\nmysql_pw = s3cret\nmysql_db = {name}\n");
+        site.write_ini_more(&format!("mysql_host = {host}\nmysql_port = {port}\n{login}"));
+    };
+    let beginning = |text: String| text.lines().take(2).collect::<Vec<_>>().join("\n");
+    mysql("nobody");
+    assert_snapshot!(beginning(site.run("grants")), @"
+    exit 0
+    -- Users and servers are not known yet: the MySQL server TIME refuses the login nobody: check `mysql_user` and `mysql_pw` in app.ini, and from which hosts the login may come (Access denied for user 'nobody'@'127.0.0.1' (using password: YES))
+    ");
+    let mut administrator = Mariadb::shared().administrator();
+    for sql in ["CREATE USER olga IDENTIFIED BY 's3cret'", "GRANT ALL ON *.* TO olga"] {
+        mysql::prelude::Queryable::query_drop(&mut administrator, sql).unwrap();
+    }
+    mysql("olga");
+    assert_snapshot!(beginning(site.run("grants")), @"
+    exit 0
+    -- Users and servers are not known yet: the control database has no tables of pullre: run `update-pull init`
     ");
 }

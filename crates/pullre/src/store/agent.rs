@@ -58,6 +58,12 @@ impl Store {
         Ok(duties)
     }
 
+    /// The name and the instance of every server, for people.
+    pub fn server_names(&mut self) -> Result<Vec<(Option<String>, Option<String>)>> {
+        let rows = self.query("SELECT name, instance_id FROM servers ORDER BY id", &[])?;
+        rows.iter().map(|row| Ok((row.opt_text("name")?, row.opt_text("instance_id")?))).collect()
+    }
+
     /// The duties of every slot of this machine; one that left the pool still has to stop its app.
     /// A slot whose rows make no sense is left alone, with a warning.
     pub fn local_duties(&mut self) -> Result<Vec<Duty>> {
