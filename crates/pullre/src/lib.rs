@@ -6,6 +6,7 @@
 
 pub mod condition;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod facts;
 pub mod grants;

@@ -85,6 +85,8 @@ pub enum Command {
     SwitchServers,
     /// Prints the SQL for the logins of controller and staging clients, with only what each needs
     Grants,
+    /// Tries everything that a tick needs and says what is missing, with the remedy
+    Doctor,
 }
 
 #[derive(Debug, Args)]

@@ -84,6 +84,8 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             say("the next tick goes on")
         }
         Command::Grants => grants::run(&installation.config),
+        // Answered before there is an installation.
+        Command::Doctor => Ok(()),
         Command::SwitchServers => switch_servers::run(installation, now),
         Command::CloneSchema { source, destination, listing } => {
             let mut store = installation.store()?;

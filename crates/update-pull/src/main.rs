@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod doctor;
 mod grants;
 mod installation;
 mod print;
@@ -21,6 +22,9 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::Doctor) = cli.command {
+        return exit(doctor::run(&cli.config));
+    }
     let (config, warnings) = installation::read_config(&cli.config);
     for warning in warnings {
         eprintln!("update-pull: warning: {warning}");

@@ -49,6 +49,7 @@ fn the_help_tells_a_newcomer_what_to_do() {
       switch-servers  Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
       grants          Prints the SQL for the logins of controller and staging clients, with only what
                       each needs
+      doctor          Tries everything that a tick needs and says what is missing, with the remedy
       help            Print this message or the help of the given subcommand(s)
 
     Options:

@@ -128,6 +128,16 @@ pub fn all_tables() -> Vec<String> {
     made.map(|migration| migration.name.to_owned()).collect()
 }
 
+/// Every table, with its first column.
+pub(super) fn tables() -> Vec<(&'static str, &'static str)> {
+    let column = |sql: &'static str| sql.split_once('(')?.1.split_whitespace().next();
+    let made = MIGRATIONS.iter().filter_map(|migration| match migration.step {
+        Step::Sql(sql) if sql.starts_with("CREATE TABLE") => Some((migration.name, column(sql)?)),
+        _ => None,
+    });
+    made.chain([("schema_migrations", "name")]).collect()
+}
+
 fn dialect(sql: &str, engine: Engine) -> String {
     let words = match engine {
         Engine::Sqlite => [

@@ -4,6 +4,7 @@
 mod adopt;
 mod agent;
 pub mod backend;
+mod doctor;
 mod effects;
 mod facts;
 mod history;
@@ -22,6 +23,7 @@ use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
+pub use doctor::Mirrored;
 pub use effects::Won;
 pub use history::{Event, Step};
 pub use migrations::{all_migrations, all_tables};

@@ -42,6 +42,12 @@ impl Site {
         ));
     }
 
+    /// Nobody else reads its secrets.
+    pub fn private(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.path("app.ini"), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     /// Somebody writes into the control database without asking us.
     pub fn by_hand(&self, sql: &str) {
         let database = rusqlite::Connection::open(self.path("pullre.db")).unwrap();
