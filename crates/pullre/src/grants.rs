@@ -77,7 +77,11 @@ pub fn grants(control: &SchemaName, facts: &Facts, controller: &str, client: &st
         .collect();
     let mut statements = vec![on_all(CONTROLLER, control)];
     statements.extend(sources.iter().map(|schema| on_all(SOURCE, schema)));
-    statements.extend(clones.iter().map(|schema| on_all(CLONE, schema)));
+    for schema in clones {
+        statements.push(on_all(CLONE, schema));
+        let beside = beside(schema).into_iter();
+        statements.extend(beside.map(|like| format!("GRANT {CLONE} ON {like}.* TO {controller}")));
+    }
     let on_columns = |right: &str, (table, columns): &(&str, &str)| {
         let columns = if columns.is_empty() { String::new() } else { format!(" ({columns})") };
         // A table is named, not matched.
@@ -120,7 +124,9 @@ impl fmt::Display for Grants {
             "-- Where developers' schemas hold stored routines, reading their bodies needs in addition\n\
              --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;\n\
              --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;\n\
-             --   MySQL 5.7, older MariaDB:  GRANT SELECT ON mysql.proc."
+             --   MySQL 5.7, older MariaDB:  GRANT SELECT ON mysql.proc.\n\
+             -- A server with a binary log lets no such login make functions and triggers unless\n\
+             -- log_bin_trust_function_creators = 1 there."
         )?;
         writeln!(
             f,
@@ -143,5 +149,22 @@ fn quoted(name: &str) -> String {
 
 /// In front of `.*` a schema is a pattern: `_` and `%` would stand for other schemas too.
 fn pattern(schema: &SchemaName) -> String {
-    quoted(&schema.as_str().replace('_', "\\_").replace('%', "\\%"))
+    quoted(&literal(schema.as_str()))
+}
+
+fn literal(name: &str) -> String {
+    name.replace('_', "\\_").replace('%', "\\%")
+}
+
+/// The schemas beside a clone, as patterns: a new one is made in one and takes the place of the old
+/// one, which goes to the other. Of a long name the beginning is kept, with a hash behind it.
+fn beside(schema: &SchemaName) -> [String; 2] {
+    ["~new", "~old"].map(|end| {
+        let name = schema.as_str();
+        if name.chars().count() + end.len() <= 64 {
+            return quoted(&literal(&format!("{name}{end}")));
+        }
+        let start: String = name.chars().take(64 - end.len() - 17).collect();
+        quoted(&format!("{}~%{end}", literal(&start)))
+    })
 }

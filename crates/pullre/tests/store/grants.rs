@@ -244,6 +244,12 @@ fn a_controllers_login_touches_no_schema_but_those_that_are_registered() {
         (format!("DROP DATABASE {clone}"), true),
         (format!("CREATE DATABASE {clone}"), true),
         (format!("DROP DATABASE {clone_like}"), false),
+        (format!("CREATE DATABASE `{clone}~new`"), true),
+        (format!("CREATE TABLE `{clone}~new`.t (n INT)"), true),
+        (format!("RENAME TABLE `{clone}~new`.t TO {clone}.t"), true),
+        (format!("DROP DATABASE `{clone}~new`"), true),
+        (format!("CREATE DATABASE `{clone_like}~new`"), false),
+        (format!("CREATE DATABASE `{source}~new`"), false),
         ("DROP TABLE servers".to_owned(), false),
         ("CREATE TABLE mine (n INT)".to_owned(), false),
     ] {
@@ -278,11 +284,17 @@ fn the_script_says_who_needs_what() {
     GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON `dev1`.* TO 'pullre_controller'@'%';
     GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON `dev2`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x```.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~new`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~old`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~new`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~old`.* TO 'pullre_controller'@'%';
     -- Where developers' schemas hold stored routines, reading their bodies needs in addition
     --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;
     --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;
     --   MySQL 5.7, older MariaDB:  GRANT SELECT ON mysql.proc.
+    -- A server with a binary log lets no such login make functions and triggers unless
+    -- log_bin_trust_function_creators = 1 there.
 
     -- For `update-pull init`, once and after each upgrade; then take it back:
     GRANT CREATE, ALTER, INDEX, REFERENCES ON `pull\_re`.* TO 'pullre_controller'@'%';
