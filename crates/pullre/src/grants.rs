@@ -64,17 +64,7 @@ pub fn grants(control: &SchemaName, facts: &Facts, controller: &str, client: &st
     let on_all = |rights: &str, schema: &SchemaName| {
         format!("GRANT {rights} ON {}.* TO {controller}", pattern(schema))
     };
-    let sources: BTreeSet<_> =
-        facts.users.iter().filter_map(|user| user.schema.as_ref().ok()).collect();
-    // Never a right to change what is a developer's, whatever a server's row says.
-    let clones: BTreeSet<_> = facts
-        .servers
-        .values()
-        .filter_map(|server| server.schema.as_ref().ok())
-        .filter(|schema| {
-            !schema.collides(control) && !sources.iter().any(|source| source.collides(schema))
-        })
-        .collect();
+    let (sources, clones) = registered(control, facts);
     let mut statements = vec![on_all(CONTROLLER, control)];
     statements.extend(sources.iter().map(|schema| on_all(SOURCE, schema)));
     for schema in clones {
@@ -98,6 +88,35 @@ pub fn grants(control: &SchemaName, facts: &Facts, controller: &str, client: &st
         control: control.clone(),
         without_source: sources.is_empty(),
     }
+}
+
+/// The schemas that are read, and those that are made anew.
+fn registered<'f>(
+    control: &SchemaName,
+    facts: &'f Facts,
+) -> (BTreeSet<&'f SchemaName>, BTreeSet<&'f SchemaName>) {
+    let sources: BTreeSet<_> =
+        facts.users.iter().filter_map(|user| user.schema.as_ref().ok()).collect();
+    let clones = facts.servers.values().filter_map(|server| server.schema.as_ref().ok());
+    // Never a right to change what is a developer's, whatever a server's row says.
+    let ours = |schema: &&SchemaName| {
+        !schema.collides(control) && !sources.iter().any(|source| source.collides(schema))
+    };
+    let clones = clones.filter(ours).collect();
+    (sources, clones)
+}
+
+/// The rights without which no clone is made, by schema.
+pub fn needed<'f>(
+    control: &SchemaName,
+    facts: &'f Facts,
+) -> Vec<(&'f SchemaName, &'static [&'static str])> {
+    const READ: &[&str] = &["SELECT", "SHOW VIEW", "TRIGGER"];
+    const MAKE: &[&str] =
+        &["SELECT", "INSERT", "CREATE", "DROP", "ALTER", "CREATE VIEW", "SHOW VIEW", "TRIGGER"];
+    let (sources, clones) = registered(control, facts);
+    let sources = sources.into_iter().map(|schema| (schema, READ));
+    sources.chain(clones.into_iter().map(|schema| (schema, MAKE))).collect()
 }
 
 impl fmt::Display for Grants {

@@ -11,6 +11,7 @@ use pullre::config::{ControllerConfig, DatabaseConfig};
 use pullre::doctor::{Line, Mark, foreign_writes, records};
 use pullre::domain::PullNumber;
 use pullre::facts::Facts;
+use pullre::grants::needed;
 use pullre::reconcile::lock::LockName;
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store};
@@ -63,6 +64,7 @@ fn examine(file: &Path, report: &mut Report) -> Result {
     let (now, facts) = (Timestamp::now(), store.facts()?);
     machines(&installation, &facts, report)?;
     schemas(&installation, &facts, report)?;
+    schema_rights(&installation.config.database, &mut store, &facts, report)?;
     check_urls(&facts, report)?;
     let has_zone = installation.config.auto_timezone.is_some();
     let mut lines = records(&facts, &installation.policy, has_zone, now);
@@ -259,6 +261,28 @@ fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> R
         return Ok(());
     }
     report.add(Mark::Ok, "schemas", "every user's is there")
+}
+
+/// Whether clones can be made, as far as the grants tell.
+fn schema_rights(
+    config: &DatabaseConfig,
+    store: &mut Store,
+    facts: &Facts,
+    report: &mut Report,
+) -> Result {
+    let DatabaseConfig::Mysql { name, user, .. } = config else { return Ok(()) };
+    for (schema, rights) in needed(name, facts) {
+        let lacks = store.ungranted(schema, rights)?;
+        if !lacks.is_empty() {
+            let text = format!(
+                "no grant gives {user} the rights {} on {schema} (a role may): `update-pull grants` \
+                 prints them",
+                lacks.join(", ")
+            );
+            report.add(Mark::Warn, "schemas", text)?;
+        }
+    }
+    Ok(())
 }
 
 /// Side by side: a name server that is away takes its time.

@@ -230,6 +230,13 @@ fn doctor_names_what_github_refuses() {
     warn     GitHub        acme/shop is called acme/market now: correct `owner` and `repo`
     ok       clock         agrees with GitHub's
     ");
+    site.github.change(|world| world.set_scopes("repo, admin:org"));
+    let told = site.run("doctor");
+    let told: Vec<_> = told.lines().filter(|line| line.contains("token")).collect();
+    assert_snapshot!(told.join("\n"), @"
+    ok       GitHub        acme/market (private) and its pull requests can be read, by a classic token for repo, admin:org
+    warn     GitHub        the token may do more than pullre needs: take admin:org away
+    ");
     site.github.change(|world| world.set_visible(false));
     assert_snapshot!(of_github(), @"MISSING  GitHub        GitHub knows no repository acme/shop for this token (404): check `owner`, `repo` and what the token may see");
 }

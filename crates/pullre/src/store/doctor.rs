@@ -5,8 +5,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::migrations::tables;
-use super::{Result, Store, StoreError};
-use crate::domain::{PullNumber, ServerId};
+use super::{Engine, Result, Store, StoreError};
+use crate::domain::{PullNumber, SchemaName, ServerId};
 
 /// What the ancestor's table says of an open pull request, beside what ours say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,30 @@ impl Store {
             }
         }
         Ok(missing)
+    }
+
+    /// Which of these rights on a schema no grant to the login names. A role may give them all the
+    /// same. None is needed on SQLite.
+    pub fn ungranted<'r>(
+        &mut self,
+        schema: &SchemaName,
+        rights: &[&'r str],
+    ) -> Result<Vec<&'r str>> {
+        if self.backend.engine() == Engine::Sqlite {
+            return Ok(Vec::new());
+        }
+        // A grant names schemas by a pattern, which is what LIKE takes.
+        const MINE: &str = "grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
+        let rows = self.query(
+            &format!(
+                "SELECT privilege_type AS granted FROM information_schema.user_privileges WHERE {MINE}
+                 UNION SELECT privilege_type AS granted FROM information_schema.schema_privileges
+                 WHERE {MINE} AND ? LIKE table_schema"
+            ),
+            &[schema.as_str().into()],
+        )?;
+        let granted = rows.iter().map(|row| row.text("granted")).collect::<Result<Vec<_>>>()?;
+        Ok(rights.iter().copied().filter(|right| !granted.iter().any(|own| own == right)).collect())
     }
 
     /// Every open pull request as both sides see it.

@@ -10,7 +10,7 @@ use pullre::condition::Policy;
 use pullre::config::{DatabaseConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
 use pullre::facts::{App, Deployment, Facts, Outcome};
-use pullre::grants::{Grants, grants};
+use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
@@ -231,7 +231,20 @@ fn a_controllers_login_touches_no_schema_but_those_that_are_registered() {
     operator.user_set("dev1", &schemas[0]).unwrap();
     operator.server_register("i-1", false).unwrap();
     operator.server_set("i-1", &[format!("db_schema={}", schemas[2])]).unwrap();
-    logins.grant(&logins.grants(&own.facts().unwrap()).controller);
+    let facts = own.facts().unwrap();
+    let control = logins.name.parse().unwrap();
+    let lacks = |own: &mut Store| -> Vec<usize> {
+        needed(&control, &facts)
+            .iter()
+            .map(|(s, all)| own.ungranted(s, all).unwrap().len())
+            .collect()
+    };
+    assert_eq!(lacks(&mut own), [3, 8]);
+    logins.grant(&logins.grants(&facts).controller);
+    assert_eq!(lacks(&mut own), [0, 0]);
+    let like = schemas[3].parse().unwrap();
+    assert_eq!(own.ungranted(&like, &["SELECT"]).unwrap(), ["SELECT"]);
+    assert!(store(&logins.admin).ungranted(&like, &["SELECT", "CREATE VIEW"]).unwrap().is_empty());
     let mut connection = raw(&logins.controller);
     let [source, source_like, clone, clone_like] = &schemas;
     for (sql, allowed) in [
