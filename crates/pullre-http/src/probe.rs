@@ -35,6 +35,20 @@ pub enum ProbeError {
     Failed { url: String, why: String },
 }
 
+/// Whether a URL is one that can be asked, and its host has an address.
+pub fn resolve(url: &str) -> Result<(), ProbeError> {
+    let shown = without_credentials(url);
+    let bad = |why: &str| ProbeError::BadUrl { url: shown.clone(), why: why.to_owned() };
+    let parsed = Url::parse(url.trim()).map_err(|err| bad(&err.to_string()))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(bad("it is neither http nor https"));
+    }
+    match parsed.socket_addrs(|| None) {
+        Ok(addresses) if !addresses.is_empty() => Ok(()),
+        _ => Err(ProbeError::UnknownHost { url: shown }),
+    }
+}
+
 /// Keeps its clients between probes; each is built when a URL first needs it.
 #[derive(Debug, Default)]
 pub struct Prober {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::domain::{
     InstanceId, InstanceState, Invalid, Login, PullNumber, PullRequest, SchemaName, ServerId, Sha,
 };
+use crate::switches::Switching;
 
 /// Everything that a tick decides upon, read in a fixed number of queries.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +119,9 @@ pub struct Server {
     pub app: Option<App>,
     /// What keeps its staging client from doing its duty.
     pub trouble: Option<String>,
+    /// When it is started and stopped by itself, as long as it is not in the pool; why that cannot
+    /// be told where the row holds nonsense.
+    pub switching: Result<Switching, Invalid>,
 }
 
 /// How often the start of an instance was asked for since it last ran.

@@ -6,8 +6,10 @@
 
 pub mod condition;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod facts;
+pub mod grants;
 pub mod local_compute;
 pub mod ops;
 pub mod ports;
@@ -16,4 +18,5 @@ pub mod schema_clone;
 pub mod stage;
 pub mod status;
 pub mod store;
+pub mod switches;
 pub mod words;

@@ -17,6 +17,7 @@ use crate::schema_clone::{CloneError, CloneOutcome, Progress, Schemas};
 use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
 use crate::store::{Store, StoreError, Won};
+use crate::switches::Weekdays;
 use crate::words;
 
 #[derive(Debug, thiserror::Error)]
@@ -592,6 +593,10 @@ fn column(key: &str, value: &str, server: &Server, facts: &Facts) -> Result<(&'s
             };
             return Ok((key, Value::Text(time.strftime("2000-01-01 %H:%M:%S").to_string())));
         }
+        "auto_weekdays" => match value.parse::<Weekdays>() {
+            Ok(days) => return Ok((key, Value::Text(days.to_string()))),
+            Err(_) => return bad("weekdays such as mon-fri or mon,wed,sat"),
+        },
         "name" | "instance_id" => {
             let taken = facts.servers.values().any(|other| {
                 other.id != server.id

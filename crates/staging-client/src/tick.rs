@@ -221,7 +221,7 @@ impl<'a> Client<'a> {
             ClientPlan::StopApp { .. } => {
                 let failure = deploy::stop_app(site, store)?.failure;
                 let trouble = failure.as_ref().map(|why| format!("it cannot stop the app: {why}"));
-                store.agent_trouble(site.duty.server, trouble.as_deref(), Timestamp::now())?;
+                store.agent_trouble(site.duty.server, trouble.as_deref())?;
                 return Ok(match failure {
                     Some(reason) => Ending::Failed { step: "stop", reason },
                     None => {

@@ -81,6 +81,12 @@ pub enum Command {
         #[command(flatten)]
         listing: Listing,
     },
+    /// Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
+    SwitchServers,
+    /// Prints the SQL for the logins of controller and staging clients, with only what each needs
+    Grants,
+    /// Tries everything that a tick needs and says what is missing, with the remedy
+    Doctor,
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +114,7 @@ pub enum ServerCommand {
     },
     /// Changes a server; an empty value clears
     #[command(after_help = "Keys: instance_id name private_ip db_schema check_url is_staging \
-                            auto_start_at auto_stop_at")]
+                            auto_start_at auto_stop_at auto_weekdays")]
     Set {
         server: String,
         #[arg(required = true, value_name = "KEY=VALUE")]

@@ -13,8 +13,10 @@ use pullre::store::{Store, StoreError};
 use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
+use crate::grants;
 use crate::installation::Installation;
 use crate::print;
+use crate::switch_servers;
 
 /// Why a command did not do it; decides the exit status.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-type Result<T = ()> = std::result::Result<T, Failure>;
+pub type Result<T = ()> = std::result::Result<T, Failure>;
 
 pub fn run(command: Option<Command>, installation: &Installation) -> Result {
     let now = Timestamp::now();
@@ -81,6 +83,10 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             operator(&mut installation.store()?, now).resume()?;
             say("the next tick goes on")
         }
+        Command::Grants => grants::run(&installation.config),
+        // Answered before there is an installation.
+        Command::Doctor => Ok(()),
+        Command::SwitchServers => switch_servers::run(installation, now),
         Command::CloneSchema { source, destination, listing } => {
             let mut store = installation.store()?;
             let mut bar = print::ProgressLine::new(listing.json);
@@ -110,7 +116,7 @@ fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
 }
 
 /// One line to stdout. A reader that went away (`| head`) is no failure of ours.
-fn say(line: &str) -> Result {
+pub fn say(line: &str) -> Result {
     print::ignore_broken_pipe(writeln!(io::stdout(), "{line}"))
 }
 
@@ -156,13 +162,15 @@ fn plan(installation: &Installation, now: Timestamp) -> Result {
 fn init(installation: &Installation, dry_run: bool) -> Result {
     let steps = installation.init(dry_run)?;
     if steps.is_empty() {
-        return say("the control tables are complete; nothing to do");
+        say("the control tables are complete; nothing to do")?;
+        return if dry_run { Ok(()) } else { switch_servers::ask_for_time_zone(installation) };
     }
     let what = if dry_run { "would create" } else { "created" };
     for step in &steps {
         say(&format!("{what} {step}"))?;
     }
     if !dry_run {
+        switch_servers::ask_for_time_zone(installation)?;
         say("next: update-pull user set LOGIN SCHEMA, update-pull server register NAME")?;
     }
     Ok(())

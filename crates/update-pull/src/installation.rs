@@ -75,6 +75,10 @@ impl Installation {
         &self.local
     }
 
+    pub fn github(&self) -> &GitHub {
+        &self.github
+    }
+
     pub fn controller(&self) -> Controller<'_> {
         Controller {
             database: &self.database,

@@ -2,14 +2,17 @@
 
 mod cli;
 mod commands;
+mod doctor;
+mod grants;
 mod installation;
 mod print;
+mod switch_servers;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::Cli;
+use cli::{Cli, Command};
 use installation::Installation;
 
 /// Something failed, and said so.
@@ -19,6 +22,9 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::Doctor) = cli.command {
+        return exit(doctor::run(&cli.config));
+    }
     let (config, warnings) = installation::read_config(&cli.config);
     for warning in warnings {
         eprintln!("update-pull: warning: {warning}");
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(false)
         .init();
+    if let Some(Command::Grants) = cli.command {
+        return exit(grants::run(&config));
+    }
     let installation = match Installation::new(config) {
         Ok(installation) => installation,
         Err(e) => {
@@ -43,7 +52,11 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
-    match commands::run(cli.command, &installation) {
+    exit(commands::run(cli.command, &installation))
+}
+
+fn exit(result: commands::Result) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("update-pull: {failure}");

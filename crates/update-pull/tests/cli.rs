@@ -3,92 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod site;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use insta::assert_snapshot;
-use testkit::github::{FakeGithub, Fault, PullSpec};
-
-/// A folder with an app.ini, and a GitHub.
-struct Site {
-    folder: tempfile::TempDir,
-    github: FakeGithub,
-}
-
-impl Site {
-    /// Configured, but without control tables.
-    fn bare() -> Site {
-        let site = Site { folder: tempfile::tempdir().unwrap(), github: FakeGithub::start() };
-        let (url, token) = (site.github.url(), site.github.token());
-        site.write_ini(&format!(
-            "owner = acme\nrepo = shop\ntoken = {token}\ngithub_api_url = {url}\n"
-        ));
-        site
-    }
-
-    /// With a server stg1 and alice, who has a database.
-    fn new() -> Site {
-        let site = Site::bare();
-        site.run("init");
-        site.schema("dev_alice");
-        site.run("user set alice dev_alice");
-        site.run("server register stg1");
-        site.run("server set stg1 db_schema=stg1 check_url=http://127.0.0.1:8001/");
-        site
-    }
-
-    fn write_ini(&self, text: &str) {
-        fs::write(self.path("app.ini"), text).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn schema(&self, name: &str) {
-        fs::create_dir_all(self.path("schemas")).unwrap();
-        let file = self.path(&format!("schemas/{name}.db"));
-        let database = rusqlite::Connection::open(file).unwrap();
-        database.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
-    }
-
-    fn open_pull(&self, author: &str) -> u32 {
-        let spec = PullSpec { author: author.into(), ..PullSpec::titled("A warmer welcome") };
-        self.github.change(|world| world.open(spec))
-    }
-
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_update-pull"));
-        command.current_dir(&self.folder).args(words.split_whitespace());
-        command.env("USER", "olga").env_remove("SUDO_USER").env_remove("PULLRE_CONFIG");
-        command
-    }
-
-    /// Runs it; the exit status, stdout and stderr as one text, without what differs each time.
-    fn run(&self, words: &str) -> String {
-        let output = self.command(words).output().unwrap();
-        let mut text = format!("exit {}\n", output.status.code().unwrap());
-        for (name, stream) in [("", output.stdout), ("stderr: ", output.stderr)] {
-            for line in String::from_utf8(stream).unwrap().lines() {
-                text.push_str(&format!("{name}{}\n", self.timeless(line)));
-            }
-        }
-        text
-    }
-
-    fn timeless(&self, line: &str) -> String {
-        let folder = self.folder.path().to_str().unwrap();
-        let moment = |word: &str| {
-            let word = word.trim_matches(|c: char| "\",.;:()".contains(c));
-            word.len() >= 5
-                && word.chars().all(|c| c.is_ascii_digit() || "-:TZ.".contains(c))
-                && word.contains(['-', ':'])
-        };
-        let words: Vec<_> = line.split(' ').map(|w| if moment(w) { "TIME" } else { w }).collect();
-        words.join(" ").replace(folder, "DIR").replace(&self.github.url(), "GITHUB")
-    }
-}
+use site::Site;
+use testkit::github::{Fault, PullSpec};
 
 fn file_names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
@@ -111,18 +34,23 @@ fn the_help_tells_a_newcomer_what_to_do() {
     Usage: update-pull [OPTIONS] [COMMAND]
 
     Commands:
-      tick          One tick: reads GitHub, the machines and the control database, and does what follows
-      plan          Shows what the next tick would do and why; changes nothing
-      pause         Stops all effects of both binaries until `resume`
-      resume        Lets the effects go on
-      init          Creates or upgrades the control tables; safe to run again
-      status        Shows the environments with stage and URL, the queue and the pool
-      explain       Says why a pull request has or lacks an environment
-      server        The pool of servers
-      user          Whose schema is cloned for whom
-      pull          One environment
-      clone-schema  Copies a schema into the schema of a registered server that serves nobody
-      help          Print this message or the help of the given subcommand(s)
+      tick            One tick: reads GitHub, the machines and the control database, and does what
+                      follows
+      plan            Shows what the next tick would do and why; changes nothing
+      pause           Stops all effects of both binaries until `resume`
+      resume          Lets the effects go on
+      init            Creates or upgrades the control tables; safe to run again
+      status          Shows the environments with stage and URL, the queue and the pool
+      explain         Says why a pull request has or lacks an environment
+      server          The pool of servers
+      user            Whose schema is cloned for whom
+      pull            One environment
+      clone-schema    Copies a schema into the schema of a registered server that serves nobody
+      switch-servers  Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
+      grants          Prints the SQL for the logins of controller and staging clients, with only what
+                      each needs
+      doctor          Tries everything that a tick needs and says what is missing, with the remedy
+      help            Print this message or the help of the given subcommand(s)
 
     Options:
           --config <FILE>
@@ -186,7 +114,7 @@ fn without_tables_it_says_so_and_makes_none() {
     exit 1
     stderr: update-pull: the control database has no tables of pullre: run `update-pull init`
     ");
-    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create settings");
+    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create server_switches");
     assert_eq!(file_names(site.folder.path()), ["app.ini"]);
     site.run("init");
     assert_snapshot!(site.run("init"), @"
@@ -418,7 +346,7 @@ fn servers_are_set_by_their_columns_and_nonsense_is_refused() {
     stderr: update-pull: there is no server stg9; there are stg1
     $ update-pull server set stg1 colour=red
     exit 2
-    stderr: update-pull: a server has no "colour"; it has instance_id, name, private_ip, db_schema, check_url, is_staging, auto_start_at, auto_stop_at
+    stderr: update-pull: a server has no "colour"; it has instance_id, name, private_ip, db_schema, check_url, is_staging, auto_start_at, auto_stop_at, auto_weekdays
     $ update-pull server set stg1 nonsense
     exit 2
     stderr: update-pull: "nonsense" is not of the form key=value

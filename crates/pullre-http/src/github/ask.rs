@@ -43,6 +43,10 @@ pub(super) struct Page {
     pub body: Vec<u8>,
     pub etag: Option<String>,
     pub next: Option<Url>,
+    /// GitHub's clock.
+    pub date: Option<Timestamp>,
+    /// What a classic token may do; other tokens do not say.
+    pub scopes: Option<String>,
 }
 
 /// How one try ended badly.
@@ -140,7 +144,13 @@ impl Asker {
                 "the next page of pull requests is said to be at another place ({host}): check `github_api_url`"
             )));
         }
-        Ok(Page { body, etag: text(header::ETAG.as_str()).map(str::to_owned), next })
+        Ok(Page {
+            body,
+            etag: text(header::ETAG.as_str()).map(str::to_owned),
+            next,
+            date: text(header::DATE.as_str()).and_then(date),
+            scopes: text("x-oauth-scopes").map(str::to_owned),
+        })
     }
 
     fn client(&self) -> Result<&Client, ForgeError> {
@@ -190,7 +200,6 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8], memory: &Memory
 
 /// How long to leave GitHub alone, by its own clock where it shows it: ours may be wrong.
 fn wait(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
-    let date = |text| DateTimeParser::new().parse_timestamp(text).ok();
     let their_now = text(headers, "date").and_then(date).unwrap_or(now);
     if let Some(after) = text(headers, "retry-after") {
         let seconds = after.trim().parse().map(SignedDuration::from_secs).ok();
@@ -202,6 +211,10 @@ fn wait(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
     let reset = text(headers, "x-ratelimit-reset")?.trim().parse().ok()?;
     let reset = Timestamp::from_second(reset).ok()?;
     Some(reset.duration_since(their_now))
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -20,6 +20,7 @@
 //!   would need no second one. It belongs to one watermark: see [`memory`].
 
 mod ask;
+mod look;
 mod memory;
 mod parse;
 
@@ -36,6 +37,7 @@ use reqwest::header::HeaderValue;
 
 use crate::probe::without_credentials;
 use ask::{Answer, Asker, Page};
+pub use look::Look;
 use memory::Memory;
 use parse::malformed;
 

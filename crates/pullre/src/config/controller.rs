@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tracing::Level;
 
 use super::reader::{ConfigErrors, Reader, word};
@@ -50,6 +51,8 @@ pub struct ControllerConfig {
     pub grace: Duration,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
+    /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
+    pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
 }
 
@@ -113,6 +116,11 @@ impl ControllerConfig {
         });
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
+        let auto_timezone = r.parsed(
+            "auto_timezone",
+            "a time zone by its IANA name, like Asia/Tokyo or UTC",
+            |value| TimeZone::get(value).ok(),
+        );
         let logging_level = r.logging_level();
 
         let required = match (owner, repo, token, database) {
@@ -145,6 +153,7 @@ impl ControllerConfig {
             swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
             grace,
             max_changes,
+            auto_timezone,
             logging_level,
         })
     }

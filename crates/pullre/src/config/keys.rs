@@ -61,6 +61,7 @@ pub static KEYS: &[Key] = &[
     used("clone_workers"),
     used("clone_max_bytes"),
     used("swap_busy"),
+    used("auto_timezone"),
     used("grace"),
     used("check_timeout"),
     used("step_timeout"),

@@ -229,22 +229,13 @@ impl Store {
     }
 
     /// What keeps a staging client from doing its duty, for `explain`; None: nothing any more.
-    pub fn agent_trouble(
-        &mut self,
-        server: ServerId,
-        trouble: Option<&str>,
-        now: Timestamp,
-    ) -> Result<()> {
-        let id = Value::from(server.0);
-        let Some(trouble) = trouble else {
-            self.execute("DELETE FROM agent_troubles WHERE server_id = ?", &[id])?;
-            return Ok(());
-        };
+    pub fn agent_trouble(&mut self, server: ServerId, trouble: Option<&str>) -> Result<()> {
         let update = "UPDATE agent_troubles SET message = ? WHERE server_id = ?";
-        if self.execute(update, &[trouble.into(), id.clone()])? == 0 {
+        let matched = self.execute(update, &[trouble.into(), server.0.into()])?;
+        if matched == 0 && trouble.is_some() {
             self.execute(
-                "INSERT INTO agent_troubles (message, server_id, since) VALUES (?, ?, ?)",
-                &[trouble.into(), id, now.into()],
+                "INSERT INTO agent_troubles (message, server_id) VALUES (?, ?)",
+                &[trouble.into(), server.0.into()],
             )?;
         }
         Ok(())

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use super::backend::Row;
 use super::{Result, Store, StoreError};
-use crate::domain::{InstanceId, Login, PullNumber, PullRequest, PullState, ServerId};
+use crate::domain::{InstanceId, Invalid, Login, PullNumber, PullRequest, PullState, ServerId};
 use crate::facts::{
     Agent, App, Assignment, Deployment, Facts, Hold, Pull, SchemaClone, Server, StartTries, User,
 };
+use crate::switches::{self, Switching, Weekdays};
 
 const PULLS: &str = "
     SELECT p.number, p.state, p.sha, p.title, p.body, p.ref, f.author, f.head_repo, f.is_fork,
@@ -23,10 +24,12 @@ const SERVERS: &str = "
     SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
         f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
         f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha,
-        t.message AS trouble
+        s.auto_start_at, s.auto_stop_at, w.weekdays, w.done_at, t.message AS trouble
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
-    LEFT JOIN agent_troubles t ON t.server_id = s.id ORDER BY s.id";
+    LEFT JOIN server_switches w ON w.server_id = s.id
+    LEFT JOIN agent_troubles t ON t.server_id = s.id
+    ORDER BY s.id";
 
 const ASSIGNMENTS: &str = "
     SELECT a.server_id AS on_server, a.pull_number AS for_pull, a.assigned_at, d.*
@@ -232,7 +235,19 @@ fn server(row: &Row) -> Result<Server> {
         agent,
         app,
         trouble: row.opt_text("trouble")?,
+        switching: switching(row)?,
     })
+}
+
+/// Nonsense in here keeps no server from serving.
+fn switching(row: &Row) -> Result<std::result::Result<Switching, Invalid>> {
+    let time =
+        |column: &str| Ok(row.opt_text(column)?.as_deref().map(switches::time_of_day).transpose());
+    let (start, stop): (std::result::Result<_, _>, std::result::Result<_, _>) =
+        (time("auto_start_at")?, time("auto_stop_at")?);
+    let weekdays = row.opt_text("weekdays")?.map_or(Ok(Weekdays::default()), |text| text.parse());
+    let done = row.opt_time("done_at")?;
+    Ok(start.and_then(|start| Ok(Switching { start, stop: stop?, weekdays: weekdays?, done })))
 }
 
 /// Without its deployment, whose columns stand in the same row.

@@ -97,11 +97,14 @@ const MIGRATIONS: &[Migration] = migrations! {
         message {text} NOT NULL) {own}",
     "events_by_pull": "CREATE INDEX {if_not_exists} events_by_pull ON events (pull_number)",
     "agent_troubles": "CREATE TABLE IF NOT EXISTS agent_troubles (
-        server_id BIGINT NOT NULL PRIMARY KEY, since BIGINT NOT NULL, message {text} NOT NULL) {table}",
+        server_id BIGINT NOT NULL PRIMARY KEY, message {text}) {table}",
     "local_slots": "CREATE TABLE IF NOT EXISTS local_slots (
         name VARCHAR(100) NOT NULL PRIMARY KEY, state VARCHAR(20) NOT NULL) {own}",
     "settings": "CREATE TABLE IF NOT EXISTS settings (
-        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}";
+        name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}",
+    // The weekdays of auto_start_at and auto_stop_at, and how far they were done.
+    "server_switches": "CREATE TABLE IF NOT EXISTS server_switches (
+        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),
@@ -125,6 +128,16 @@ pub fn all_migrations() -> Vec<&'static str> {
 pub fn all_tables() -> Vec<String> {
     let made = MIGRATIONS.iter().filter(|migration| matches!(migration.step, Step::Sql(_)));
     made.map(|migration| migration.name.to_owned()).collect()
+}
+
+/// Every table, with its first column.
+pub(super) fn tables() -> Vec<(&'static str, &'static str)> {
+    let column = |sql: &'static str| sql.split_once('(')?.1.split_whitespace().next();
+    let made = MIGRATIONS.iter().filter_map(|migration| match migration.step {
+        Step::Sql(sql) if sql.starts_with("CREATE TABLE") => Some((migration.name, column(sql)?)),
+        _ => None,
+    });
+    made.chain([("schema_migrations", "name")]).collect()
 }
 
 fn dialect(sql: &str, engine: Engine) -> String {

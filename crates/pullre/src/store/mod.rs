@@ -4,6 +4,7 @@
 mod adopt;
 mod agent;
 pub mod backend;
+mod doctor;
 mod effects;
 mod facts;
 mod history;
@@ -22,10 +23,11 @@ use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
+pub use doctor::Mirrored;
 pub use effects::Won;
 pub use history::{Event, Step};
 pub use migrations::{all_migrations, all_tables};
-pub use operator::SERVER_COLUMNS;
+pub use operator::{AUTO_WEEKDAYS, SERVER_COLUMNS};
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 

@@ -4,12 +4,12 @@ use jiff::Timestamp;
 
 use super::backend::Value;
 use super::effects::Won;
-use super::{Result, Store, datetime};
+use super::{Result, Store, StoreError, datetime};
 use crate::domain::{InstanceId, Login, PullNumber, SchemaName, ServerId, Sha};
 use crate::facts::Hold;
 
-/// The columns of `servers` that a person sets, by their names.
-pub const SERVER_COLUMNS: [&str; 8] = [
+/// What a person sets of a server: columns of `servers` by their names, and [`AUTO_WEEKDAYS`].
+pub const SERVER_COLUMNS: [&str; 9] = [
     "instance_id",
     "name",
     "private_ip",
@@ -18,7 +18,11 @@ pub const SERVER_COLUMNS: [&str; 8] = [
     "is_staging",
     "auto_start_at",
     "auto_stop_at",
+    AUTO_WEEKDAYS,
 ];
+
+/// Stands in a table of ours: a table of pullre-kun never gains a column.
+pub const AUTO_WEEKDAYS: &str = "auto_weekdays";
 
 impl Store {
     pub fn set_paused(&mut self, who: Option<String>) -> Result<()> {
@@ -49,6 +53,10 @@ impl Store {
         self.transaction(|store| {
             for (column, value) in columns {
                 debug_assert!(SERVER_COLUMNS.contains(column));
+                if *column == AUTO_WEEKDAYS {
+                    store.set_switches(server, "weekdays", value.clone())?;
+                    continue;
+                }
                 store.execute(
                     &format!("UPDATE servers SET {column} = ?, updated_at = ? WHERE id = ?"),
                     &[value.clone(), datetime(now), server.0.into()],
@@ -56,6 +64,25 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// The newest switch of this server that was done, or needs doing no more.
+    pub fn switched(&mut self, server: ServerId, due: Timestamp) -> Result<()> {
+        self.set_switches(server, "done_at", due.into())
+    }
+
+    fn set_switches(&mut self, server: ServerId, column: &str, value: Value) -> Result<()> {
+        let update = format!("UPDATE server_switches SET {column} = ? WHERE server_id = ?");
+        let params = [value, server.0.into()];
+        if self.execute(&update, &params)? == 0 {
+            let row = "INSERT INTO server_switches (server_id) VALUES (?)";
+            match self.execute(row, &[server.0.into()]) {
+                Ok(_) | Err(StoreError::Conflict(_)) => {}
+                Err(e) => return Err(e),
+            }
+            self.execute(&update, &params)?;
+        }
+        Ok(())
     }
 
     /// Removes a server that serves nobody, and what is recorded of it. `No` where it serves
@@ -72,6 +99,7 @@ impl Store {
             store.execute("UPDATE pull_facts SET last_server_id = NULL WHERE last_server_id = ?", &id)?;
             store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM server_switches WHERE server_id = ?", &id)?;
             store.execute(
                 "DELETE FROM local_slots WHERE name = (SELECT instance_id FROM servers WHERE id = ?)",
                 &id,

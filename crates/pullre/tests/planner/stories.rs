@@ -468,9 +468,9 @@ fn an_app_that_cannot_be_stopped_is_named() {
     world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap();
     world.tick();
     let trouble = Some("it cannot stop the app: it is another user's");
-    world.store().agent_trouble(server, trouble, world.now).unwrap();
+    world.store().agent_trouble(server, trouble).unwrap();
     assert_snapshot!(stage(&world, one), @"failed: stg1 does not deploy it: it cannot stop the app: it is another user's; look at cron and the log of staging-client on stg1; it goes on by itself when the client does");
-    world.store().agent_trouble(server, None, world.now).unwrap();
+    world.store().agent_trouble(server, None).unwrap();
     world.minutes(3);
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
 }

@@ -22,6 +22,7 @@ mod adoption;
 mod assignments;
 mod clones;
 mod deployments;
+mod grants;
 mod history;
 mod locks;
 mod migrations;

@@ -2,10 +2,12 @@ use pullre::domain::{InstanceId, InstanceState, Login, PullNumber, SchemaName};
 use pullre::facts::Hold;
 use pullre::store::Won;
 use pullre::store::backend::Value;
+use pullre::switches::Switching;
 
 use crate::db::{Db, at};
 
 on_each_engine!(
+    times_to_switch_are_kept,
     a_pause_says_who_and_ends,
     a_registered_server_is_in_the_pool_with_what_was_set,
     settings_of_a_server_are_cleared_by_null,
@@ -149,4 +151,28 @@ fn machines_are_hidden_once_and_shown_again(db: &mut Db) {
     assert_eq!(hidden, ["Web", "web"]);
     db.set_hidden("web", false, at(1)).unwrap();
     assert_eq!(db.hidden_servers().unwrap(), ["Web"]);
+}
+
+fn times_to_switch_are_kept(db: &mut Db) {
+    let server = db.server("stg1");
+    assert_eq!(db.facts_of(server).switching, Ok(Switching::default()));
+    let set = [
+        ("auto_start_at", "2000-01-01 08:30:00".into()),
+        ("auto_weekdays", "mon-fri".into()),
+        ("auto_stop_at", "2026-11-22 19:00:00".into()),
+    ];
+    db.set_server(server, &set, at(1)).unwrap();
+    db.switched(server, at(2)).unwrap();
+    let switching = Switching {
+        start: Some(jiff::civil::time(8, 30, 0, 0)),
+        stop: Some(jiff::civil::time(19, 0, 0, 0)),
+        weekdays: "mon-fri".parse().unwrap(),
+        done: Some(at(2)),
+    };
+    assert_eq!(db.facts_of(server).switching, Ok(switching));
+    db.set_server(server, &[("auto_weekdays", Value::Null)], at(3)).unwrap();
+    let daily = Switching { weekdays: Default::default(), ..switching };
+    assert_eq!(db.facts_of(server).switching, Ok(daily));
+    assert_eq!(db.remove_server(server).unwrap(), Won::Yes);
+    assert_eq!(db.read("SELECT * FROM server_switches").len(), 0);
 }

@@ -200,6 +200,9 @@ fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap
         reply = reply.with("etag", format!("W/{etag}"));
     }
     shared.rate_remaining -= u32::from(costs);
+    if let Some(scopes) = &shared.world.scopes {
+        reply = reply.with("x-oauth-scopes", scopes);
+    }
     reply
         .with("x-ratelimit-limit", 5000)
         .with("x-ratelimit-remaining", shared.rate_remaining)

@@ -88,6 +88,8 @@ pub struct World {
     pub(crate) former_names: Vec<String>,
     /// False: the token does not see the repository, which looks as if there were none.
     pub(crate) visible: bool,
+    /// What a classic token may do; other tokens do not say.
+    pub(crate) scopes: Option<String>,
     pub(crate) pulls: BTreeMap<u32, Pull>,
     pub(crate) clock: Clock,
     last_number: u32,
@@ -103,6 +105,7 @@ impl World {
             repo: repo.to_owned(),
             former_names: Vec::new(),
             visible: true,
+            scopes: None,
             pulls: BTreeMap::new(),
             clock,
             last_number: 0,
@@ -243,6 +246,10 @@ impl World {
     pub fn rename_repo(&mut self, repo: &str) {
         let former = std::mem::replace(&mut self.repo, repo.to_owned());
         self.former_names.push(former);
+    }
+
+    pub fn set_scopes(&mut self, scopes: &str) {
+        self.scopes = Some(scopes.to_owned());
     }
 
     pub fn set_visible(&mut self, visible: bool) {
