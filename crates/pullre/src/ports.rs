@@ -103,6 +103,9 @@ pub enum ComputeError {
     NoCapacity { id: InstanceId, detail: String },
     #[error("not permitted: {0}")]
     Denied(String),
+    /// For a reason that only a person can change.
+    #[error("the compute provider refuses it: {0}")]
+    Refused(String),
     #[error("the compute provider cannot be reached now: {0}; the next tick tries again")]
     Unavailable(String),
 }
