@@ -23,7 +23,9 @@ where
             let message = short(answer.err().message().unwrap_or_default());
             refusal(action, id, status, code, message)
         }
-        SdkError::TimeoutError(_) => ComputeError::Unavailable("EC2 does not answer in time".into()),
+        SdkError::TimeoutError(_) => {
+            ComputeError::Unavailable("EC2 does not answer in time".into())
+        }
         other => match credentials_fault(other) {
             Some(why) => ComputeError::Denied(format!(
                 "there are no usable AWS credentials ({why}); set AWS_ACCESS_KEY_ID and \

@@ -143,8 +143,7 @@ fn open(access: &Ec2Access) -> Result<Opened, ComputeError> {
         // A try that hangs leaves time for another one.
         .operation_attempt_timeout(operation / 2)
         .build();
-    let retries =
-        RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(backoff);
+    let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(backoff);
     let http = http_client();
     let config = match &access.keys {
         Some((id, secret)) => {
@@ -186,9 +185,9 @@ impl Compute for Ec2 {
             let values = some.iter().map(|id| id.0.clone()).collect();
             // Asked by id itself, one vanished instance fails the whole call.
             let filter = Filter::builder().name("instance-id").set_values(Some(values)).build();
-            found.extend(self.ask(async |ec2| {
-                read_pages(ec2.describe_instances().filters(filter)).await
-            })?);
+            found.extend(
+                self.ask(async |ec2| read_pages(ec2.describe_instances().filters(filter)).await)?,
+            );
         }
         Ok(found)
     }

@@ -2,6 +2,7 @@
 //! Both are synchronous and object-safe.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use jiff::Timestamp;
 
@@ -75,7 +76,7 @@ pub enum ForgeError {
 }
 
 /// Where machines run: EC2, or slots of this machine.
-pub trait Compute: Send + Sync {
+pub trait Compute: fmt::Debug + Send + Sync {
     /// The machines among `ids` that exist. One that is missing from the answer has vanished.
     fn describe(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, ComputeError>;
 

@@ -22,7 +22,7 @@ const PULLS: &str = "
 const SERVERS: &str = "
     SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
         f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
-        f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha
+        f.start_error, f.no_capacity_at, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha
     FROM servers s LEFT JOIN server_facts f ON f.server_id = s.id ORDER BY s.id";
 
 const ASSIGNMENTS: &str = "
@@ -213,6 +213,7 @@ fn server(row: &Row) -> Result<Server> {
             attempts: row.opt_u32("start_attempts")?.unwrap_or(0),
             error: row.opt_text("start_error")?,
         },
+        no_capacity_at: row.opt_time("no_capacity_at")?,
         stop_owed: row.opt_int("stop_owed")? == Some(1),
         state: row.opt_parsed("state")?,
         agent,
