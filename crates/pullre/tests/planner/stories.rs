@@ -321,13 +321,16 @@ fn without_capacity_for_any_server_the_environment_stays_and_tries_again() {
 
 #[test]
 fn two_environments_without_capacity_do_not_fight_for_the_only_free_server() {
-    let mut world = settled(3);
+    let world = settled(3);
     world.fleet.set_capacity("stg1", false);
     world.fleet.set_capacity("stg2", false);
     world.hub.open("dev1", false, world.now);
     world.hub.open("dev2", false, world.now);
     world.tick();
-    assert_snapshot!(plan(&world), @"#1    release stg1 (the provider has no machine for it, and another server is free)");
+    assert_snapshot!(plan(&world), @"
+    #1    release stg1 (the provider has no machine for it, and another server is free)
+    #2    clone dev2 to stg2 (it needs its data)
+    ");
 }
 
 #[test]
@@ -351,9 +354,12 @@ fn a_start_that_falls_back_is_told_in_the_providers_words() {
     world.tick();
     world.fleet.fall_back("stg1", "Client.InternalError: the key of the volume is gone");
     world.advance(30);
-    assert_snapshot!(plan(&world), @"");
+    assert_snapshot!(plan(&world), @"
+    seen   stg1 is stopped
+    seen   stg1 does not start: it fell back to stopped: Client.InternalError: the key of the volume is gone
+    ");
     world.tick();
-    assert_snapshot!(stage(&world, one), @"");
+    assert_snapshot!(stage(&world, one), @"failed: stg1 does not start (try 1): it fell back to stopped: Client.InternalError: the key of the volume is gone; tried again after 2026-11-22 12:02 UTC; at once with `update-pull pull redeploy 1`");
 }
 
 #[test]
