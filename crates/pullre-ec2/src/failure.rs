@@ -36,6 +36,21 @@ where
     }
 }
 
+/// What a request says that was only rehearsed: that it was permitted is an error too.
+pub fn of_rehearsal<T, E>(
+    action: &str,
+    id: &InstanceId,
+    answer: Result<T, SdkError<E>>,
+) -> Result<(), ComputeError>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match answer {
+        Err(e) if e.code() != Some("DryRunOperation") => Err(of(action, Some(id), e)),
+        _ => Ok(()),
+    }
+}
+
 fn refusal(
     action: &str,
     id: Option<&InstanceId>,

@@ -209,6 +209,15 @@ impl Compute for Ec2 {
             asked.map(drop).map_err(|e| failure::of("ec2:StopInstances", Some(id), e))
         })
     }
+
+    fn may_switch(&self, id: &InstanceId) -> Result<(), ComputeError> {
+        self.ask(async |ec2| {
+            let start = ec2.start_instances().instance_ids(&id.0).dry_run(true).send().await;
+            failure::of_rehearsal("ec2:StartInstances", id, start)?;
+            let stop = ec2.stop_instances().instance_ids(&id.0).dry_run(true).send().await;
+            failure::of_rehearsal("ec2:StopInstances", id, stop)
+        })
+    }
 }
 
 fn is_instance_id(id: &str) -> bool {

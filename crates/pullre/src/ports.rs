@@ -89,6 +89,11 @@ pub trait Compute: fmt::Debug + Send + Sync {
 
     /// Asks for a stop; likewise.
     fn stop(&self, id: &InstanceId) -> Result<(), ComputeError>;
+
+    /// Whether a start and a stop would be permitted. Does neither.
+    fn may_switch(&self, _id: &InstanceId) -> Result<(), ComputeError> {
+        Ok(())
+    }
 }
 
 /// Why the compute provider did not do it.

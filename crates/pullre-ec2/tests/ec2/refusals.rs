@@ -61,6 +61,22 @@ fn a_missing_permission_is_named_and_the_remedy_too() {
 }
 
 #[test]
+fn a_rehearsal_tells_which_permission_is_missing_and_switches_nothing() {
+    let permitted = "Request would have succeeded, but DryRun flag is set.";
+    let fake = FakeEc2::new(move |asked| {
+        assert_eq!(asked.values("DryRun=").next(), Some("true"));
+        match asked.action() {
+            "StartInstances" => error(412, "DryRunOperation", permitted),
+            _ => error(403, "UnauthorizedOperation", "You are not authorized."),
+        }
+    });
+    let e = fake.client().may_switch(&id()).unwrap_err();
+    assert!(e.to_string().contains("lack ec2:StopInstances"), "{e}");
+    let fake = FakeEc2::new(move |_| error(412, "DryRunOperation", permitted));
+    fake.client().may_switch(&id()).unwrap();
+}
+
+#[test]
 fn wrong_and_expired_credentials_are_told_apart() {
     let wrong = start(401, "AuthFailure", "AWS was not able to validate the credentials");
     assert!(wrong.to_string().contains("EC2 does not accept the AWS credentials"), "{wrong}");

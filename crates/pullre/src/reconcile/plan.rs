@@ -420,7 +420,8 @@ impl Record {
 fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
     let now = observed.now;
     let mut chains = Vec::new();
-    let mut spare = condition::spare_servers(facts, now);
+    // Counted only when it matters: that compares all servers with each other.
+    let mut spare = None;
     for assignment in facts.assignments.values() {
         let Some(pull) = facts.pulls.get(&assignment.pull) else {
             continue; // An unreadable row, named in the notes: never acted upon.
@@ -434,10 +435,13 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
             None => condition::eligibility(pull, facts).ok().and_then(|target| {
                 let condition =
                     condition::assess(assignment, &target, facts, &observed.policy, now);
-                if spare > 0 && server.is_some_and(|s| should_move(s, &condition, now)) {
-                    spare -= 1;
-                    let why = "the provider has no machine for it, and another server is free";
-                    return Some(chain(assignment, facts, why.into(), vec![Action::Release]));
+                if server.is_some_and(|server| should_move(server, &condition, now)) {
+                    let spare = spare.get_or_insert_with(|| condition::spare_servers(facts, now));
+                    if *spare > 0 {
+                        *spare -= 1;
+                        let why = "the provider has no machine for it, and another server is free";
+                        return Some(chain(assignment, facts, why.into(), vec![Action::Release]));
+                    }
                 }
                 advance(assignment, server, &condition, &target, facts, now)
             }),
