@@ -22,6 +22,7 @@ use pullre::config::Secret;
 use pullre::domain::{Instance, InstanceId};
 use pullre::ports::{Compute, ComputeError};
 use tokio::runtime::Runtime;
+use tracing::subscriber::NoSubscriber;
 
 /// As many values as EC2 takes in one filter.
 const FILTER_VALUES: usize = 200;
@@ -107,15 +108,18 @@ impl Ec2 {
         &self,
         work: impl AsyncFnOnce(&Client) -> Result<T, ComputeError>,
     ) -> Result<T, ComputeError> {
-        let opened = match self.opened.get() {
-            Some(opened) => opened,
-            // Where two threads come first at once, the slower one's is dropped.
-            None => {
-                let fresh = open(&self.access)?;
-                self.opened.get_or_init(|| fresh)
-            }
-        };
-        opened.block_on(work(&opened.client))
+        // The SDK logs whole requests with their session tokens, and failures that we report anyway.
+        tracing::subscriber::with_default(NoSubscriber::default(), || {
+            let opened = match self.opened.get() {
+                Some(opened) => opened,
+                // Where two threads come first at once, the slower one's is dropped.
+                None => {
+                    let fresh = open(&self.access)?;
+                    self.opened.get_or_init(|| fresh)
+                }
+            };
+            opened.block_on(work(&opened.client))
+        })
     }
 }
 

@@ -117,6 +117,7 @@ fn without_any_credentials_the_remedy_is_said() {
     assert_eq!(status, 1);
     assert!(stderr.contains("there are no usable AWS credentials"), "{stderr}");
     assert!(stderr.contains("give this machine an instance role"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "the SDK says nothing by itself: {stderr}");
 }
 
 #[test]
