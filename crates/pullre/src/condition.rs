@@ -480,16 +480,35 @@ pub fn queue(facts: &Facts, now: Timestamp) -> Vec<&Pull> {
     waiting
 }
 
+/// How long a server whose start was refused for lack of machines is the last choice.
+const CAPACITY_PAUSE: Duration = Duration::from_secs(1800);
+
+/// Whether the provider lately had no machine for this server.
+pub fn lacks_capacity(server: &Server, now: Timestamp) -> bool {
+    server.no_capacity_at.is_some_and(|at| words::between(at, now) < CAPACITY_PAUSE)
+}
+
+/// How many servers could be given to an environment whose own has no machine: what is free, less
+/// what those in the queue are about to get.
+pub fn spare_servers(facts: &Facts, now: Timestamp) -> usize {
+    let free = |server: &&Server| is_free(server, facts, now) && !lacks_capacity(server, now);
+    let free = facts.servers.values().filter(free).count();
+    if free == 0 { 0 } else { free.saturating_sub(queue(facts, now).len()) }
+}
+
+fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {
+    facts.assignment_of_server(server.id).is_none()
+        && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
+        && unusable(server, facts).is_none()
+}
+
 /// Whether a server could be given to a waiting pull request; the smaller, the better.
 pub fn rank(
     server: &Server,
     pull: &Pull,
     facts: &Facts,
     now: Timestamp,
-) -> Option<(bool, u8, ServerId)> {
-    let free = facts.assignment_of_server(server.id).is_none()
-        && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
-        && unusable(server, facts).is_none();
+) -> Option<(bool, bool, u8, ServerId)> {
     let state = match server.state? {
         InstanceState::Running => 0,
         InstanceState::Pending => 1,
@@ -497,5 +516,6 @@ pub fn rank(
         InstanceState::Stopping => 3,
         InstanceState::Terminated => return None,
     };
-    free.then_some((pull.last_server != Some(server.id), state, server.id))
+    let other = pull.last_server != Some(server.id);
+    is_free(server, facts, now).then(|| (lacks_capacity(server, now), other, state, server.id))
 }

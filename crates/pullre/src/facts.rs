@@ -109,6 +109,8 @@ pub struct Server {
     pub is_staging: bool,
     pub hold: Option<Hold>,
     pub start: StartTries,
+    /// When the provider last had no machine for it, if it has not run since.
+    pub no_capacity_at: Option<Timestamp>,
     /// We started it, or released it while it ran, and its stop has not been accepted yet. Kept
     /// in the row, so that a crash between release and stop leaves no instance running for nobody.
     pub stop_owed: bool,

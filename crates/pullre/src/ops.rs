@@ -149,6 +149,42 @@ impl Operator<'_> {
         self.note(None, Some(server), "registered")
     }
 
+    /// Adds an existing machine of the provider to the pool, under the name that it has there.
+    /// Returns the name.
+    pub fn server_register_machine(
+        &mut self,
+        instance: &str,
+        compute: &dyn Compute,
+    ) -> Result<String> {
+        let id = InstanceId(instance.to_owned());
+        let found = compute.describe(std::slice::from_ref(&id))?;
+        let Some(machine) = found.into_iter().find(|machine| machine.id == id) else {
+            return refused(format!(
+                "there is no instance {instance} in this account and region; `update-pull server \
+                 list` shows what there is"
+            ));
+        };
+        if machine.state == InstanceState::Terminated {
+            return refused(format!("instance {instance} is terminated"));
+        }
+        self.server_register(instance, false)?;
+        let facts = self.store.facts()?;
+        let server = find_server(&facts, instance)?.id;
+        // A name that another server has, or that cannot be part of a path, helps nobody.
+        let usable = |name: &String| {
+            find_server(&facts, name).is_err()
+                && !matches!(name.as_str(), "." | "..")
+                && !name.contains(['/', '\0'])
+        };
+        let name = machine.name.filter(usable).unwrap_or_else(|| instance.to_owned());
+        let ip = machine.private_ip.map_or(Value::Null, |ip| ip.as_str().into());
+        let columns = [("name", name.as_str().into()), ("private_ip", ip)];
+        self.store.set_server(server, &columns, self.now)?;
+        let record = Record::Instance { server, name: name.clone(), state: Some(machine.state) };
+        self.store.record(&[record], self.now)?;
+        Ok(name)
+    }
+
     /// Sets columns of a server, given as `key=value`; an empty value clears.
     pub fn server_set(&mut self, name: &str, settings: &[String]) -> Result<()> {
         let facts = self.store.facts()?;

@@ -2,6 +2,7 @@
 //! Both are synchronous and object-safe.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use jiff::Timestamp;
 
@@ -75,7 +76,7 @@ pub enum ForgeError {
 }
 
 /// Where machines run: EC2, or slots of this machine.
-pub trait Compute: Send + Sync {
+pub trait Compute: fmt::Debug + Send + Sync {
     /// The machines among `ids` that exist. One that is missing from the answer has vanished.
     fn describe(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, ComputeError>;
 
@@ -88,6 +89,11 @@ pub trait Compute: Send + Sync {
 
     /// Asks for a stop; likewise.
     fn stop(&self, id: &InstanceId) -> Result<(), ComputeError>;
+
+    /// Whether a start and a stop would be permitted. Does neither.
+    fn may_switch(&self, _id: &InstanceId) -> Result<(), ComputeError> {
+        Ok(())
+    }
 }
 
 /// Why the compute provider did not do it.
@@ -103,6 +109,9 @@ pub enum ComputeError {
     NoCapacity { id: InstanceId, detail: String },
     #[error("not permitted: {0}")]
     Denied(String),
+    /// For a reason that only a person can change.
+    #[error("the compute provider refuses it: {0}")]
+    Refused(String),
     #[error("the compute provider cannot be reached now: {0}; the next tick tries again")]
     Unavailable(String),
 }

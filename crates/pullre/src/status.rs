@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::condition::{self, Policy};
-use crate::domain::{InstanceState, PullNumber, PullState};
+use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
 use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
 use crate::stage::{Stage, Standing, standing};
 use crate::store::{Event, Step};
@@ -50,6 +50,8 @@ pub struct ServerLine {
     pub schema: Option<String>,
     pub url: Option<String>,
     pub in_pool: bool,
+    /// False for a machine of the account that is no server of ours.
+    pub registered: bool,
     pub agent_seen_at: Option<Timestamp>,
     /// Why it can serve nobody, or that it is held.
     pub note: Option<String>,
@@ -117,9 +119,34 @@ fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
         schema: server.schema.as_ref().ok().map(ToString::to_string),
         url: shown_url(server),
         in_pool: server.is_staging,
+        registered: true,
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
         note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
     }
+}
+
+/// The provider's machines that are no servers of ours, by name. What is terminated is gone.
+pub fn unregistered(facts: &Facts, machines: &[Instance]) -> Vec<ServerLine> {
+    let registered =
+        |id: &InstanceId| facts.servers.values().any(|server| server.instance.as_ref() == Some(id));
+    let mut lines: Vec<_> = machines
+        .iter()
+        .filter(|machine| machine.state != InstanceState::Terminated && !registered(&machine.id))
+        .map(|machine| ServerLine {
+            name: words::plain(machine.name.as_ref().unwrap_or(&machine.id.0)),
+            instance_id: Some(machine.id.0.clone()),
+            state: Some(machine.state),
+            pull: None,
+            schema: None,
+            url: None,
+            in_pool: false,
+            registered: false,
+            agent_seen_at: None,
+            note: Some(format!("not registered; update-pull server register {}", machine.id)),
+        })
+        .collect();
+    lines.sort_by(|a, b| (&a.name, &a.instance_id).cmp(&(&b.name, &b.instance_id)));
+    lines
 }
 
 /// Why a pull request has or lacks an environment.

@@ -1,6 +1,6 @@
 //! Machines that take their time, refuse, and remember who did what to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use pullre::domain::{Instance, InstanceId, InstanceState};
@@ -20,6 +20,10 @@ struct Inner {
     /// Every accepted request, in order.
     effects: Vec<(InstanceId, Effect)>,
     refuses_starts: bool,
+    /// The provider has no machine for these.
+    without_capacity: BTreeSet<InstanceId>,
+    /// Why a machine is in its state.
+    reasons: BTreeMap<InstanceId, String>,
     unreachable: bool,
 }
 
@@ -50,6 +54,23 @@ impl Fleet {
 
     pub fn refuse_starts(&self, refuse: bool) {
         self.inner().refuses_starts = refuse;
+    }
+
+    /// The provider has, or has not, a machine for this one.
+    pub fn set_capacity(&self, id: &str, there: bool) {
+        let id = InstanceId(id.into());
+        let without = &mut self.inner().without_capacity;
+        if there {
+            without.remove(&id)
+        } else {
+            without.insert(id)
+        };
+    }
+
+    /// A start that was accepted comes to nothing.
+    pub fn fall_back(&self, id: &str, reason: &str) {
+        self.force(id, Some(InstanceState::Stopped));
+        self.inner().reasons.insert(InstanceId(id.into()), reason.into());
     }
 
     pub fn set_unreachable(&self, unreachable: bool) {
@@ -104,19 +125,20 @@ impl Compute for FleetClient {
     }
 
     fn list(&self) -> Result<Vec<Instance>, ComputeError> {
+        let inner = self.reach()?;
         let describe = |(id, state): (&InstanceId, &InstanceState)| Instance {
             id: id.clone(),
             state: *state,
             name: None,
             private_ip: None,
-            reason: None,
+            reason: inner.reasons.get(id).cloned(),
         };
-        Ok(self.reach()?.states.iter().map(describe).collect())
+        Ok(inner.states.iter().map(describe).collect())
     }
 
     fn start(&self, id: &InstanceId) -> Result<(), ComputeError> {
         let mut inner = self.reach()?;
-        if inner.refuses_starts {
+        if inner.refuses_starts || inner.without_capacity.contains(id) {
             let detail = "the zone is full".into();
             return Err(ComputeError::NoCapacity { id: id.clone(), detail });
         }

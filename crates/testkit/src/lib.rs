@@ -6,4 +6,5 @@ pub mod fuse;
 pub mod github;
 pub mod hub;
 pub mod mariadb;
+pub mod moto;
 pub mod world;

@@ -98,7 +98,7 @@ pub struct Listing {
 
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Lists the servers
+    /// Lists the servers; on EC2 also the account's other instances
     List {
         #[command(flatten)]
         listing: Listing,

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
 use pullre::reconcile::Said;
 use pullre::reconcile::plan::ActionOn;
@@ -189,13 +190,34 @@ fn server(command: ServerCommand, installation: &Installation, now: Timestamp) -
             let hidden = if all { Vec::new() } else { store.hidden_servers()? };
             let facts = store.facts()?;
             let mut servers = status::status(&facts, &installation.policy, now).servers;
-            servers.retain(|server| !hidden.contains(&server.name));
-            print::servers(&servers, now, listing.json)
+            // Those of this machine are all registered.
+            let unknown = if installation.config.compute == ComputeKind::Ec2 {
+                let listed = compute.list();
+                servers.extend(status::unregistered(&facts, listed.as_deref().unwrap_or_default()));
+                listed.err()
+            } else {
+                None
+            };
+            let is_hidden = |name: &str| hidden.iter().any(|hidden| hidden == name);
+            servers.retain(|server| {
+                !is_hidden(&server.name) && !server.instance_id.as_deref().is_some_and(is_hidden)
+            });
+            print::servers(&servers, now, listing.json)?;
+            unknown.map_or(Ok(()), |e| {
+                Err(Failure::Failed(format!("only registered servers are listed: {e}")))
+            })
         }
         ServerCommand::Register { instance } => {
-            operator(&mut store, now).server_register(&instance, true)?;
+            let mut operator = operator(&mut store, now);
+            let name = match installation.config.compute {
+                ComputeKind::Local => {
+                    operator.server_register(&instance, true)?;
+                    instance
+                }
+                ComputeKind::Ec2 => operator.server_register_machine(&instance, compute)?,
+            };
             say(&format!(
-                "registered {instance}; next: update-pull server set {instance} db_schema=SCHEMA check_url=URL"
+                "registered {name}; next: update-pull server set {name} db_schema=SCHEMA check_url=URL"
             ))
         }
         ServerCommand::Set { server, settings } => {

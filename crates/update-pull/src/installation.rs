@@ -34,18 +34,17 @@ pub struct Installation {
     pub schemas: Schemas,
     database: Database,
     github: GitHub,
-    local: LocalCompute,
+    compute: Box<dyn Compute>,
 }
 
 impl Installation {
     /// Opens nothing yet but what costs nothing.
     pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
         let (database, schemas, locks) = places(&config)?;
-        if config.compute == ComputeKind::Ec2 {
-            anyhow::bail!(
-                "compute = ec2 is not supported by this version yet: set `compute = local`"
-            );
-        }
+        let compute: Box<dyn Compute> = match config.compute {
+            ComputeKind::Local => Box::new(LocalCompute::new(database.clone())),
+            ComputeKind::Ec2 => ec2(&config)?,
+        };
         let github = GitHub::new(GitHubAccess {
             api_url: config.github_api_url.clone(),
             owner: config.owner.clone(),
@@ -64,7 +63,7 @@ impl Installation {
             },
             locks,
             schemas,
-            local: LocalCompute::new(database.clone()),
+            compute,
             github,
             database,
             config,
@@ -72,7 +71,7 @@ impl Installation {
     }
 
     pub fn compute(&self) -> &dyn Compute {
-        &self.local
+        &*self.compute
     }
 
     pub fn github(&self) -> &GitHub {
@@ -114,6 +113,25 @@ impl Installation {
         };
         store.migrate(Timestamp::now())
     }
+}
+
+#[cfg(feature = "ec2")]
+fn ec2(config: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+    use pullre_ec2::{Ec2, Ec2Access, Timings};
+    Ok(Box::new(Ec2::new(Ec2Access {
+        region: config.aws_region.clone(),
+        endpoint_url: config.aws_endpoint_url.clone(),
+        keys: config.aws_access_key_id.clone().zip(config.aws_secret_key.clone()),
+        timings: Timings::default(),
+    })))
+}
+
+#[cfg(not(feature = "ec2"))]
+fn ec2(_: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+    anyhow::bail!(
+        "compute = ec2 is not in this build of update-pull: build it with its default features, or \
+         set `compute = local`"
+    )
 }
 
 /// Where records, schemas and locks are: all beside app.ini, or all on one MySQL server.

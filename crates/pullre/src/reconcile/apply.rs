@@ -11,6 +11,7 @@ use super::plan::{Action, Chain, Observed, Reading, Subject, plan};
 use super::{Clock, Controller, Said, WORKERS, observe};
 use crate::domain::{InstanceId, PullNumber, SchemaName};
 use crate::facts::CloneState;
+use crate::ports::ComputeError;
 use crate::schema_clone::CloneError;
 use crate::store::{Store, StoreError, Won};
 use crate::words;
@@ -221,7 +222,9 @@ impl Worker<'_> {
     fn start(&self, instance: &InstanceId, chain: &Chain, store: &mut Store) -> Result<(), Stop> {
         store.start_requested(chain.server, self.clock.now())?;
         self.controller.compute.start(instance).or_else(|e| {
-            store.start_refused(chain.server, &e.to_string())?;
+            let now = self.clock.now();
+            let no_capacity = matches!(e, ComputeError::NoCapacity { .. }).then_some(now);
+            store.start_refused(chain.server, &e.to_string(), no_capacity)?;
             Err(Stop::Failed(e.to_string()))
         })
     }

@@ -19,6 +19,13 @@ use crate::words;
 /// How often old history is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 
+/// A machine that is stopped so long after its start was accepted has fallen back.
+const FALLS_AFTER: Duration = Duration::from_secs(20);
+
+/// What people entered in a copy is worth a few tries, before the environment moves to another
+/// server and gets a fresh one.
+const TRIES_BEFORE_MOVING_DATA: u32 = 3;
+
 /// What a source said, if it did. `Unknown` never counts as "empty".
 #[derive(Debug, Clone)]
 pub enum Reading<T> {
@@ -115,6 +122,13 @@ pub enum Record {
         server: ServerId,
         name: String,
         state: Option<InstanceState>,
+    },
+    /// A start that was accepted ended in `stopped` again.
+    FellBack {
+        server: ServerId,
+        name: String,
+        why: String,
+        no_capacity: bool,
     },
     /// The stop that we owed has been accepted, or is not ours to do any more.
     StopSettled {
@@ -270,6 +284,15 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
     for record in &records {
         record.apply_to(facts, observed.now);
     }
+    if let Reading::Known(instances) = &observed.instances {
+        let fallen: Vec<_> = facts
+            .servers
+            .values()
+            .filter_map(|server| fell_back(server, instances, observed.now))
+            .collect();
+        fallen.iter().for_each(|record| record.apply_to(facts, observed.now));
+        records.extend(fallen);
+    }
     if let Reading::Known(_) = &observed.instances {
         let settled: Vec<_> = facts
             .servers
@@ -289,6 +312,30 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
         records.push(Record::Mark(mark.clone()));
     }
     records
+}
+
+/// What the provider says of a machine that does not stay up. Its words count for this start only
+/// after a moment: providers answer late, and may still give the reason of the last stop.
+fn fell_back(
+    server: &Server,
+    instances: &BTreeMap<InstanceId, Instance>,
+    now: Timestamp,
+) -> Option<Record> {
+    let asked = server.start.requested_at.filter(|_| server.start.error.is_none())?;
+    let seen = instances.get(server.instance.as_ref()?)?;
+    let reason = seen.reason.as_ref().filter(|reason| {
+        // A person stopped it, here or inside of it: that says nothing about the start.
+        !reason.contains("UserInitiatedShutdown")
+            && !reason.contains("InstanceInitiatedShutdown")
+            && !reason.starts_with("User initiated")
+    })?;
+    let late = words::between(asked, now) >= FALLS_AFTER;
+    (seen.state == InstanceState::Stopped && late).then(|| Record::FellBack {
+        server: server.id,
+        name: server.name.clone(),
+        why: format!("it fell back to stopped: {}", words::plain(reason)),
+        no_capacity: reason.contains("InsufficientInstanceCapacity"),
+    })
 }
 
 /// Once a day.
@@ -363,13 +410,22 @@ impl Record {
                 if let Some(server) = facts.servers.get_mut(server) {
                     server.state = *state;
                     match state {
-                        Some(InstanceState::Running) => server.start = Default::default(),
+                        Some(InstanceState::Running) => {
+                            server.start = Default::default();
+                            server.no_capacity_at = None;
+                        }
                         Some(InstanceState::Pending | InstanceState::Stopping) => {}
                         // The machine is off: whatever ran on it runs no more.
                         Some(InstanceState::Stopped | InstanceState::Terminated) | None => {
                             server.app = None;
                         }
                     }
+                }
+            }
+            Record::FellBack { server, why, no_capacity, .. } => {
+                if let Some(server) = facts.servers.get_mut(server) {
+                    server.start.error = Some(why.clone());
+                    server.no_capacity_at = no_capacity.then_some(now).or(server.no_capacity_at);
                 }
             }
             Record::StopSettled { server, .. } => {
@@ -388,6 +444,8 @@ impl Record {
 fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
     let now = observed.now;
     let mut chains = Vec::new();
+    // Counted only when it matters: that compares all servers with each other.
+    let mut spare = None;
     for assignment in facts.assignments.values() {
         let Some(pull) = facts.pulls.get(&assignment.pull) else {
             continue; // An unreadable row, named in the notes: never acted upon.
@@ -406,11 +464,27 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
             None => condition::eligibility(pull, facts).ok().and_then(|target| {
                 let condition =
                     condition::assess(assignment, &target, facts, &observed.policy, now);
+                if server.is_some_and(|server| should_move(server, &condition, now)) {
+                    let spare = spare.get_or_insert_with(|| condition::spare_servers(facts, now));
+                    if *spare > 0 {
+                        *spare -= 1;
+                        let why = "the provider has no machine for it, and another server is free";
+                        return Some(chain(assignment, facts, why.into(), vec![Action::Release]));
+                    }
+                }
                 advance(assignment, server, &condition, &target, facts, now)
             }),
         });
     }
     chains
+}
+
+/// Whether an environment is better off with another server, since the provider has no machine
+/// for the one that it has.
+fn should_move(server: &Server, condition: &Condition, now: Timestamp) -> bool {
+    matches!(condition.power, Power::Fell(_) | Power::Down)
+        && condition::lacks_capacity(server, now)
+        && (condition.data != Data::Ready || server.start.attempts >= TRIES_BEFORE_MOVING_DATA)
 }
 
 /// Why an environment has to give its server back, if so.
@@ -614,6 +688,7 @@ impl fmt::Display for Record {
             Record::Ineligible(number) => write!(f, "{number} may have no environment"),
             Record::Instance { name, state: Some(state), .. } => write!(f, "{name} is {state}"),
             Record::Instance { name, state: None, .. } => write!(f, "{name} has no instance"),
+            Record::FellBack { name, why, .. } => write!(f, "{name} does not start: {why}"),
             Record::StopSettled { name, .. } => write!(f, "{name} needs no stop any more"),
             Record::Refused(Some(what)) => write!(f, "refused: {what}"),
             Record::Refused(None) => write!(f, "nothing is refused any more"),

@@ -54,6 +54,9 @@ impl Store {
                 Ok(())
             }
             Record::Instance { server, state, .. } => self.record_instance(*server, *state),
+            Record::FellBack { server, why, no_capacity, .. } => {
+                self.start_refused(*server, why, no_capacity.then_some(now))
+            }
             Record::StopSettled { server, .. } => self.stop_settled(*server),
             Record::Refused(what) => self.set_setting("refused", what.clone()),
             Record::Forget { before } => {
@@ -169,7 +172,8 @@ impl Store {
         )?;
         let also = match state {
             Some(InstanceState::Running) => {
-                "start_requested_at = NULL, start_attempts = 0, start_error = NULL"
+                "start_requested_at = NULL, start_attempts = 0, start_error = NULL,
+                 no_capacity_at = NULL"
             }
             Some(InstanceState::Pending | InstanceState::Stopping) => return Ok(()),
             Some(InstanceState::Stopped | InstanceState::Terminated) | None => {
@@ -364,10 +368,17 @@ impl Store {
         .map(drop)
     }
 
-    pub fn start_refused(&mut self, server: ServerId, error: &str) -> Result<()> {
+    /// `no_capacity_at`: when the provider had no machine for it, if that is why.
+    pub fn start_refused(
+        &mut self,
+        server: ServerId,
+        error: &str,
+        no_capacity_at: Option<Timestamp>,
+    ) -> Result<()> {
         self.execute(
-            "UPDATE server_facts SET start_error = ? WHERE server_id = ?",
-            &[error.into(), server.0.into()],
+            "UPDATE server_facts SET start_error = ?,
+                 no_capacity_at = COALESCE(?, no_capacity_at) WHERE server_id = ?",
+            &[error.into(), no_capacity_at.into(), server.0.into()],
         )
         .map(drop)
     }

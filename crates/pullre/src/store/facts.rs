@@ -23,7 +23,8 @@ const PULLS: &str = "
 const SERVERS: &str = "
     SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
         f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
-        f.start_error, f.stop_owed, f.state, f.agent_seen_at, f.agent_version, f.app_pull, f.app_sha,
+        f.start_error, f.no_capacity_at, f.stop_owed, f.state, f.agent_seen_at, f.agent_version,
+        f.app_pull, f.app_sha,
         s.auto_start_at, s.auto_stop_at, w.weekdays, w.done_at, t.message AS trouble
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
@@ -230,6 +231,7 @@ fn server(row: &Row) -> Result<Server> {
             attempts: row.opt_u32("start_attempts")?.unwrap_or(0),
             error: row.opt_text("start_error")?,
         },
+        no_capacity_at: row.opt_time("no_capacity_at")?,
         stop_owed: row.opt_int("stop_owed")? == Some(1),
         state: row.opt_parsed("state")?,
         agent,

@@ -70,7 +70,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "server_facts": "CREATE TABLE IF NOT EXISTS server_facts (
         server_id BIGINT NOT NULL PRIMARY KEY, held_at BIGINT, held_until BIGINT, held_reason {text},
         start_requested_at BIGINT, start_attempts INT NOT NULL, start_error {text},
-        stop_owed INT NOT NULL, state VARCHAR(20), agent_seen_at BIGINT, agent_version VARCHAR(40),
+        no_capacity_at BIGINT, stop_owed INT NOT NULL, state VARCHAR(20), agent_seen_at BIGINT, agent_version VARCHAR(40),
         app_pull INT, app_sha VARCHAR(64)) {own}",
     // One environment for each server, one server for each environment.
     "assignments": "CREATE TABLE IF NOT EXISTS assignments (

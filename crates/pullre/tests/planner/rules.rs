@@ -50,6 +50,8 @@ enum Happening {
     MachineStops(u8),
     MachineVanishes(u8),
     StartsRefused(bool),
+    /// The provider has, or has not, a machine for this server.
+    Capacity(u8, bool),
     ProviderAway(bool),
     ForgeAway(bool),
     Pause,
@@ -80,6 +82,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (1..=SERVERS as u8).prop_map(MachineStops),
         1 => (1..=2_u8).prop_map(MachineVanishes),
         1 => any::<bool>().prop_map(StartsRefused),
+        2 => (1..=2_u8, any::<bool>()).prop_map(|(n, there)| Capacity(n, there)),
         1 => any::<bool>().prop_map(ProviderAway),
         1 => any::<bool>().prop_map(ForgeAway),
         1 => Just(Pause),
@@ -189,6 +192,7 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
             world.fleet.force(&format!("stg{n}"), None);
             world.settle_machines();
         }
+        Capacity(n, there) => world.fleet.set_capacity(&format!("stg{n}"), *there),
         StartsRefused(refused) => world.fleet.refuse_starts(*refused),
         ProviderAway(away) => world.fleet.set_unreachable(*away),
         ForgeAway(away) => world.hub.set_unreachable(*away),
@@ -256,6 +260,7 @@ fn check(world: &World, approved: &Approved) -> Result<(), TestCaseError> {
 /// What holds once the world has been quiet for a while.
 fn check_settled(world: &mut World, approved: &Approved) -> Result<(), TestCaseError> {
     world.fleet.refuse_starts(false);
+    ["stg1", "stg2"].into_iter().for_each(|name| world.fleet.set_capacity(name, true));
     world.fleet.set_unreachable(false);
     world.hub.set_unreachable(false);
     world.operator(&mut world.store()).resume().unwrap();

@@ -290,6 +290,79 @@ fn a_vanished_machine_is_replaced_by_another() {
 }
 
 #[test]
+fn a_server_without_capacity_is_left_for_another_free_one() {
+    let mut world = settled(2);
+    world.fleet.set_capacity("stg1", false);
+    let one = world.hub.open("dev1", false, world.now);
+    world.tick();
+    assert_snapshot!(plan(&world), @"#1    release stg1 (the provider has no machine for it, and another server is free)");
+    world.advance(60);
+    world.tick();
+    assert_snapshot!(plan(&world), @"#1    assign stg2, start stg2, clone dev1 to stg2 (next in the queue)");
+    world.minutes(3);
+    assert_snapshot!(stage(&world, one), @"ready: stg2 serves 9e3779b");
+    assert_eq!(world.fleet.state("stg1"), Some(InstanceState::Stopped));
+}
+
+#[test]
+fn without_capacity_for_any_server_the_environment_stays_and_tries_again() {
+    let mut world = settled(2);
+    world.fleet.refuse_starts(true);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(5);
+    let assigned = world.facts().assignments[&one].server;
+    world.minutes(10);
+    assert_eq!(world.facts().assignments[&one].server, assigned, "it does not wander about");
+    world.fleet.refuse_starts(false);
+    world.advance(3600);
+    world.minutes(4);
+    assert_eq!(stage(&world, one), "ready: stg2 serves 9e3779b");
+}
+
+#[test]
+fn two_environments_without_capacity_do_not_fight_for_the_only_free_server() {
+    let world = settled(3);
+    world.fleet.set_capacity("stg1", false);
+    world.fleet.set_capacity("stg2", false);
+    world.hub.open("dev1", false, world.now);
+    world.hub.open("dev2", false, world.now);
+    world.tick();
+    assert_snapshot!(plan(&world), @"
+    #1    release stg1 (the provider has no machine for it, and another server is free)
+    #2    clone dev2 to stg2 (it needs its data)
+    ");
+}
+
+#[test]
+fn data_that_is_there_is_not_left_at_the_first_refusal() {
+    let mut world = settled(2);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    world.fleet.set_capacity("stg1", false);
+    world.fleet.force("stg1", Some(InstanceState::Stopped));
+    world.settle_machines();
+    world.minutes(2);
+    assert_eq!(world.facts().assignments[&one].server.0, 1);
+    world.minutes(10);
+    assert_eq!(stage(&world, one), "ready: stg2 serves 9e3779b");
+}
+
+#[test]
+fn a_start_that_falls_back_is_told_in_the_providers_words() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.fleet.fall_back("stg1", "Client.InternalError: the key of the volume is gone");
+    world.advance(30);
+    assert_snapshot!(plan(&world), @"
+    seen   stg1 is stopped
+    seen   stg1 does not start: it fell back to stopped: Client.InternalError: the key of the volume is gone
+    ");
+    world.tick();
+    assert_snapshot!(stage(&world, one), @"failed: stg1 does not start (try 1): it fell back to stopped: Client.InternalError: the key of the volume is gone; tried again after 2026-11-22 12:02 UTC; at once with `update-pull pull redeploy 1`");
+}
+
+#[test]
 fn what_cannot_be_read_changes_nothing() {
     let mut world = settled(2);
     let one = world.hub.open("dev1", false, world.now);

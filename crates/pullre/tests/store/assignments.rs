@@ -61,7 +61,7 @@ fn an_assignment_starts_with_a_clean_slate_of_its_server(db: &mut Db) {
     assert_eq!(db.assign(one, server, &source(), at(2)).unwrap(), Won::Yes);
     db.start_requested(server, at(3)).unwrap();
     db.start_requested(server, at(4)).unwrap();
-    db.start_refused(server, "the zone is full").unwrap();
+    db.start_refused(server, "the zone is full", None).unwrap();
     assert_eq!(db.release(one, server, "closed", at(5)).unwrap(), Won::Yes);
     assert_eq!(db.assign(two, server, &source(), at(6)).unwrap(), Won::Yes);
     let server = db.facts_of(server);

@@ -165,7 +165,7 @@ fn a_new_try_by_hand_forgets_failures(db: &mut Db) {
     assert_eq!(db.clone_of("stg").unwrap().state, CloneState::Failed);
     // A start that is on its way is no failure.
     assert_eq!(db.facts_of(server).start.attempts, 1);
-    db.start_refused(server, "the zone is full").unwrap();
+    db.start_refused(server, "the zone is full", None).unwrap();
     db.forget_failures(PullNumber(1), server).unwrap();
     let clone = db.clone_of("stg").unwrap();
     assert_eq!((clone.state, clone.attempts), (CloneState::Stale, 0));

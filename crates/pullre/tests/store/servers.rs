@@ -26,7 +26,7 @@ fn busy(db: &mut Db) -> (ServerId, App) {
     let app = App { pull, sha: sha(1) };
     db.app_is(server, Some(&app)).unwrap();
     db.start_requested(server, at(5)).unwrap();
-    db.start_refused(server, "the zone is full").unwrap();
+    db.start_refused(server, "the zone is full", None).unwrap();
     (server, app)
 }
 
@@ -78,7 +78,7 @@ fn a_machine_on_its_way_keeps_tries_and_app(db: &mut Db) {
 fn tries_to_start_are_counted_before_they_are_made(db: &mut Db) {
     let server = db.server("stg1");
     db.start_requested(server, at(5)).unwrap();
-    db.start_refused(server, "the zone is full").unwrap();
+    db.start_refused(server, "the zone is full", None).unwrap();
     let tries = |requested, attempts, error: Option<&str>| StartTries {
         requested_at: Some(at(requested)),
         attempts,

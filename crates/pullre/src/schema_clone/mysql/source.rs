@@ -183,7 +183,7 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
         }
     }
     read_ddl(session, &mut read)?;
-    read.programs = read_programs(session, &of, views, &mut read.unreadable)?;
+    read.programs = read_programs(session, schema, &of, views, &mut read.unreadable)?;
     Ok(Some(read))
 }
 
@@ -217,6 +217,7 @@ fn read_ddl(session: &mut Session, read: &mut Schema) -> Result<(), Fault> {
 
 fn read_programs(
     session: &mut Session,
+    schema: &str,
     of: &str,
     views: Vec<String>,
     unreadable: &mut Vec<String>,
@@ -236,15 +237,30 @@ fn read_programs(
         }
     }
     listed.extend(views.into_iter().map(|name| (Kind::View, name)));
-    let triggers: Vec<(String, String)> = session.rows(
+    let triggers: Vec<(String, String, String, String, String, Vec<u8>)> = session.rows(
         READING,
         format!(
-            "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {of}
+            "SELECT trigger_name, event_object_table, CAST(action_timing AS CHAR),
+                 CAST(event_manipulation AS CHAR), definer, CAST(action_statement AS BINARY)
+             FROM information_schema.triggers WHERE trigger_schema = {of}
              ORDER BY event_object_table, action_timing, event_manipulation, action_order"
         ),
     )?;
-    let tables: BTreeMap<String, String> = triggers.iter().cloned().collect();
-    listed.extend(triggers.into_iter().map(|(name, _)| (Kind::Trigger, name)));
+    let mut tables = BTreeMap::new();
+    let mut unqualified = BTreeMap::new();
+    for (name, table, timing, event, definer, body) in triggers {
+        listed.push((Kind::Trigger, name.clone()));
+        let (user, host) = definer.rsplit_once('@').unwrap_or((&definer, "%"));
+        let head = format!(
+            "CREATE DEFINER={}@{} TRIGGER {} {timing} {event} ON {} FOR EACH ROW ",
+            quoted(user),
+            quoted(host),
+            quoted(&name),
+            quoted(&table)
+        );
+        unqualified.insert(name.clone(), [head.as_bytes(), &body].concat());
+        tables.insert(name, table);
+    }
     let events: Vec<String> = session.rows(
         READING,
         format!(
@@ -272,17 +288,30 @@ fn read_programs(
         for ((kind, name), mut row) in listed.iter().zip(rows) {
             match program(*kind, name, &mut row) {
                 Some(program) => {
-                    let table = match kind {
-                        Kind::Trigger => tables.get(name).cloned().unwrap_or_default(),
-                        _ => String::new(),
+                    if *kind != Kind::Trigger {
+                        programs.push(program);
+                        continue;
+                    }
+                    let table = tables.remove(name).unwrap_or_default();
+                    // A trigger is shown as it was written. One that was written with the name of
+                    // its schema would be made in the source again.
+                    let sql = match ddl::names_schema(trigger_head(&program.sql), schema) {
+                        true => unqualified.remove(name).unwrap_or_default(),
+                        false => program.sql,
                     };
-                    programs.push(Program { table, ..program });
+                    programs.push(Program { table, sql, ..program });
                 }
                 None => unreadable.push(format!("{} `{name}`", kind.word().to_lowercase())),
             }
         }
     }
     Ok(programs)
+}
+
+/// What comes before the body.
+fn trigger_head(sql: &[u8]) -> &[u8] {
+    let end = sql.windows(12).position(|part| part.eq_ignore_ascii_case(b"FOR EACH ROW"));
+    &sql[..end.unwrap_or(sql.len())]
 }
 
 fn program(kind: Kind, name: &str, row: &mut mysql::Row) -> Option<Program> {
