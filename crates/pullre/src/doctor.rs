@@ -120,6 +120,9 @@ fn of_server(
             ),
         );
     }
+    if let Some(why) = &server.trouble {
+        line(Mark::Missing, format!("its staging client cannot do its duty: {why}"));
+    }
     match &server.switching {
         Err(why) => line(
             Mark::Missing,

@@ -337,3 +337,41 @@ fn the_script_says_who_needs_what() {
     GRANT UPDATE (agent_seen_at, agent_version, app_pull, app_sha) ON `pull_re`.`server_facts` TO 'pullre_client'@'%';
     ");
 }
+
+#[test]
+fn a_controllers_login_makes_clones_and_replaces_them() {
+    let logins = Logins::new();
+    logins.initialized();
+    let name = &logins.name;
+    let (source, clone) = (format!("{name}_source"), format!("{name}_clone"));
+    logins.grant(&[
+        format!("CREATE DATABASE {source}"),
+        format!("USE {source}"),
+        "CREATE TABLE parent (id INT PRIMARY KEY)".to_owned(),
+        "CREATE TABLE child (id INT PRIMARY KEY, parent INT,
+             FOREIGN KEY (parent) REFERENCES parent (id))"
+            .to_owned(),
+        "INSERT INTO parent VALUES (1)".to_owned(),
+        "INSERT INTO child VALUES (1, 1)".to_owned(),
+        "CREATE VIEW both_of_them AS SELECT id FROM parent".to_owned(),
+        "CREATE TRIGGER t BEFORE INSERT ON child FOR EACH ROW SET @x = 1".to_owned(),
+    ]);
+    let mut own = store(&logins.controller);
+    let mut operator = Operator { store: &mut own, who: "olga", now: at(0) };
+    operator.user_set("dev1", &source).unwrap();
+    operator.server_register("i-1", false).unwrap();
+    operator.server_set("i-1", &[format!("db_schema={clone}")]).unwrap();
+    logins.grant(&logins.grants(&own.facts().unwrap()).controller);
+    let access = MysqlAccess::new(&logins.controller).unwrap().0;
+    let schemas = Schemas::Mysql(pullre::schema_clone::mysql::Server::new(access));
+    let (from, to) = (source.parse().unwrap(), clone.parse().unwrap());
+    // The second one is made beside the first.
+    for _ in 0..2 {
+        let done = schemas.clone(&from, &to, Duration::from_secs(60), &mut |_| {}).unwrap();
+        assert_eq!((done.tables, done.rows), (2, 2));
+    }
+    let mut connection = raw(&logins.controller);
+    connection.execute(&format!("INSERT INTO {clone}.child VALUES (2, 1)"), &[]).unwrap();
+    let rows = connection.query(&format!("SELECT id FROM {clone}.both_of_them"), &[]);
+    assert_eq!(rows.unwrap().len(), 1);
+}
