@@ -209,11 +209,11 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
     let Some(intent) = read_intent(control, &building)? else { return Ok(false) };
     let swap = Swap { job, intent, building, outgoing };
     let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-    if swap.intent.tables.iter().any(|name| here.contains(name)) || swap.intent.tables.is_empty() {
-        if let Err(fault) = swap.move_tables(control) {
-            swap.back(control)?;
-            return Err(if fault.is_busy() { swap.busy(control) } else { fault });
-        }
+    let moved = !swap.intent.tables.is_empty()
+        && !swap.intent.tables.iter().any(|name| here.contains(name));
+    if !moved && let Err(fault) = swap.move_tables(control) {
+        swap.back(control)?;
+        return Err(if fault.is_busy() { swap.busy(control) } else { fault });
     }
     swap.forward(control)?;
     Ok(true)
