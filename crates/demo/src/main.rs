@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "scripts/demo", about = "One life of a pull request on this machine")]
 struct Cli {
     /// Where everything is made
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     folder: PathBuf,
     /// End after one whole life of a pull request, and clean up
     #[arg(long)]

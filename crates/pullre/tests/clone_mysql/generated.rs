@@ -42,9 +42,9 @@ fn generate(w: &World, schema: &str, random: &mut u64) {
         if below(3) == 0 {
             let _ = write!(
                 text,
-                ", gen INT AS (IF({} IS NULL, 1, 2)) {}, KEY (gen)",
+                ", gen INT AS (IF({} IS NULL, 1, 2)) {}",
                 name(0),
-                ["VIRTUAL", "STORED"][below(2)]
+                ["VIRTUAL", "STORED, KEY (gen)"][below(2)]
             );
         }
         for link in 0..below(3) {
