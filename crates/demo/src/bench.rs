@@ -14,7 +14,7 @@ use testkit::github::{FakeGithub, FakeGithubOptions, PullSpec};
 use crate::app::{self, Origin};
 use crate::installation::{self, Installation, free_port};
 
-const ROUNDS: usize = 5;
+pub const ROUNDS: usize = 5;
 const RUNS: usize = 20;
 
 /// What a Python program pays before it does anything of what a tick does.
@@ -39,7 +39,8 @@ pub fn measure(runs: usize, words: &[String]) -> Result<()> {
 }
 
 /// One thing that is measured again and again.
-struct Subject {
+#[derive(Debug)]
+pub struct Subject {
     name: &'static str,
     runs: usize,
     words: Vec<String>,
@@ -47,12 +48,12 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(name: &'static str, runs: usize, words: &[&str]) -> Subject {
+    pub fn new(name: &'static str, runs: usize, words: &[&str]) -> Subject {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
         Subject { name, runs, words, rounds: Vec::new() }
     }
 
-    fn round(&mut self) -> Result<()> {
+    pub fn round(&mut self) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["measure", &self.runs.to_string(), "--"]).args(&self.words);
         let output = command.stderr(Stdio::inherit()).output()?;
@@ -81,6 +82,12 @@ fn table(title: &str, subjects: &mut [Subject], figure: &str) -> Result<()> {
     for _ in 0..ROUNDS {
         subjects.iter_mut().try_for_each(Subject::round)?;
     }
+    print(title, subjects, figure);
+    Ok(())
+}
+
+/// The subjects' medians, and their ratios to the first.
+pub fn print(title: &str, subjects: &[Subject], figure: &str) {
     println!("\n{title}; medians of {ROUNDS} rounds in turn\n");
     println!("| what | CPU ms | wall ms | peak MiB | {figure} to the first row |");
     println!("|---|---|---|---|---|");
@@ -94,7 +101,6 @@ fn table(title: &str, subjects: &mut [Subject], figure: &str) -> Result<()> {
             subject.ratio(&subjects[0], figure),
         );
     }
-    Ok(())
 }
 
 pub fn run(folder: &Path) -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod app;
 mod bench;
+mod bench_clone;
 mod http;
 mod installation;
 mod remote;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "scripts/demo", about = "One life of a pull request on this machine")]
 struct Cli {
     /// Where everything is made
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     folder: PathBuf,
     /// End after one whole life of a pull request, and clean up
     #[arg(long)]
@@ -51,7 +52,10 @@ enum Command {
     Stop,
     /// What scripts/bench runs
     #[command(hide = true)]
-    Bench,
+    Bench {
+        /// Nothing, or `clone`
+        what: Option<String>,
+    },
     #[command(hide = true)]
     Measure {
         runs: usize,
@@ -64,7 +68,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => story::tell(&cli.folder, cli.once),
-        Some(Command::Bench) => bench::run(&cli.folder),
+        Some(Command::Bench { what: None }) => bench::run(&cli.folder),
+        Some(Command::Bench { what: Some(what) }) if what == "clone" => {
+            bench_clone::run(&cli.folder)
+        }
+        Some(Command::Bench { what: Some(what) }) => {
+            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone"))
+        }
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),
         Some(Command::Open { title, author }) => remote::open(&cli.folder, title, author),

@@ -49,7 +49,7 @@ fn child_process() {
     }
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = match std::env::var("PULLRE_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1,
@@ -58,7 +58,7 @@ fn seed() -> u64 {
     seed
 }
 
-fn next(random: &mut u64) -> u64 {
+pub fn next(random: &mut u64) -> u64 {
     // xorshift
     *random ^= *random << 13;
     *random ^= *random >> 7;

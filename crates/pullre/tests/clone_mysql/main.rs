@@ -3,6 +3,7 @@
 
 mod crash;
 mod exact;
+mod generated;
 mod moments;
 mod refresh;
 mod refusals;

@@ -106,11 +106,12 @@ impl Copy<'_> {
 
     fn insert(&self, table: &Table) -> String {
         let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
-        // Qualified: a variable of the function would hide a column of its name.
+        // Qualified: a variable of the function would hide a column of its name. In the order of
+        // the rows themselves: a key that holds all columns would give another one.
         let values: Vec<_> = columns.iter().map(|name| format!("`pullre~from`.{name}")).collect();
         let name = quoted(&table.name);
         format!(
-            "INSERT /* {} */ INTO {}.{name} ({}) SELECT {} FROM {}.{name} AS `pullre~from`",
+            "INSERT /* {} */ INTO {}.{name} ({}) SELECT {} FROM {}.{name} AS `pullre~from` USE INDEX ()",
             super::orphan_mark(self.into),
             quoted(self.into),
             columns.join(", "),

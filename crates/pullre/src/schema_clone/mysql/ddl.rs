@@ -112,16 +112,20 @@ impl Table {
         self.items.iter().filter_map(|item| reference(item)?.into_parent()).collect()
     }
 
-    /// The foreign keys that lead to a table which does not exist: name and text.
-    pub fn dangling(&self, exists: impl Fn(&str) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let missing = |item: &&Vec<u8>| {
-            reference(item).and_then(Reference::into_parent).is_some_and(|parent| !exists(&parent))
-        };
-        let name = |item: &Vec<u8>| {
+    /// The foreign keys that lead to `schema`: the quoted name of each, and its text without it.
+    pub fn links_into(&self, schema: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (mut found, word) = (Vec::new(), format!("REFERENCES {}.", quoted(schema)));
+        for item in &self.items {
+            let leads = reference(item).is_some_and(|r| r.schema.as_deref() == Some(schema));
             let start = b"CONSTRAINT ".len();
-            identifier(item, start).map(|(_, end)| (item[start..end].to_vec(), item.clone()))
-        };
-        self.items.iter().filter(missing).filter_map(name).collect()
+            if let (true, Some(at), Some((_, end))) =
+                (leads, find(item, word.as_bytes(), 0), identifier(item, start))
+            {
+                let text = [&item[..at], b"REFERENCES ", &item[at + word.len()..]].concat();
+                found.push((item[start..end].to_vec(), text));
+            }
+        }
+        found
     }
 
     /// Whether a foreign key leads to another schema.
@@ -375,6 +379,8 @@ mod tests {
         let links = s.links.unwrap();
         assert!(shown(&links).starts_with("ALTER TABLE `b`.`t` ADD CONSTRAINT `self` FOREIGN"));
         assert!(shown(&links).contains(", ADD CONSTRAINT `far` FOREIGN"));
+        let far = b"CONSTRAINT `far` FOREIGN KEY (`s`) REFERENCES `t` (`id`)".to_vec();
+        assert_eq!(table().links_into("other"), [(b"`far`".to_vec(), far)]);
         assert_eq!(table().parents(), ["a`(,b"]);
         assert!(table().leads_outside());
     }

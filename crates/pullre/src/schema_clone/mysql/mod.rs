@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use self::ddl::{quoted, text};
 use self::fault::Fault;
 use self::session::{Crew, Session};
-use super::{CloneError, CloneOutcome, Progress};
+use super::{CloneError, CloneOutcome, Consistency, Progress};
 use crate::domain::SchemaName;
 use crate::store::mysql::MysqlAccess;
 
@@ -289,6 +289,13 @@ impl Job<'_> {
         mut notes: Vec<String>,
     ) -> Result<CloneOutcome, Fault> {
         build::notes(from, &mut notes);
+        if built.consistency == Consistency::Locked {
+            notes.push(
+                "writers of the source waited while its rows were copied: copying a snapshot takes the right \
+                 CREATE ROUTINE and, with a binary log, log_bin_trust_function_creators = 1"
+                    .to_owned(),
+            );
+        }
         Ok(CloneOutcome {
             tables: built.tables,
             rows: built.rows,

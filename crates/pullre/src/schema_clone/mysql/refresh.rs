@@ -186,7 +186,7 @@ fn write(
         let (to, source) = (quoted(&old.name), quoted(&from.name));
         body += &format!(
             "DELETE FROM {to}.{name};
-             INSERT INTO {to}.{name} ({columns}) SELECT {columns} FROM {source}.{name};\n"
+             INSERT INTO {to}.{name} ({columns}) SELECT {columns} FROM {source}.{name} USE INDEX ();\n"
         );
     }
     body += "RETURN 0;\nEND";

@@ -80,22 +80,15 @@ pub(super) fn intend(
     let mut rows = Vec::new();
     let mut row = |words: [&str; 8], body: &[u8]| {
         let words: Vec<_> = words.iter().map(|word| text(word)).collect();
-        let mut sql = format!("({}, 0x", words.join(", "));
-        for byte in body {
-            sql.push_str(&format!("{byte:02x}"));
-        }
-        // An empty one would not be a number.
-        let sql = if body.is_empty() { sql.replace(", 0x", ", ''") } else { sql };
-        rows.push(sql + ")");
+        let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+        rows.push(format!("({}, X'{hex}')", words.join(", ")));
     };
     row(["charset", "", "", &old.collation, &from.charset, "", &from.collation, ""], b"");
     for name in from.tables.iter().map(|t| &t.name).chain(from.sequences.iter().map(|s| &s.name)) {
         row(["table", "", name, "", "", "", "", ""], b"");
     }
-    // What does not move along: defaults that draw from a sequence, and foreign keys to tables that
-    // do not exist, still name the schema that this one was built in.
+    // Defaults that draw from a sequence still name the schema that this one was built in.
     let names_it = format!("val({}.", quoted(building));
-    let exists = |name: &str| from.tables.iter().any(|t| t.name.eq_ignore_ascii_case(name));
     for table in &from.tables {
         let moved = ddl::move_sequences(&table.ddl, &from.name, building);
         let Some(parsed) = ddl::Table::parse(&moved) else { continue };
@@ -104,14 +97,6 @@ pub(super) fn intend(
             let column = ddl::move_sequences(&column, building, destination);
             let sql = [alter.as_bytes(), b"MODIFY ", &column].concat();
             row(["after", "", "", "", "", "", "", ""], &sql);
-        }
-        for (name, text) in parsed.dangling(exists) {
-            let drop = [alter.as_bytes(), b"DROP FOREIGN KEY ", &name].concat();
-            row(["after", "", "", "", "", "", "", ""], &drop);
-            row(
-                ["after", "", "", "", "", "", "", ""],
-                &[alter.as_bytes(), b"ADD ", &text].concat(),
-            );
         }
     }
     for (side, programs) in [("new", &from.programs), ("old", &old.programs)] {
@@ -130,16 +115,20 @@ pub(super) fn intend(
         }
     }
     row(["ready", "", "", "", "", "", "", ""], b"");
-    let insert = format!(
-        "INSERT INTO {}.`{INTENT}`
-             (side, kind, name, mode, client, connection, collation, time_zone, body) VALUES ",
-        quoted(building)
-    );
     control.run(SWAPPING, "START TRANSACTION")?;
     for rows in rows.chunks(50) {
-        control.run(SWAPPING, format!("{insert}{}", rows.join(", ")))?;
+        control.run(SWAPPING, insert_intent(building, rows))?;
     }
     control.run(SWAPPING, "COMMIT")
+}
+
+fn insert_intent(building: &str, rows: &[String]) -> String {
+    format!(
+        "INSERT INTO {}.`{INTENT}`
+             (side, kind, name, mode, client, connection, collation, time_zone, body) VALUES {}",
+        quoted(building),
+        rows.join(", ")
+    )
 }
 
 /// None where there is no whole one.
@@ -209,11 +198,11 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
     let Some(intent) = read_intent(control, &building)? else { return Ok(false) };
     let swap = Swap { job, intent, building, outgoing };
     let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-    if swap.intent.tables.iter().any(|name| here.contains(name)) || swap.intent.tables.is_empty() {
-        if let Err(fault) = swap.move_tables(control) {
-            swap.back(control)?;
-            return Err(if fault.is_busy() { swap.busy(control) } else { fault });
-        }
+    let moved = !swap.intent.tables.is_empty()
+        && !swap.intent.tables.iter().any(|name| here.contains(name));
+    if !moved && let Err(fault) = swap.move_tables(control) {
+        swap.back(control)?;
+        return Err(if fault.is_busy() { swap.busy(control) } else { fault });
     }
     swap.forward(control)?;
     Ok(true)
@@ -292,7 +281,8 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
-        for sql in &self.intent.after {
+        let late = self.stragglers(control)?;
+        for sql in self.intent.after.iter().chain(&late) {
             match control.run(SWAPPING, sql) {
                 // Dropped by a run that was killed before it added it again.
                 Err(e) if e.code() == Some(1091) => {}
@@ -306,6 +296,42 @@ impl Swap<'_> {
         control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
         // With the intent, last.
         control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.building)))
+    }
+
+    /// Foreign keys to what is no InnoDB table do not follow it. What makes them anew is added to
+    /// the intent: a kill between taking one away and adding it must not lose it.
+    fn stragglers(&self, control: &mut Session) -> Result<Vec<Vec<u8>>, Fault> {
+        let tables: Vec<String> = control.rows(
+            SWAPPING,
+            format!(
+                "SELECT DISTINCT table_name FROM information_schema.referential_constraints
+                 WHERE constraint_schema = {} AND unique_constraint_schema = {}",
+                text(self.destination()),
+                text(&self.building)
+            ),
+        )?;
+        let mut late = Vec::new();
+        for table in tables {
+            let table = quoted(&table);
+            let shown: Option<(String, String)> =
+                control.one(SWAPPING, format!("SHOW CREATE TABLE {table}"))?;
+            let parsed = shown.and_then(|(_, sql)| ddl::Table::parse(sql.as_bytes()));
+            for (name, text) in parsed.map(|t| t.links_into(&self.building)).unwrap_or_default() {
+                let alter = format!("ALTER TABLE {table} ").into_bytes();
+                late.push([&alter[..], b"DROP FOREIGN KEY ", &name].concat());
+                late.push([&alter[..], b"ADD ", &text].concat());
+            }
+        }
+        let side = |side: &str, body: &[u8]| {
+            let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("('{side}', '', '', '', '', '', '', '', X'{hex}')")
+        };
+        if !late.is_empty() {
+            let mut rows: Vec<_> = late.iter().map(|sql| side("after", sql)).collect();
+            rows.push(side("ready", b""));
+            control.run(SWAPPING, insert_intent(&self.building, &rows))?;
+        }
+        Ok(late)
     }
 
     /// The old clone as it was.

@@ -1,0 +1,210 @@
+//! What `scripts/bench clone` measures: schema clones on a MariaDB of their own, on the disk, with
+//! the server's default durability, beside `mariadb-dump | mariadb`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::bench::{ROUNDS, Subject, print};
+use crate::installation::Installation;
+
+struct Server {
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Result<Server> {
+        let folder = folder.join("mariadb");
+        let data = folder.join("data");
+        fs::create_dir_all(&folder)?;
+        let id = Command::new("id").arg("-un").output()?;
+        let user = String::from_utf8_lossy(&id.stdout).trim().to_owned();
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let log = || fs::File::create(folder.join("log"));
+        let installed = Command::new("mariadb-install-db")
+            .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args([format!("--datadir={}", data.display()), format!("--user={user}")])
+            .env("PATH", &path)
+            .stdout(log()?)
+            .status()
+            .context("scripts/bench clone needs mariadb-server")?;
+        ensure!(installed.success(), "mariadb-install-db failed: {installed}");
+        let process = Command::new("mariadbd")
+            .args(["--no-defaults", "--skip-networking", "--innodb-buffer-pool-size=1G"])
+            .args(["--innodb-log-file-size=512M", &format!("--user={user}")])
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--socket={}", folder.join("sock").display()))
+            .arg(format!("--pid-file={}", folder.join("pid").display()))
+            .env("PATH", &path)
+            .stderr(log()?)
+            .spawn()?;
+        let server = Server { folder, process };
+        for _ in 0..600 {
+            if server.sql("SELECT 1").is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("mariadbd does not come up; see {}", server.folder.join("log").display())
+    }
+
+    fn socket(&self) -> String {
+        self.folder.join("sock").display().to_string()
+    }
+
+    fn client(&self) -> String {
+        format!("--no-defaults --user=root --socket='{}'", self.socket())
+    }
+
+    fn sql(&self, sql: &str) -> Result<()> {
+        let mut client = Command::new("mariadb")
+            .args(["--no-defaults", "--user=root", &format!("--socket={}", self.socket())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        client.stdin.take().context("a pipe")?.write_all(sql.as_bytes())?;
+        let output = client.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its folder goes with it; what is in it is of no use any more.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `count` tables of `rows` rows; each refers to the one before it.
+fn tables(count: u32, rows: u32, keys: u32) -> String {
+    let mut sql = String::new();
+    for n in 0..count {
+        let keys: String = (0..keys).map(|k| format!(", KEY k{k} (c{}, id)", k % 4)).collect();
+        let parent = n.saturating_sub(1);
+        sql += &format!(
+            "CREATE TABLE t{n} (id INT PRIMARY KEY AUTO_INCREMENT, parent INT, c0 INT, c1 VARCHAR(60),
+                c2 DATETIME, c3 DECIMAL(12, 2), body VARCHAR(600), KEY parent (parent){keys},
+                CONSTRAINT f{n} FOREIGN KEY (parent) REFERENCES t{parent} (id));
+             INSERT INTO t{n} SELECT seq, 1, seq * 7919 % 10007, MD5(seq), '2026-01-01' + INTERVAL seq MINUTE,
+                seq / 7, REPEAT(MD5(seq), 6) FROM seq_1_to_{rows};\n"
+        );
+    }
+    sql
+}
+
+fn fill(server: &Server, schema: &str, tables: &str) -> Result<()> {
+    server.sql(&format!(
+        "CREATE DATABASE {schema} CHARACTER SET utf8mb4; USE {schema}; SET foreign_key_checks = 0;\n{tables}"
+    ))?;
+    // Sizes are estimated from what this counts.
+    let client = server.client();
+    let count = format!("mariadb-check {client} --analyze --silent {schema}");
+    ensure!(Command::new("sh").args(["-c", &count]).status()?.success(), "no sizes of {schema}");
+    Ok(())
+}
+
+pub fn run(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let folder = folder.canonicalize()?;
+    let measured = measure(&folder);
+    measured.and(fs::remove_dir_all(&folder).context("cannot clean up"))
+}
+
+fn measure(folder: &Path) -> Result<()> {
+    let server = Server::start(folder)?;
+    let pullre = Installation::at(folder)?;
+    let ini = folder.join("app.ini");
+    fs::write(
+        &ini,
+        format!(
+            "owner = acme\nrepo = shop\ntoken = none\ncompute = local\nmysql_host = {}\n\
+             mysql_user = root\nmysql_db = pullre\n",
+            server.socket()
+        ),
+    )?;
+    server.sql("CREATE DATABASE pullre CHARACTER SET utf8mb4")?;
+    pullre.run("update-pull", &["init"])?;
+    pullre.run("update-pull", &["server", "register", "stg1"])?;
+    pullre.run("update-pull", &["server", "set", "stg1", "db_schema=stg1"])?;
+
+    fill(&server, "s", &tables(60, 79, 6))?;
+    let big = "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b VARCHAR(60), body VARCHAR(600),
+            KEY a (a), KEY b (b)); INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq), REPEAT(MD5(seq), 8)
+            FROM seq_1_to_630000;\n";
+    fill(&server, "m", &(tables(39, 9500, 2) + big))?;
+    for (schema, what) in
+        [("s", "S: 60 tables, 4,740 rows"), ("m", "M: 40 tables, 1.0 million rows")]
+    {
+        compare(folder, &server, &pullre, schema, what)?;
+    }
+    Ok(())
+}
+
+fn compare(
+    folder: &Path,
+    server: &Server,
+    pullre: &Installation,
+    schema: &str,
+    what: &str,
+) -> Result<()> {
+    let size = folder.join("size");
+    let sql = format!(
+        "SELECT ROUND(SUM(data_length + index_length) / 1e6) FROM information_schema.tables WHERE table_schema = '{schema}'"
+    );
+    let ask = format!("mariadb {} -N -e \"{sql}\" > '{}'", server.client(), size.display());
+    ensure!(Command::new("sh").args(["-c", &ask]).status()?.success(), "no size");
+    let size = fs::read_to_string(size)?;
+
+    let update = pullre.binary("update-pull").display().to_string();
+    let ini = folder.join("app.ini").display().to_string();
+    let clone = [&update[..], "--config", &ini, "clone-schema", schema, "stg1"];
+    let client = server.client();
+    let dump = format!(
+        "mariadb {client} -e 'DROP DATABASE IF EXISTS dumped; CREATE DATABASE dumped' &&
+         mariadb-dump {client} --single-transaction --routines --events --triggers {schema} |
+         mariadb {client} dumped"
+    );
+    let copied = folder.join("copied").display().to_string();
+    let files =
+        format!("cp -r '{}' '{copied}' && sync", server.folder.join("data").join(schema).display());
+    let mut subjects = [
+        (Subject::new("mariadb-dump --single-transaction, mariadb", 1, &["sh", "-c", &dump]), None),
+        (
+            Subject::new("clone-schema, nothing there", 1, &clone),
+            Some("DROP DATABASE IF EXISTS stg1"),
+        ),
+        (
+            Subject::new("clone-schema, over another one", 1, &clone),
+            Some("CREATE TABLE stg1.stray (a INT)"),
+        ),
+        (Subject::new("clone-schema, nothing differs", 1, &clone), None),
+        (
+            Subject::new("clone-schema, one small table differs", 1, &clone),
+            Some("UPDATE stg1.t7 SET c0 = 0 WHERE id = 5"),
+        ),
+        (Subject::new("cp of the server's files, sync", 1, &["sh", "-c", &files]), None),
+    ];
+    for _ in 0..ROUNDS {
+        for (subject, before) in &mut subjects {
+            if let Some(sql) = before {
+                server.sql(sql)?;
+            }
+            if fs::exists(&copied)? {
+                fs::remove_dir_all(&copied)?;
+            }
+            subject.round()?;
+        }
+    }
+    let subjects: Vec<_> = subjects.into_iter().map(|(subject, _)| subject).collect();
+    let title = format!("A MySQL clone of {what}, {} MB", size.trim());
+    print(&title, &subjects, "wall_ms");
+    Ok(())
+}
