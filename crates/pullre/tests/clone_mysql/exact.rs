@@ -128,6 +128,26 @@ fn every_kind_of_object_is_copied_as_it_is() {
 }
 
 #[test]
+fn a_trigger_that_names_its_schema_becomes_one_of_the_clone() {
+    let w = world();
+    let (from, to) = (w.name("named"), w.name("clone"));
+    w.create(&from, "CREATE TABLE t (a INT)");
+    let schema = quoted(&from);
+    let sql = format!(
+        "CREATE TRIGGER {schema}.one BEFORE INSERT ON {schema}.t FOR EACH ROW SET NEW.a = NEW.a + 1"
+    );
+    w.conn().query_drop(sql).unwrap();
+    w.clone(&from, &to);
+    w.sql(&to, "INSERT INTO t VALUES (1)");
+    assert_eq!(w.number(&to, "SELECT a FROM t"), 2);
+    let of = |schema: &str| {
+        let sql = "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = ";
+        w.number(schema, &format!("{sql}'{schema}'"))
+    };
+    assert_eq!((of(&from), of(&to)), (1, 1));
+}
+
+#[test]
 fn keys_that_wait_come_out_as_they_were() {
     let w = world();
     let (from, to) = (w.name("large"), w.name("clone"));
