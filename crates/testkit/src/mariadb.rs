@@ -74,6 +74,9 @@ impl Mariadb {
             .arg(format!("--socket={}", folder.path().join("sock").display()))
             .arg(format!("--pid-file={}", folder.path().join("pid").display()))
             .arg(format!("--port={port}"))
+            // A server that starts removes what looks like temporary tables in there, also those of
+            // others.
+            .arg(format!("--tmpdir={}", folder.path().display()))
             // Nothing of it outlives the tests.
             .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"])
             .args(["--innodb-doublewrite=0", "--innodb-buffer-pool-size=32M"])

@@ -183,7 +183,8 @@ fn verify(
     if let Some(difference) = source::difference(&expected, &clone) {
         return Err(wrong(difference));
     }
-    let now = source::read(control, &from.name)?
+    let now = source::read(control, &from.name)
+        .map_err(Fault::or_altered)?
         .ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?;
     match source::difference(from, &now) {
         Some(difference) => Err(Fault::Altered(difference)),

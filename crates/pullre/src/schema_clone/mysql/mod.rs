@@ -236,9 +236,12 @@ impl Job<'_> {
         swap::finish(self, &mut control)?;
 
         let place = || self.access.place().to_owned();
-        let from = source::read(&mut control, self.source.as_str())?.ok_or_else(|| {
-            CloneError::SourceMissing { schema: self.source.clone(), place: place() }
-        })?;
+        let from = source::read(&mut control, self.source.as_str())
+            .map_err(Fault::or_altered)?
+            .ok_or_else(|| CloneError::SourceMissing {
+                schema: self.source.clone(),
+                place: place(),
+            })?;
         if from.tables.iter().any(|table| [PROBE, swap::INTENT].contains(&table.name.as_str())) {
             return Err(Fault::Told(CloneError::Other {
                 schema: self.source.clone(),

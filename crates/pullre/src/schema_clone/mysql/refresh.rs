@@ -33,7 +33,7 @@ pub(super) fn refresh(
         return Ok(None);
     }
     let Some(rows) = bring_up(job, control, from, &old, notes)? else { return Ok(None) };
-    match source::read(control, &from.name)? {
+    match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
     }
