@@ -502,20 +502,35 @@ fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {
         && unusable(server, facts).is_none()
 }
 
-/// Whether a server could be given to a waiting pull request; the smaller, the better.
-pub fn rank(
-    server: &Server,
-    pull: &Pull,
-    facts: &Facts,
-    now: Timestamp,
-) -> Option<(bool, bool, u8, ServerId)> {
-    let state = match server.state? {
+/// A server that could be given to whoever waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Free<'f> {
+    pub server: &'f Server,
+    lacks_capacity: bool,
+    /// How far its machine is from running.
+    distance: u8,
+}
+
+pub fn free_servers(facts: &Facts, now: Timestamp) -> Vec<Free<'_>> {
+    facts.servers.values().filter_map(|server| free(server, facts, now)).collect()
+}
+
+fn free<'f>(server: &'f Server, facts: &Facts, now: Timestamp) -> Option<Free<'f>> {
+    let distance = match server.state? {
         InstanceState::Running => 0,
         InstanceState::Pending => 1,
         InstanceState::Stopped => 2,
         InstanceState::Stopping => 3,
         InstanceState::Terminated => return None,
     };
-    let other = pull.last_server != Some(server.id);
-    is_free(server, facts, now).then(|| (lacks_capacity(server, now), other, state, server.id))
+    let lacks_capacity = lacks_capacity(server, now);
+    is_free(server, facts, now).then_some(Free { server, lacks_capacity, distance })
+}
+
+impl Free<'_> {
+    /// How well it suits a pull request; the smaller, the better.
+    pub fn rank(&self, pull: &Pull) -> (bool, bool, u8, ServerId) {
+        let other = pull.last_server != Some(self.server.id);
+        (self.lacks_capacity, other, self.distance, self.server.id)
+    }
 }

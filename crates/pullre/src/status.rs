@@ -1,6 +1,7 @@
 //! The whole picture for people and scripts: environments, pool, and one environment explained.
 //! Pure; the CLI prints it and the console draws it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::condition::{self, Policy};
 use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
 use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
-use crate::stage::{Stage, Standing, standing};
+use crate::stage::{Stage, Standing, Standings, standing};
 use crate::store::{Event, Step};
 use crate::words;
 
@@ -59,23 +60,29 @@ pub struct ServerLine {
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, now);
+    let waiting = condition::queue(facts, now).into_iter().map(|pull| pull.request.number);
+    let places: BTreeMap<_, _> = waiting.zip(1..).collect();
     // Those that wait come last, in the order of the queue.
-    pulls.sort_by_key(|pull| {
-        let number = pull.request.number;
-        (waiting.iter().position(|other| other.request.number == number), number)
-    });
+    pulls.sort_by_key(|pull| (places.get(&pull.request.number), pull.request.number));
+    let standings = Standings::new(facts, policy, now);
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
-        environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
+        environments: pulls
+            .into_iter()
+            .map(|pull| environment_in(pull, facts, standings.of(pull)))
+            .collect(),
         servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
 
 pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
-    let Standing { stage, why, next } = standing(pull, facts, policy, now);
+    environment_in(pull, facts, standing(pull, facts, policy, now))
+}
+
+fn environment_in(pull: &Pull, facts: &Facts, standing: Standing) -> Environment {
+    let Standing { stage, why, next } = standing;
     let request = &pull.request;
     let assignment = facts.assignments.get(&request.number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));

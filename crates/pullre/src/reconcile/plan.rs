@@ -219,24 +219,23 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut chains = assigned(observed, &facts);
     let mut taken = BTreeSet::new();
+    let mut free = condition::free_servers(&facts, observed.now);
+    let mut why = None;
     for (index, pull) in condition::queue(&facts, observed.now).into_iter().enumerate() {
-        let best = facts
-            .servers
-            .values()
-            .filter(|server| !taken.contains(&server.id))
-            .filter_map(|server| {
-                Some((condition::rank(server, pull, &facts, observed.now)?, server))
-            })
-            .min_by_key(|(rank, _)| *rank);
+        let best = (0..free.len()).min_by_key(|&at| free[at].rank(pull));
         match best {
-            Some((_, server)) => {
+            Some(best) => {
+                let server = free.swap_remove(best).server;
                 taken.insert(server.id);
                 chains.extend(bring_up(pull, server, &facts, observed));
             }
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
                 place: index + 1 - taken.len(),
-                why: no_server_free(&facts, &taken, observed.now),
+                // The same for all of them; a thousand may wait.
+                why: why
+                    .get_or_insert_with(|| no_server_free(&facts, &taken, observed.now))
+                    .clone(),
             }),
         }
     }
