@@ -4,6 +4,7 @@
 mod app;
 mod bench;
 mod bench_clone;
+mod bench_controller;
 mod http;
 mod installation;
 mod remote;
@@ -53,7 +54,7 @@ enum Command {
     /// What scripts/bench runs
     #[command(hide = true)]
     Bench {
-        /// Nothing, or `clone`
+        /// Nothing, `controller` or `clone`
         what: Option<String>,
     },
     #[command(hide = true)]
@@ -72,9 +73,12 @@ fn main() -> ExitCode {
         Some(Command::Bench { what: Some(what) }) if what == "clone" => {
             bench_clone::run(&cli.folder)
         }
-        Some(Command::Bench { what: Some(what) }) => {
-            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone"))
+        Some(Command::Bench { what: Some(what) }) if what == "controller" => {
+            bench_controller::run(&cli.folder)
         }
+        Some(Command::Bench { what: Some(what) }) => Err(anyhow::anyhow!(
+            "{what:?} is not measured; leave it out, or say controller or clone"
+        )),
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),
         Some(Command::Open { title, author }) => remote::open(&cli.folder, title, author),
