@@ -17,6 +17,8 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{Builder, Credentials, Region, SharedHttpClient};
 use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
 use aws_sdk_ec2::types::{self, Filter};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -176,11 +178,15 @@ fn open(access: &Ec2Access) -> Result<Opened, ComputeError> {
     Ok(Opened { client: Client::from_conf(config.build()), runtime: Some(runtime) })
 }
 
-/// By the TLS that the rest of the tree uses; the SDK's own choice needs a C++ compiler.
+/// By the TLS that the rest of the tree uses (the SDK's own choice needs a C++ compiler), and
+/// through the proxy that the environment names, as everything else here.
 fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    })
 }
 
 impl Compute for Ec2 {

@@ -56,17 +56,35 @@ impl Moto {
         ids
     }
 
+    /// Makes an instance that has a role of this name.
+    pub fn run_instance_with_role(&self, region: &str, role: &str) -> InstanceId {
+        let form =
+            format!("Version=2010-05-08&Action=CreateInstanceProfile&InstanceProfileName={role}");
+        self.call("iam", region, &form).expect("moto answers");
+        let id = self.run_instances(region, 1, None).remove(0);
+        let form = format!(
+            "Action=AssociateIamInstanceProfile&InstanceId={id}&IamInstanceProfile.Name={role}"
+        );
+        let answer = self.ask(region, &form).expect("moto answers");
+        assert!(answer.contains("<state>associat"), "{answer}");
+        id
+    }
+
     /// One call of the EC2 API, in its own words.
     pub fn ask(&self, region: &str, form: &str) -> io::Result<String> {
+        self.call("ec2", region, &format!("Version=2016-11-15&{form}"))
+    }
+
+    fn call(&self, service: &str, region: &str, form: &str) -> io::Result<String> {
         // It believes any signature, but reads service and region in it.
         let headers = format!(
-            "Host: ec2.{region}.amazonaws.com\r\n\
-             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{region}/ec2/aws4_request, \
+            "Host: {service}.{region}.amazonaws.com\r\n\
+             Authorization: AWS4-HMAC-SHA256 \
+             Credential=test/20260101/{region}/{service}/aws4_request, \
              SignedHeaders=host, Signature=0\r\n\
              Content-Type: application/x-www-form-urlencoded\r\n"
         );
-        let body = format!("Version=2016-11-15&{form}");
-        Ok(self.peer.ask("POST", "/", &headers, &body)?.1)
+        Ok(self.peer.ask("POST", "/", &headers, form)?.1)
     }
 
     /// The state of each instance of the region.
