@@ -10,7 +10,7 @@ use super::effects::Won;
 use super::facts::{deployment, hold, server_name};
 use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, InstanceState, PullNumber, ServerId};
-use crate::facts::{App, Deployment, Hold};
+use crate::facts::{App, AppDeath, Deployment, Hold, Pulse};
 
 /// What one server has to do, read in one query.
 #[derive(Debug, Clone)]
@@ -251,6 +251,62 @@ impl Store {
             self.execute(sql, &params)?;
         }
         Ok(())
+    }
+
+    /// What the machine of a staging client is like.
+    pub fn measured(&mut self, server: ServerId, pulse: &Pulse) -> Result<()> {
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX).into();
+        let params = [
+            size(pulse.free_bytes),
+            size(pulse.total_bytes),
+            pulse.load_percent.into(),
+            server.0.into(),
+        ];
+        let matched = self.execute(
+            "UPDATE server_pulses SET free_bytes = ?, total_bytes = ?, load_percent = ?
+             WHERE server_id = ?",
+            &params,
+        )?;
+        if matched == 0 {
+            self.execute(
+                "INSERT INTO server_pulses (free_bytes, total_bytes, load_percent, server_id)
+                 VALUES (?, ?, ?, ?)",
+                &params,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The app of a deployment that had succeeded is gone.
+    pub fn app_died(&mut self, server: ServerId, death: &AppDeath) -> Result<()> {
+        let params = [
+            death.deployment.into(),
+            death.times.into(),
+            death.at.into(),
+            death.again_at.into(),
+            death.reason.as_str().into(),
+            server.0.into(),
+        ];
+        let matched = self.execute(
+            "UPDATE app_deaths SET deployment_id = ?, times = ?, died_at = ?, again_at = ?, reason = ?
+             WHERE server_id = ?",
+            &params,
+        )?;
+        if matched == 0 {
+            self.execute(
+                "INSERT INTO app_deaths
+                     (deployment_id, times, died_at, again_at, reason, server_id)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+                &params,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The app that had died runs again.
+    pub fn app_lives(&mut self, server: ServerId) -> Result<()> {
+        let sql = "UPDATE app_deaths SET times = 0 WHERE server_id = ?";
+        self.execute(sql, &[server.0.into()]).map(drop)
     }
 
     /// The slots of this machine and what they do.
