@@ -25,7 +25,7 @@ pub struct Grants {
 /// The whole rows of a deployment are read; of every other table only these columns. Users, issues and commits are none of a client's business.
 const CLIENT_READS: [(&str, &str); 13] = [
     ("agent_troubles", "server_id"),
-    ("app_deaths", "server_id"),
+    ("app_deaths", "server_id, deployment_id, times"),
     ("assignments", "server_id, pull_number, deployment_id"),
     ("deployments", ""),
     ("deployment_steps", "id, deployment_id, name, started_at, finished_at, exit_status, output"),

@@ -73,7 +73,11 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
         environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
-        servers: facts.servers.values().map(|server| server_line(server, facts, policy, now)).collect(),
+        servers: facts
+            .servers
+            .values()
+            .map(|server| server_line(server, facts, policy, now))
+            .collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
@@ -121,9 +125,9 @@ fn note(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> Opti
     if server.is_staging {
         notes.extend(condition::unusable(server, facts));
     }
-    let works = facts.assignment_of_server(server.id).filter(|_| {
-        server.state == Some(InstanceState::Running)
-    });
+    let works = facts
+        .assignment_of_server(server.id)
+        .filter(|_| server.state == Some(InstanceState::Running));
     notes.extend(works.and_then(|assignment| {
         condition::silent(server.agent.as_ref(), Some(assignment.assigned_at), policy, now)
     }));

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::reader::{ConfigErrors, Reader};
 use super::app::controllers_secrets;
+use super::reader::{ConfigErrors, Reader};
 use super::{AppConfig, DatabaseConfig, GitConfig, RawConfig, Secret};
 use crate::domain::Invalid;
 

@@ -23,6 +23,8 @@ pub struct Duty {
     pub check_url: Option<String>,
     /// The app that this client reported last.
     pub app: Option<App>,
+    /// The deployment whose app died and was not proved to run again yet.
+    pub died: Option<i64>,
     /// None: no app shall run here.
     pub task: Option<Task>,
     /// All effects are paused.
@@ -42,13 +44,15 @@ const DUTIES: &str = "
     SELECT s.id AS on_server, s.name, s.instance_id, s.db_schema, s.check_url, f.app_pull, f.app_sha,
         p.ref, d.*, (SELECT COUNT(*) FROM settings WHERE settings.name = 'paused') AS paused,
         f.held_at, f.held_until, f.held_reason, w.held_at AS pull_held_at,
-        w.held_until AS pull_held_until, w.held_reason AS pull_held_reason
+        w.held_until AS pull_held_until, w.held_reason AS pull_held_reason,
+        x.deployment_id AS died_of
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
     LEFT JOIN assignments a ON a.server_id = s.id
     LEFT JOIN deployments d ON d.id = a.deployment_id
     LEFT JOIN pull_requests p ON p.number = a.pull_number
-    LEFT JOIN pull_wishes w ON w.number = a.pull_number ";
+    LEFT JOIN pull_wishes w ON w.number = a.pull_number
+    LEFT JOIN app_deaths x ON x.server_id = s.id AND x.times > 0 ";
 
 /// What a server is called, and where it is.
 #[derive(Debug, Clone)]
@@ -366,6 +370,7 @@ fn duty(row: &super::backend::Row) -> Result<Duty> {
         schema: row.opt_text("db_schema")?.unwrap_or_default(),
         check_url: row.opt_text("check_url")?.filter(|url| !url.is_empty()),
         app,
+        died: row.opt_int("died_of")?,
         task,
         paused: row.int("paused")? > 0,
         holds: [

@@ -343,7 +343,7 @@ fn the_script_says_who_needs_what() {
     -- Every staging server (mysql_user of its app.ini), once `update-pull init` has made the
     -- tables. The app's own login is the app's matter: it needs its server's schema.
     GRANT SELECT (server_id) ON `pull_re`.`agent_troubles` TO 'pullre_client'@'%';
-    GRANT SELECT (server_id) ON `pull_re`.`app_deaths` TO 'pullre_client'@'%';
+    GRANT SELECT (server_id, deployment_id, times) ON `pull_re`.`app_deaths` TO 'pullre_client'@'%';
     GRANT SELECT (server_id, pull_number, deployment_id) ON `pull_re`.`assignments` TO 'pullre_client'@'%';
     GRANT SELECT ON `pull_re`.`deployments` TO 'pullre_client'@'%';
     GRANT SELECT (id, deployment_id, name, started_at, finished_at, exit_status, output) ON `pull_re`.`deployment_steps` TO 'pullre_client'@'%';
