@@ -67,7 +67,7 @@ pub fn client_trials() -> Vec<(String, String)> {
     });
     let inserts = CLIENT_INSERTS.iter().map(|(table, names)| {
         let nulls = vec!["NULL"; names.split(',').count()].join(", ");
-        let nothing = format!("SELECT {nulls} FROM (SELECT 1 AS one) AS nothing {none}");
+        let nothing = format!("SELECT {nulls} FROM (SELECT 1 AS one) AS no_row {none}");
         (format!("add to {table}"), format!("INSERT INTO {table} ({names}) {nothing}"))
     });
     let updates = CLIENT_UPDATES.iter().map(|(table, names)| {

@@ -11,11 +11,12 @@ use pullre_http::probe::{Prober, without_credentials};
 use serde::Serialize;
 
 use crate::app::{Seen, look};
+use crate::follow;
 use crate::identity::{self, Identity};
 use crate::observe::Slots;
 use crate::site::Site;
 use crate::state_dir::{Log, StateDir, masked, trouble};
-use crate::tick::NO_SERVER;
+use crate::tick::{Failed, NO_SERVER};
 use crate::user::AppUser;
 
 /// How much of an app's log is shown.
@@ -186,6 +187,22 @@ pub fn logs(
         }
     }
     Ok(lines)
+}
+
+/// What is printed from now on. Ends only with an error.
+pub fn follow(
+    config: &ClientConfig,
+    server: Option<&str>,
+    deployment: bool,
+    app: bool,
+) -> Result<Failed> {
+    let mut reader = Reader::new(config, server)?;
+    let duties = reader.identity.duties(&mut reader.store)?;
+    let servers: Vec<_> = duties.into_iter().map(|duty| (duty.name, duty.server)).collect();
+    // No connection is kept for it.
+    drop(reader.store);
+    follow::follow(config, &reader.state, &servers, deployment, app)?;
+    Ok(Failed(false))
 }
 
 fn deployment_log(store: &mut Store, duty: &Duty) -> Result<Vec<String>> {

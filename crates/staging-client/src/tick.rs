@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use pullre::config::ClientConfig;
 use pullre::domain::ServerId;
 use pullre::facts::Pulse as Measured;
+use pullre::polling::next_look;
 use pullre::store::{Database, Duty, Store};
 use pullre::words;
 use pullre_http::probe::{Prober, without_credentials};
@@ -24,9 +25,6 @@ use crate::pulse::{self, Pulse, VERSION};
 use crate::site::Site;
 use crate::state_dir::{Held, StateDir};
 use crate::user::AppUser;
-
-/// How long a run with `poll_seconds` goes on looking: cron starts the next one then.
-const RUN: Duration = Duration::from_secs(55);
 
 pub const NO_SERVER: &str =
     "no server of this machine is registered: `update-pull server register NAME` adds one";
@@ -71,10 +69,10 @@ impl<'a> Client<'a> {
         let began = Instant::now();
         let mut store = self.database.open()?;
         self.notice();
-        let every = Duration::from_secs(self.config.poll_seconds.into());
+        let every = self.config.poll_seconds;
         // The first look is every run's own: the run before this one may be at work for long.
         let Failed(mut failed) = match self.look(&mut store, &mut None) {
-            Err(e) if !every.is_zero() => said(&e),
+            Err(e) if every > 0 => said(&e),
             done => done?,
         };
         let mut polling = None;
@@ -387,39 +385,8 @@ fn said(error: &anyhow::Error) -> Failed {
     Failed(true)
 }
 
-/// When the next look is due, counted from the run's beginning: at whole multiples, so that looks
-/// that take their time open no gap at the end of the minute. None when the run is over.
-fn next_look(elapsed: Duration, every: Duration) -> Option<Duration> {
-    let every = u32::try_from(every.as_secs()).ok().filter(|every| *every > 0)?;
-    let number = u32::try_from(elapsed.as_secs()).ok()? / every + 1;
-    let next = Duration::from_secs(u64::from(number) * u64::from(every));
-    (next <= RUN).then_some(next)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Done(Failed),
     Busy,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_are_at_whole_multiples_up_to_the_end_of_the_run() {
-        let next = |elapsed: u64, every: u64| {
-            let elapsed = Duration::from_millis(elapsed);
-            next_look(elapsed, Duration::from_secs(every)).map(|next| next.as_secs())
-        };
-        assert_eq!(next(30, 5), Some(5));
-        assert_eq!(next(5_040, 5), Some(10));
-        // A look that took long.
-        assert_eq!(next(17_000, 5), Some(20));
-        assert_eq!(next(50_900, 5), Some(55));
-        assert_eq!(next(55_040, 5), None);
-        assert_eq!(next(3_000_000, 5), None);
-        assert_eq!(next(10, 0), None);
-        assert_eq!(next(10, 55), Some(55));
-    }
 }

@@ -16,6 +16,7 @@ on_each_engine!(
     the_death_of_an_app_is_kept_until_it_lives_again,
     a_settled_stop_is_owed_no_more,
     slots_are_made_once_and_change_state,
+    a_login_with_all_rights_lacks_none_of_a_clients,
 );
 
 fn seen(db: &mut Db, server: ServerId, state: Option<InstanceState>) {
@@ -132,6 +133,10 @@ fn a_settled_stop_is_owed_no_more(db: &mut Db) {
     assert_eq!(db.release(pull, server, "closed", at(5)).unwrap(), Won::Yes);
     db.record(&[Record::StopSettled { server, name: "stg1".into() }], at(6)).unwrap();
     assert!(!db.facts_of(server).stop_owed);
+}
+
+fn a_login_with_all_rights_lacks_none_of_a_clients(db: &mut Db) {
+    assert_eq!(db.missing_client_rights().unwrap(), [""; 0]);
 }
 
 fn slots_are_made_once_and_change_state(db: &mut Db) {

@@ -6,6 +6,7 @@
 mod commands;
 mod crashes;
 mod deploys;
+mod doctor;
 mod failures;
 mod git;
 mod groups;
