@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
 use crate::facts::{
-    Agent, App, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server,
+    Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server,
 };
 use crate::words;
 
@@ -265,8 +265,9 @@ pub enum Serving {
         silent: Option<String>,
     },
     Served,
-    /// It was served, and its app is gone since; the client starts it again, with pauses.
-    Gone,
+    /// It was served, and its app is gone since; the client starts it again, with pauses, and
+    /// says how it went where it was more than a restart of the machine.
+    Gone(Option<AppDeath>),
     Failed(Retry),
 }
 
@@ -404,7 +405,13 @@ fn serving(
         Outcome::Succeeded => {
             let reported = server.and_then(|server| server.app.as_ref());
             let serves = |app: &App| app.pull == assignment.pull && app.sha == deployment.sha;
-            if reported.is_some_and(serves) { Serving::Served } else { Serving::Gone }
+            // Until the client has proved that it runs again: it says that an app is at the schema
+            // before it starts it.
+            let death = server.and_then(|server| server.death.clone());
+            match death.filter(|death| death.deployment == deployment.id) {
+                None if reported.is_some_and(serves) => Serving::Served,
+                death => Serving::Gone(death),
+            }
         }
         Outcome::Superseded => Serving::NotOffered,
         Outcome::Offered => {
@@ -425,7 +432,7 @@ fn serving(
 }
 
 /// Says so if the client has been silent for too long, counted from `since` at the earliest.
-fn silent(
+pub fn silent(
     agent: Option<&Agent>,
     since: Option<Timestamp>,
     policy: &Policy,

@@ -121,6 +121,10 @@ pub struct Server {
     pub app: Option<App>,
     /// What keeps its staging client from doing its duty.
     pub trouble: Option<String>,
+    /// What its staging client last measured.
+    pub pulse: Option<Pulse>,
+    /// The app that its staging client cannot keep alive.
+    pub death: Option<AppDeath>,
     /// When it is started and stopped by itself, as long as it is not in the pool; why that cannot
     /// be told where the row holds nonsense.
     pub switching: Result<Switching, Invalid>,
@@ -140,6 +144,38 @@ pub struct StartTries {
 pub struct Agent {
     pub seen_at: Timestamp,
     pub version: String,
+}
+
+/// What a staging client measures on its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pulse {
+    /// Of the fuller one of the disks with its work trees and its state.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// Programs that wanted to run in the last minute, in hundredths.
+    pub load_percent: u32,
+}
+
+impl Pulse {
+    /// Whether the disk is nearly full: time for somebody to free space before deployments fail.
+    pub fn is_disk_low(&self) -> bool {
+        const GIB: u64 = 1 << 30;
+        self.free_bytes < GIB
+            || self.free_bytes < 10 * GIB && self.free_bytes < self.total_bytes / 10
+    }
+}
+
+/// The app of a deployment that had succeeded is gone; its staging client starts it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AppDeath {
+    pub deployment: i64,
+    /// Since it was deployed, or last ran for long.
+    pub times: u32,
+    pub at: Timestamp,
+    /// When it is started again.
+    pub again_at: Timestamp,
+    /// What it said last.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

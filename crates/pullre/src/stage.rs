@@ -294,7 +294,19 @@ fn of_condition(
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }
-        Serving::Gone => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
+        Serving::Gone(Some(death)) => {
+            let times = match death.times {
+                1 => String::new(),
+                n => format!(" {n} times, the last time"),
+            };
+            let (died, again) = (words::moment(death.at), words::moment(death.again_at));
+            let why = format!("the app on {name} died{times} at {died}: {}", death.reason);
+            Standing::new(Stage::Failed, why).then(format!(
+                "its staging client starts it again at {again}; `staging-client logs` on {name} \
+                 shows its end"
+            ))
+        }
+        Serving::Gone(None) => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
             format!("its staging client starts it again, with growing pauses; `staging-client logs` on {name} shows its end"),
         ),
         Serving::Failed(retry) => Standing::retried("its deployment failed", retry, number),

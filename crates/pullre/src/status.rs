@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::condition::{self, Policy};
 use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
-use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
+use crate::facts::{CloneState, Deployment, Facts, Pull, Pulse, Server};
 use crate::stage::{Stage, Standing, Standings, standing};
 use crate::store::{Event, Step};
 use crate::words;
@@ -35,6 +35,8 @@ pub struct Environment {
     pub next: Option<String>,
     pub head: String,
     pub server: Option<String>,
+    /// What is the matter with its server, if anything.
+    pub server_note: Option<String>,
     /// Where to look at it, once it is ready.
     pub url: Option<String>,
     pub schema: Option<String>,
@@ -54,7 +56,9 @@ pub struct ServerLine {
     /// False for a machine of the account that is no server of ours.
     pub registered: bool,
     pub agent_seen_at: Option<Timestamp>,
-    /// Why it can serve nobody, or that it is held.
+    pub agent_version: Option<String>,
+    pub pulse: Option<Pulse>,
+    /// Why it can serve nobody, that it is held, or what its staging client has trouble with.
     pub note: Option<String>,
 }
 
@@ -72,7 +76,11 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
             .into_iter()
             .map(|pull| environment_in(pull, facts, standings.of(pull)))
             .collect(),
-        servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
+        servers: facts
+            .servers
+            .values()
+            .map(|server| server_line(server, facts, policy, now))
+            .collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
@@ -100,6 +108,7 @@ fn environment_in(pull: &Pull, facts: &Facts, standing: Standing) -> Environment
         next,
         head: request.head.to_string(),
         server: server.map(|server| server.name.clone()),
+        server_note: server.and_then(|server| note(server, facts, policy, now)),
         url: server.and_then(shown_url).filter(|_| stage == Stage::Ready),
         schema: schema.map(ToString::to_string),
         source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
@@ -116,8 +125,31 @@ fn shown_url(server: &Server) -> Option<String> {
     Some(words::plain(&format!("{scheme}://{host}{path}")))
 }
 
-fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
-    let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string);
+/// What is the matter with a server; None where all is well.
+fn note(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> Option<String> {
+    let mut notes = Vec::new();
+    notes.extend(server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string));
+    if server.is_staging {
+        notes.extend(condition::unusable(server, facts));
+    }
+    let works = facts
+        .assignment_of_server(server.id)
+        .filter(|_| server.state == Some(InstanceState::Running));
+    notes.extend(works.and_then(|assignment| {
+        condition::silent(server.agent.as_ref(), Some(assignment.assigned_at), policy, now)
+    }));
+    notes.extend(disk_note(server));
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+/// That the disk of a server is nearly full.
+pub fn disk_note(server: &Server) -> Option<String> {
+    let pulse = server.pulse.filter(Pulse::is_disk_low)?;
+    let (free, total) = (words::bytes(pulse.free_bytes), words::bytes(pulse.total_bytes));
+    Some(format!("its disk is nearly full: {free} of {total} are free"))
+}
+
+fn server_line(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> ServerLine {
     ServerLine {
         name: server.name.clone(),
         instance_id: server.instance.as_ref().map(|id| id.0.clone()),
@@ -128,7 +160,9 @@ fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
         in_pool: server.is_staging,
         registered: true,
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
-        note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
+        agent_version: server.agent.as_ref().map(|agent| words::plain(&agent.version)),
+        pulse: server.pulse,
+        note: note(server, facts, policy, now),
     }
 }
 
@@ -149,6 +183,8 @@ pub fn unregistered(facts: &Facts, machines: &[Instance]) -> Vec<ServerLine> {
             in_pool: false,
             registered: false,
             agent_seen_at: None,
+            agent_version: None,
+            pulse: None,
             note: Some(format!("not registered; update-pull server register {}", machine.id)),
         })
         .collect();
@@ -200,7 +236,8 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "  head    {}", e.head)?;
         if let Some(server) = &e.server {
-            writeln!(f, "  server  {server}")?;
+            let note = e.server_note.as_ref().map(|note| format!(" ({})", words::plain(note)));
+            writeln!(f, "  server  {server}{}", note.unwrap_or_default())?;
         }
         if let (Some(schema), Some(source)) = (&e.schema, &e.source) {
             let at = e.cloned_at.map_or(String::new(), |t| format!(", {}", words::moment(t)));

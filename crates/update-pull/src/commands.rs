@@ -1,14 +1,12 @@
 //! Runs the commands: each opens what it needs, calls one function of the library, prints.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
-use pullre::reconcile::Said;
-use pullre::reconcile::plan::ActionOn;
 use pullre::schema_clone::Progress;
 use pullre::store::{Store, StoreError};
 use pullre::{status, words};
@@ -18,6 +16,7 @@ use crate::grants;
 use crate::installation::Installation;
 use crate::print;
 use crate::switch_servers;
+use crate::tick;
 
 /// Why a command did not do it; decides the exit status.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub type Result<T = ()> = std::result::Result<T, Failure>;
 pub fn run(command: Option<Command>, installation: &Installation) -> Result {
     let now = Timestamp::now();
     match command.unwrap_or(Command::Tick { confirm: false }) {
-        Command::Tick { confirm } => tick(installation, now, confirm),
+        Command::Tick { confirm } => tick::run(installation, now, confirm),
         Command::Plan => plan(installation, now),
         Command::Init { dry_run } => init(installation, dry_run),
         Command::Status(listing) => {
@@ -119,37 +118,6 @@ fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
 /// One line to stdout. A reader that went away (`| head`) is no failure of ours.
 pub fn say(line: &str) -> Result {
     print::ignore_broken_pipe(writeln!(io::stdout(), "{line}"))
-}
-
-fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
-    installation.store()?;
-    let watched = io::stdout().is_terminal();
-    let told = |said: Said<'_>| {
-        let line = match &said {
-            // Cron's log holds what was done; a person also wants to see that nothing is to do.
-            Said::Plan(plan) if !plan.has_news() && !watched => return,
-            Said::Plan(plan) => plan.to_string(),
-            Said::Done { chain, action, took, detail } => {
-                let detail = detail.as_ref().map_or(String::new(), |d| format!(" ({d})"));
-                let (action, took) = (ActionOn(action, &chain.server_name), words::duration(*took));
-                format!("done   {} {action} in {took}{detail}\n", chain.subject)
-            }
-            Said::Failed { chain, action, why } => {
-                let action = ActionOn(action, &chain.server_name);
-                format!("FAILED {} {action}: {why}\n", chain.subject)
-            }
-            Said::Left { chain, why } => {
-                format!("left   {} on {}: {why}\n", chain.subject, chain.server_name)
-            }
-        };
-        // Whoever closed our stdout wants no more lines; the tick goes on all the same.
-        let _ = io::stdout().lock().write_all(line.as_bytes());
-    };
-    let report = installation.controller().tick(now, confirm, &told)?;
-    if report.failures.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
 }
 
 fn plan(installation: &Installation, now: Timestamp) -> Result {

@@ -7,6 +7,7 @@ mod grants;
 mod installation;
 mod print;
 mod switch_servers;
+mod tick;
 
 use std::process::ExitCode;
 

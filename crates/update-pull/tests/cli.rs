@@ -114,7 +114,7 @@ fn without_tables_it_says_so_and_makes_none() {
     exit 1
     stderr: update-pull: the control database has no tables of pullre: run `update-pull init`
     ");
-    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create server_switches");
+    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create app_deaths");
     assert_eq!(file_names(site.folder.path()), ["app.ini"]);
     site.run("init");
     assert_snapshot!(site.run("init"), @"
@@ -200,6 +200,7 @@ fn listings_are_tables_for_people_and_json_for_scripts() {
         "next": null,
         "head": "910a2dec89025cc1beeb8da1658eec67f893a2ee",
         "server": "stg1",
+        "server_note": null,
         "url": null,
         "schema": "stg1",
         "source": "dev_alice",
@@ -214,6 +215,7 @@ fn listings_are_tables_for_people_and_json_for_scripts() {
         "next": null,
         "head": "975835de1c9756cebfc846100bfc1e42987bbcbf",
         "server": null,
+        "server_note": null,
         "url": null,
         "schema": null,
         "source": null,

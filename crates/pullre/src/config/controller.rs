@@ -51,6 +51,8 @@ pub struct ControllerConfig {
     pub grace: Duration,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
+    /// 0: one tick per run. Else the seconds between two ticks.
+    pub poll_seconds: u32,
     /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
@@ -116,6 +118,7 @@ impl ControllerConfig {
         });
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
+        let poll_seconds = r.poll_seconds();
         let auto_timezone = r.parsed(
             "auto_timezone",
             "a time zone by its IANA name, like Asia/Tokyo or UTC",
@@ -153,6 +156,7 @@ impl ControllerConfig {
             swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
             grace,
             max_changes,
+            poll_seconds,
             auto_timezone,
             logging_level,
         })

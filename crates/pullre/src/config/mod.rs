@@ -3,6 +3,7 @@
 //! Low, then high: [`RawConfig`] knows lines, the environment and which keys exist;
 //! [`ControllerConfig`] and [`ClientConfig`] are made from it once and cannot be wrong afterwards.
 
+mod app;
 mod client;
 mod controller;
 mod keys;
@@ -12,6 +13,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub use app::{AppConfig, GitConfig};
 pub use client::{ClientConfig, TargetDir};
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};

@@ -196,6 +196,11 @@ impl<'a> Reader<'a> {
         self.path("state_dir").unwrap_or_else(|| base.join(".pullre"))
     }
 
+    /// 0: one look per run. Else the seconds between two looks.
+    pub fn poll_seconds(&mut self) -> u32 {
+        self.number("poll_seconds", "seconds", 0, 0..=55)
+    }
+
     pub fn keep_days(&mut self) -> u32 {
         self.number("keep_days", "days", 90, 1..=3650)
     }

@@ -15,6 +15,8 @@ pub enum LockName {
     Environment(PullNumber),
     Server(ServerId),
     Schema(SchemaName),
+    /// Alone, and before all others: one run among those that look again and again.
+    Polling,
 }
 
 impl LockName {
@@ -22,6 +24,7 @@ impl LockName {
         match self {
             LockName::Environment(number) => format!("environment-{}", number.0),
             LockName::Server(id) => format!("server-{}", id.0),
+            LockName::Polling => "polling".to_owned(),
             // Names that may be one schema on some server share a lock.
             LockName::Schema(name) => format!("schema-{}", name.as_str().to_lowercase()),
         }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::condition::Policy;
 use crate::ports::{Compute, Forge};
 use crate::schema_clone::Schemas;
-use crate::store::{Database, StoreError};
+use crate::store::{Database, Store, StoreError};
 use lock::Locks;
 use plan::{Action, Chain, Observed, Plan, Record, Subject, plan};
 
@@ -107,12 +107,21 @@ impl Controller<'_> {
         confirmed: bool,
         say: &(dyn Fn(Said<'_>) + Sync),
     ) -> Result<Report, StoreError> {
+        self.tick_on(&mut self.database.open()?, now, confirmed, say)
+    }
+
+    /// The same on a connection that is open already, for ticks that follow each other.
+    pub fn tick_on(
+        &self,
+        store: &mut Store,
+        now: Timestamp,
+        confirmed: bool,
+        say: &(dyn Fn(Said<'_>) + Sync),
+    ) -> Result<Report, StoreError> {
         let clock = Clock { began: now, since: Instant::now() };
         let mut report = Report::default();
         let mut ended: BTreeSet<Subject> = BTreeSet::new();
-        let mut store = self.database.open()?;
-        let mut observed =
-            observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
+        let mut observed = observe::observe(store, self.forge, self.compute, self.policy, now)?;
         observed.confirmed = confirmed;
         report.failures.extend(observed.unknown());
         for round in 0..ROUNDS {

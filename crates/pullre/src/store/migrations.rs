@@ -104,7 +104,15 @@ const MIGRATIONS: &[Migration] = migrations! {
         name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}",
     // The weekdays of auto_start_at and auto_stop_at, and how far they were done.
     "server_switches": "CREATE TABLE IF NOT EXISTS server_switches (
-        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}";
+        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}",
+    // What a staging client measured when it last gave a sign of life.
+    "server_pulses": "CREATE TABLE IF NOT EXISTS server_pulses (
+        server_id BIGINT NOT NULL PRIMARY KEY, free_bytes BIGINT NOT NULL,
+        total_bytes BIGINT NOT NULL, load_percent INT NOT NULL) {own}",
+    // The app of a deployment that had succeeded died; 0 times once it runs again.
+    "app_deaths": "CREATE TABLE IF NOT EXISTS app_deaths (
+        server_id BIGINT NOT NULL PRIMARY KEY, deployment_id BIGINT NOT NULL, times INT NOT NULL,
+        died_at BIGINT NOT NULL, again_at BIGINT NOT NULL, reason {text}) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),

@@ -100,6 +100,9 @@ impl Store {
             store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_switches WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM server_pulses WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM app_deaths WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM agent_troubles WHERE server_id = ?", &id)?;
             store.execute(
                 "DELETE FROM local_slots WHERE name = (SELECT instance_id FROM servers WHERE id = ?)",
                 &id,
