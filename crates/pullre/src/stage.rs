@@ -234,6 +234,12 @@ fn of_condition(
         Data::Missing => {
             return Standing::new(Stage::Cloning, "its database is about to be cloned");
         }
+        Data::PreviousWanted => {
+            return Standing::new(
+                Stage::Cloning,
+                "its previous database is about to be brought back",
+            );
+        }
         Data::Building { since } => {
             let since = since.map_or(String::new(), |t| format!(" since {}", words::moment(t)));
             return Standing::new(Stage::Cloning, format!("its database is being cloned{since}"));

@@ -104,7 +104,11 @@ const MIGRATIONS: &[Migration] = migrations! {
         name VARCHAR(64) NOT NULL PRIMARY KEY, content {text} NOT NULL) {own}",
     // The weekdays of auto_start_at and auto_stop_at, and how far they were done.
     "server_switches": "CREATE TABLE IF NOT EXISTS server_switches (
-        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}";
+        server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}",
+    // What is in a schema of `clones`, and beside it.
+    "clone_contents": "CREATE TABLE IF NOT EXISTS clone_contents (
+        schema_name VARCHAR(64) NOT NULL PRIMARY KEY, pull_number INT, source VARCHAR(64),
+        mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),
