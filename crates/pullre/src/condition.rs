@@ -8,8 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
 use crate::facts::{
-    Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server,
+    Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull,
+    SchemaClone, Server,
 };
+use crate::schema_clone::Cloning;
 use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
@@ -25,6 +27,8 @@ pub struct Policy {
     pub max_changes: usize,
     /// How long history is kept.
     pub keep: Duration,
+    /// How clones are made.
+    pub cloning: Cloning,
 }
 
 impl Default for Policy {
@@ -35,6 +39,7 @@ impl Default for Policy {
             grace: Duration::from_secs(3600),
             max_changes: 10,
             keep: Duration::from_secs(90 * 86_400),
+            cloning: Cloning::default(),
         }
     }
 }
@@ -237,6 +242,8 @@ pub enum Data {
     Ready,
     /// To be cloned now.
     Missing,
+    /// A person asked for the previous clone, which is to be brought back now.
+    PreviousWanted,
     /// A tick copies it, or died copying: only its lock tells.
     Building {
         since: Option<Timestamp>,
@@ -354,9 +361,11 @@ pub fn data(
         && clone.pull == Some(pull)
         && clone.server == server.id
     {
+        let failed_undo = clone.state == CloneState::Undo && clone.error.is_some();
         match clone.state {
-            CloneState::Ready => return Data::Ready,
-            CloneState::Failed | CloneState::Refused => {
+            // One that was made under other masking rules may hold what nobody shall see.
+            CloneState::Ready if is_masked_right(clone, policy) => return Data::Ready,
+            _ if failed_undo || matches!(clone.state, CloneState::Failed | CloneState::Refused) => {
                 let at = clone.finished_at.map(|t| t + pause_after(clone.attempts));
                 if let Some(at) = at.filter(|at| now < *at) {
                     return Data::Failed(Retry {
@@ -366,7 +375,7 @@ pub fn data(
                     });
                 }
             }
-            CloneState::Owned | CloneState::Stale | CloneState::Building => {}
+            _ => {}
         }
     }
     if let Some(why) = schema_problem(server, facts) {
@@ -382,8 +391,20 @@ pub fn data(
         (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {
             Data::Building { since: clone.started_at }
         }
+        (None, Some(clone))
+            if clone.state == CloneState::Undo
+                && clone.pull == Some(pull)
+                && clone.server == server.id
+                && is_masked_right(clone, policy) =>
+        {
+            Data::PreviousWanted
+        }
         (None, _) => Data::Missing,
     }
+}
+
+fn is_masked_right(clone: &SchemaClone, policy: &Policy) -> bool {
+    clone.contents.mask.as_deref() == policy.cloning.mask.digest()
 }
 
 fn serving(

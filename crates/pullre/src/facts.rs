@@ -276,6 +276,48 @@ pub struct SchemaClone {
     pub error: Option<String>,
     pub bytes: Option<i64>,
     pub millis: Option<i64>,
+    pub contents: Contents,
+}
+
+/// What a schema holds, as far as a clone into it was finished.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Contents {
+    /// The environment that it was made for.
+    pub pull: Option<PullNumber>,
+    /// Whose copy it is.
+    pub source: Option<SchemaName>,
+    /// The digest of the mask that it was made under.
+    pub mask: Option<String>,
+    /// The same of the clone that is being made, or was when its tick died.
+    pub building_mask: Option<String>,
+    /// The clone that it replaced, of the same source, environment and mask, is kept beside it.
+    pub kept: bool,
+    /// A person's wish to have that one back; tells one wish from another.
+    pub undo: Option<i64>,
+}
+
+impl SchemaClone {
+    /// Whether what is in the schema is a copy of this source, made for this environment and under
+    /// this mask: only then it is worth keeping when it is replaced, and may come back.
+    pub fn holds(&self, source: &SchemaName, pull: PullNumber, mask: Option<&str>) -> bool {
+        let contents = &self.contents;
+        let finished = contents.pull == Some(pull)
+            && contents.source.as_ref() == Some(source)
+            && contents.mask.as_deref() == mask;
+        match self.state {
+            CloneState::Ready | CloneState::Stale | CloneState::Undo | CloneState::Failed => {
+                finished
+            }
+            // Its tick may have died before the new one was put in place, or after it.
+            CloneState::Building => {
+                finished
+                    && self.pull == Some(pull)
+                    && self.source.as_ref() == Some(source)
+                    && contents.building_mask.as_deref() == mask
+            }
+            CloneState::Owned | CloneState::Refused => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -289,6 +331,9 @@ pub enum CloneState {
     Failed,
     /// A person asked for fresh data; what is there stays until the copy is done.
     Stale,
+    /// A person asked for the previous clone back; what is there stays until it is. A tick that died
+    /// at it is finished by the next.
+    Undo,
     /// Not ours: the schema holds something that we did not make.
     Refused,
 }
@@ -301,6 +346,7 @@ impl CloneState {
             CloneState::Ready => "ready",
             CloneState::Failed => "failed",
             CloneState::Stale => "stale",
+            CloneState::Undo => "undo",
             CloneState::Refused => "refused",
         }
     }
@@ -315,6 +361,7 @@ impl std::str::FromStr for CloneState {
             "ready" => CloneState::Ready,
             "failed" => CloneState::Failed,
             "stale" => CloneState::Stale,
+            "undo" => CloneState::Undo,
             "refused" => CloneState::Refused,
             _ => return Err(Invalid::new(s, "the state of a clone")),
         })

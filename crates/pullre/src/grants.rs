@@ -211,9 +211,10 @@ fn literal(name: &str) -> String {
 }
 
 /// The schemas beside a clone, as patterns: a new one is made in one and takes the place of the old
-/// one, which goes to the other. Of a long name the beginning is kept, with a hash behind it.
-fn beside(schema: &SchemaName) -> [String; 2] {
-    ["~new", "~old"].map(|end| {
+/// one, which goes to the other, and stays in the third where it is kept. Of a long name the beginning
+/// is kept, with a hash behind it.
+fn beside(schema: &SchemaName) -> [String; 3] {
+    ["~new", "~old", "~prev"].map(|end| {
         let name = schema.as_str();
         if name.chars().count() + end.len() <= 64 {
             return quoted(&literal(&format!("{name}{end}")));

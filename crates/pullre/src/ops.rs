@@ -13,7 +13,7 @@ use crate::facts::{Assignment, CloneState, Facts, Hold, Pull, Server};
 use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
-use crate::schema_clone::{CloneError, CloneOutcome, Progress, Schemas};
+use crate::schema_clone::{CloneError, CloneOutcome, Cloning, Progress, Request, Schemas};
 use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
 use crate::store::{Store, StoreError, Won};
@@ -440,6 +440,37 @@ impl Operator<'_> {
         }
     }
 
+    /// The data that the last reset replaced: the app is stopped, both change places, the app is
+    /// deployed again.
+    pub fn undo_reset(&mut self, number: PullNumber, policy: &Policy, locks: &Locks) -> Result<()> {
+        let Changeable { facts, assignment, _held, .. } = self.changeable(number, locks)?;
+        let schema = facts.servers.get(&assignment.server).and_then(|s| s.schema.as_ref().ok());
+        let clone = schema
+            .and_then(|schema| facts.clones.get(schema))
+            .filter(|clone| clone.pull == Some(number));
+        let Some(clone) = clone.filter(|clone| clone.contents.kept) else {
+            return refused(format!(
+                "no previous database of {number} is kept; with `keep_previous = yes` the next reset-db \
+                 keeps one"
+            ));
+        };
+        if clone.state == CloneState::Undo {
+            return Ok(());
+        }
+        let mask = policy.cloning.mask.digest();
+        let same = clone.source.as_ref().is_some_and(|source| clone.holds(source, number, mask));
+        if clone.state != CloneState::Ready || !same {
+            return refused(format!(
+                "the database of {number} is about to be replaced; `update-pull explain {}` says why",
+                number.0
+            ));
+        }
+        match self.store.undo_wanted(&clone.schema, number, self.now)? {
+            Won::Yes => self.note(Some(number), Some(clone.server), "the previous data asked for"),
+            Won::No => refused(format!("the database of {number} was just changed; try again")),
+        }
+    }
+
     pub fn pull_hold(
         &mut self,
         number: PullNumber,
@@ -506,7 +537,7 @@ impl Operator<'_> {
         destination: &SchemaName,
         schemas: &Schemas,
         locks: &Locks,
-        timeout: Duration,
+        cloning: &Cloning,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CloneOutcome> {
         let facts = self.store.facts()?;
@@ -543,11 +574,22 @@ impl Operator<'_> {
                  take-over {name}` lets it be overwritten"
             ));
         }
-        if self.store.clone_started(destination, server.id, source, None, self.now)? == Won::No {
+        let Cloning { timeout, mask, .. } = cloning;
+        let started = self.store.clone_started(
+            destination,
+            server.id,
+            source,
+            None,
+            mask.digest(),
+            self.now,
+        )?;
+        if started == Won::No {
             return refused(format!("{destination} is recorded as another server's"));
         }
         let began = std::time::Instant::now();
-        let result = schemas.clone(source, destination, timeout, progress);
+        // It serves nobody, so there is nobody who would want the previous one back.
+        let request = Request { mask, ..Request::new(source, destination, *timeout) };
+        let result = schemas.clone_schema(&request, progress);
         let ended = self.now.saturating_add(began.elapsed()).unwrap_or(self.now);
         match &result {
             Ok(outcome) => self.store.clone_finished(destination, server.id, outcome, ended)?,

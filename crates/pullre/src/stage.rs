@@ -91,9 +91,9 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
 /// Where environments stand. What all that wait have in common is found out once.
 #[derive(Debug)]
 pub struct Standings<'f> {
-    facts: &'f Facts,
-    policy: &'f Policy,
-    now: Timestamp,
+    pub(crate) facts: &'f Facts,
+    pub(crate) policy: &'f Policy,
+    pub(crate) now: Timestamp,
     line: OnceCell<Line>,
 }
 
@@ -269,6 +269,12 @@ fn of_condition(
         }
         Data::Missing => {
             return Standing::new(Stage::Cloning, "its database is about to be cloned");
+        }
+        Data::PreviousWanted => {
+            return Standing::new(
+                Stage::Cloning,
+                "its previous database is about to be brought back",
+            );
         }
         Data::Building { since } => {
             let since = since.map_or(String::new(), |t| format!(" since {}", words::moment(t)));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::condition::{self, Policy};
 use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
 use crate::facts::{CloneState, Deployment, Facts, Pull, Pulse, Server};
-use crate::stage::{Stage, Standing, Standings, standing};
+use crate::stage::{Stage, Standing, Standings};
 use crate::store::{Event, Step};
 use crate::words;
 
@@ -72,10 +72,7 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
-        environments: pulls
-            .into_iter()
-            .map(|pull| environment_in(pull, facts, standings.of(pull)))
-            .collect(),
+        environments: pulls.into_iter().map(|pull| environment_in(pull, &standings)).collect(),
         servers: facts
             .servers
             .values()
@@ -86,11 +83,12 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
 }
 
 pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
-    environment_in(pull, facts, standing(pull, facts, policy, now))
+    environment_in(pull, &Standings::new(facts, policy, now))
 }
 
-fn environment_in(pull: &Pull, facts: &Facts, standing: Standing) -> Environment {
-    let Standing { stage, why, next } = standing;
+fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
+    let Standings { facts, policy, now, .. } = *standings;
+    let Standing { stage, why, next } = standings.of(pull);
     let request = &pull.request;
     let assignment = facts.assignments.get(&request.number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));

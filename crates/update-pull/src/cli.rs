@@ -78,6 +78,9 @@ pub enum Command {
     CloneSchema {
         source: SchemaName,
         destination: SchemaName,
+        /// Connections that copy side by side, MySQL only; without it clone_workers
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+        workers: Option<u8>,
         #[command(flatten)]
         listing: Listing,
     },
@@ -171,8 +174,14 @@ pub enum PullCommand {
     List(Listing),
     /// Deploys again at once, and tries again at once what waits for its next try
     Redeploy { number: PullNumber },
-    /// Clones the author's database anew: what was changed in the copy is lost
-    ResetDb { number: PullNumber },
+    /// Clones the author's database anew: what was changed in the copy is lost, but for
+    /// `keep_previous = yes`
+    ResetDb {
+        number: PullNumber,
+        /// Bring back what the last reset replaced; again, and the two change places again
+        #[arg(long)]
+        undo: bool,
+    },
     /// Keeps all automatic hands off an environment, also when the pull request is closed
     Hold {
         number: PullNumber,

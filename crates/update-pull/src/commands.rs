@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
-use pullre::schema_clone::Progress;
+use pullre::schema_clone::{Progress, Schemas};
 use pullre::store::{Store, StoreError};
 use pullre::{status, words};
 
@@ -15,6 +15,7 @@ use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
 use crate::grants;
 use crate::installation::Installation;
 use crate::print;
+use crate::progress::ProgressLine;
 use crate::switch_servers;
 use crate::tick;
 
@@ -87,15 +88,24 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
         // Answered before there is an installation.
         Command::Doctor => Ok(()),
         Command::SwitchServers => switch_servers::run(installation, now),
-        Command::CloneSchema { source, destination, listing } => {
+        Command::CloneSchema { source, destination, workers, listing } => {
+            let mut schemas = installation.schemas.clone();
+            match (&mut schemas, workers) {
+                (_, None) => {}
+                (Schemas::Mysql(server), Some(workers)) => server.workers = usize::from(workers),
+                (Schemas::Sqlite { .. }, Some(_)) => {
+                    let why = "--workers is for MySQL: a SQLite file is copied in one piece";
+                    return Err(Failure::Usage(why.to_owned()));
+                }
+            }
             let mut store = installation.store()?;
-            let mut bar = print::ProgressLine::new(listing.json);
+            let mut bar = ProgressLine::new(listing.json);
             let outcome = operator(&mut store, now).clone_schema(
                 &source,
                 &destination,
-                &installation.schemas,
+                &schemas,
                 &installation.locks,
-                installation.config.clone_timeout,
+                &installation.policy.cloning,
                 &mut |progress: Progress| bar.show(progress),
             );
             bar.end();
@@ -252,7 +262,13 @@ fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Re
             let next = operator(&mut store, now).redeploy(number, policy, locks)?;
             say(&format!("{number}: {next}"))
         }
-        PullCommand::ResetDb { number } => {
+        PullCommand::ResetDb { number, undo: true } => {
+            operator(&mut store, now).undo_reset(number, policy, locks)?;
+            say(&format!(
+                "{number}: the next ticks stop its app, bring its previous data back and start it again"
+            ))
+        }
+        PullCommand::ResetDb { number, undo: false } => {
             operator(&mut store, now).reset_db(number, locks)?;
             say(&format!(
                 "{number}: the next ticks stop its app, clone its data and start it again"

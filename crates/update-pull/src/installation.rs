@@ -60,6 +60,7 @@ impl Installation {
                 grace: config.grace,
                 max_changes: config.max_changes as usize,
                 keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
+                cloning: config.clone.cloning.clone(),
             },
             locks,
             schemas,
@@ -86,7 +87,6 @@ impl Installation {
             schemas: &self.schemas,
             locks: &self.locks,
             policy: &self.policy,
-            clone_timeout: self.config.clone_timeout,
         }
     }
 
@@ -147,9 +147,11 @@ fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks
             // It told what of the words means nothing.
             let (access, _) = MysqlAccess::new(&config.database)?;
             let mut server = Server::new(access.clone());
-            server.workers = config.clone_workers.unwrap_or(server.workers);
-            server.max_bytes = config.clone_max_bytes;
-            server.swap_busy = config.swap_busy;
+            let clone = &config.clone;
+            server.workers = clone.workers.unwrap_or(server.workers);
+            server.max_bytes = clone.max_bytes;
+            server.max_running = clone.max_running;
+            server.swap_busy = clone.swap_busy;
             Ok((database, Schemas::Mysql(server), Locks::Mysql(access)))
         }
     }

@@ -6,6 +6,7 @@ mod doctor;
 mod grants;
 mod installation;
 mod print;
+mod progress;
 mod switch_servers;
 mod tick;
 

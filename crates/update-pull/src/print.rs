@@ -1,13 +1,12 @@
 //! What people and scripts see on stdout: tables, or JSON.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use pullre::domain::SchemaName;
 use pullre::facts::User;
-use pullre::schema_clone::{CloneOutcome, Progress};
+use pullre::schema_clone::CloneOutcome;
 use pullre::status::{Environment, Explanation, ServerLine, Status};
 use pullre::words;
 use serde::Serialize;
@@ -168,33 +167,4 @@ pub fn clone_outcome(
         words::duration(outcome.elapsed)
     ))?;
     outcome.notes.iter().try_for_each(|note| line(&format!("note: {note}")))
-}
-
-/// One line on a terminal that counts up while a clone runs; silent elsewhere.
-#[derive(Debug)]
-pub struct ProgressLine {
-    watched: bool,
-    shown: Option<Instant>,
-}
-
-impl ProgressLine {
-    pub fn new(as_json: bool) -> ProgressLine {
-        ProgressLine { watched: !as_json && io::stderr().is_terminal(), shown: None }
-    }
-
-    pub fn show(&mut self, progress: Progress) {
-        let due = self.shown.is_none_or(|at| at.elapsed() >= Duration::from_millis(200));
-        if self.watched && due {
-            self.shown = Some(Instant::now());
-            let (copied, total) =
-                (words::bytes(progress.copied_bytes), words::bytes(progress.total_bytes));
-            eprint!("\r\x1b[Kcopied {copied} of {total}");
-        }
-    }
-
-    pub fn end(&mut self) {
-        if self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
-    }
 }

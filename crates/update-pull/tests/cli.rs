@@ -114,7 +114,7 @@ fn without_tables_it_says_so_and_makes_none() {
     exit 1
     stderr: update-pull: the control database has no tables of pullre: run `update-pull init`
     ");
-    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create app_deaths");
+    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create clone_contents");
     assert_eq!(file_names(site.folder.path()), ["app.ini"]);
     site.run("init");
     assert_snapshot!(site.run("init"), @"
@@ -491,6 +491,9 @@ fn a_clone_by_hand_goes_only_into_a_servers_schema() {
     assert_snapshot!(site.run("clone-schema dev_alice stg1"), @"
     exit 0
     cloned dev_alice to stg1: 1 tables, 0 rows, 8 kB in 0.0 s
+    stderr: copying: 8 kB of 8 kB
+    stderr: verifying
+    stderr: putting the clone in place
     ");
     assert_snapshot!(site.run("clone-schema nobody stg1"), @"
     exit 1

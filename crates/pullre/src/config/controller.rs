@@ -5,8 +5,8 @@ use jiff::tz::TimeZone;
 use tracing::Level;
 
 use super::reader::{ConfigErrors, Reader, word};
-use super::{DatabaseConfig, RawConfig, Secret};
-use crate::schema_clone::mysql::SwapBusy;
+use super::{CloneConfig, DatabaseConfig, RawConfig, Secret};
+use crate::schema_clone::mask::Dialect;
 
 /// Where the staging servers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +41,7 @@ pub struct ControllerConfig {
     pub start_timeout: Duration,
     /// How long a staging client may stay silent.
     pub agent_timeout: Duration,
-    pub clone_timeout: Duration,
-    /// Connections that copy one schema side by side.
-    pub clone_workers: Option<usize>,
-    /// A schema larger than this is not cloned.
-    pub clone_max_bytes: Option<u64>,
-    pub swap_busy: SwapBusy,
+    pub clone: CloneConfig,
     /// How long an environment that is not eligible any more keeps its server.
     pub grace: Duration,
     /// A plan that stops or clones over more environments than this is refused.
@@ -104,18 +99,11 @@ impl ControllerConfig {
         let keep_days = r.keep_days();
         let start_timeout = r.seconds("start_timeout", 600, 1..=DAY);
         let agent_timeout = r.seconds("agent_timeout", 600, 1..=DAY);
-        let clone_timeout = r.seconds("clone_timeout", 3600, 1..=DAY);
-        let clone_workers = r.parsed("clone_workers", "a number from 1 to 32", |value| {
-            value.parse().ok().filter(|n| (1..=32).contains(n))
-        });
-        let clone_max_bytes = r.parsed("clone_max_bytes", "a number of bytes", |value| {
-            value.parse().ok().filter(|n| *n > 0)
-        });
-        let swap_busy = r.parsed("swap_busy", "`wait` or `kill`", |value| match value {
-            "wait" => Some(SwapBusy::Wait),
-            "kill" => Some(SwapBusy::Kill),
-            _ => None,
-        });
+        let dialect = match database {
+            Some(DatabaseConfig::Sqlite { .. }) => Dialect::Sqlite,
+            Some(DatabaseConfig::Mysql { .. }) | None => Dialect::Mysql,
+        };
+        let clone = CloneConfig::read(&mut r, dialect);
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
         let poll_seconds = r.poll_seconds();
@@ -150,10 +138,7 @@ impl ControllerConfig {
             keep_days,
             start_timeout,
             agent_timeout,
-            clone_timeout,
-            clone_workers,
-            clone_max_bytes,
-            swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
+            clone,
             grace,
             max_changes,
             poll_seconds,

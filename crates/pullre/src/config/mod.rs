@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+mod clones;
 mod controller;
 mod keys;
 mod raw;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use app::{AppConfig, GitConfig};
 pub use client::{ClientConfig, TargetDir};
+pub use clones::CloneConfig;
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
 pub use raw::RawConfig;

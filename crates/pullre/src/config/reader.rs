@@ -245,6 +245,12 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { key: Some(key), ..Problem::new(file, what) });
     }
 
+    /// A file that a key names is not what it should be.
+    pub fn wrong_file(&mut self, key: &'static str, file: &Path, what: String) {
+        let what = format!("`{key}`: {what}");
+        self.problems.push(Problem { key: Some(key), ..Problem::new(file, what) });
+    }
+
     pub fn malformed(&mut self, key: &'static str, expected: &str) {
         let Some((value, origin)) = self.raw.get(key) else {
             return self.missing(key, expected);

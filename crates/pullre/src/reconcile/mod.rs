@@ -32,8 +32,6 @@ pub struct Controller<'a> {
     pub schemas: &'a Schemas,
     pub locks: &'a Locks,
     pub policy: &'a Policy,
-    /// How long one schema clone may take.
-    pub clone_timeout: Duration,
 }
 
 impl std::fmt::Debug for Controller<'_> {

@@ -180,6 +180,10 @@ pub enum Action {
         source: SchemaName,
         destination: SchemaName,
     },
+    /// The previous clone takes the place of the one that replaced it.
+    Undo {
+        schema: SchemaName,
+    },
     /// The client may deploy this commit.
     Offer {
         sha: Sha,
@@ -523,15 +527,18 @@ fn advance(
         actions.extend(offered.then_some(Action::Withdraw));
         actions.push(Action::Start { instance: instance.clone() });
     }
-    let clone = Action::Clone { source: target.source.clone(), destination: destination.clone() };
+    let refill = refill(&condition.data, &target.source, destination);
     match &condition.data {
-        Data::Missing | Data::Building { .. } => {
+        Data::Missing | Data::Building { .. } | Data::PreviousWanted => {
             if why.is_empty() {
-                why = "it needs its data".into();
+                why = match condition.data {
+                    Data::PreviousWanted => "asked for by a person".into(),
+                    _ => "it needs its data".into(),
+                };
             }
             // Never both at once: only after the withdrawal it is sure who is at the schema.
             if !offered {
-                actions.push(clone);
+                actions.extend(refill);
             } else if actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
@@ -559,6 +566,17 @@ fn advance(
     (!actions.is_empty()).then(|| chain(assignment, facts, why, actions))
 }
 
+/// What brings its data into the schema, where that is to be done now.
+fn refill(data: &Data, source: &SchemaName, schema: &SchemaName) -> Option<Action> {
+    match data {
+        Data::Missing | Data::Building { .. } => {
+            Some(Action::Clone { source: source.clone(), destination: schema.clone() })
+        }
+        Data::PreviousWanted => Some(Action::Undo { schema: schema.clone() }),
+        Data::Ready | Data::AppInTheWay { .. } | Data::Failed(_) | Data::Refused(_) => None,
+    }
+}
+
 fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Action>) -> Chain {
     Chain {
         subject: Subject::Environment(assignment.pull),
@@ -581,12 +599,8 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) ->
         actions.push(Action::Start { instance: instance.clone() });
     }
     let number = pull.request.number;
-    if matches!(
-        condition::data(server, number, observed.now, facts, &observed.policy, observed.now),
-        Data::Missing | Data::Building { .. }
-    ) {
-        actions.push(Action::Clone { source: target.source, destination: destination.clone() });
-    }
+    let data = condition::data(server, number, observed.now, facts, &observed.policy, observed.now);
+    actions.extend(refill(&data, &target.source, destination));
     Some(Chain {
         subject: Subject::Environment(number),
         server: server.id,

@@ -8,8 +8,8 @@ use super::backend::Row;
 use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, Invalid, Login, PullNumber, PullRequest, PullState, ServerId};
 use crate::facts::{
-    Agent, App, AppDeath, Assignment, Deployment, Facts, Hold, Pull, Pulse, SchemaClone, Server,
-    StartTries, User,
+    Agent, App, AppDeath, Assignment, Contents, Deployment, Facts, Hold, Pull, Pulse, SchemaClone,
+    Server, StartTries, User,
 };
 use crate::switches::{self, Switching, Weekdays};
 
@@ -72,7 +72,10 @@ impl Store {
             }
             facts.assignments.insert(assignment.pull, assignment);
         }
-        for row in self.query("SELECT * FROM clones", &[])? {
+        const CLONES: &str = "SELECT c.*, x.pull_number AS holds_pull, x.source AS holds_source, x.mask, x.building_mask, x.kept,
+                 x.undo_wish
+             FROM clones c LEFT JOIN clone_contents x ON x.schema_name = c.schema_name";
+        for row in self.query(CLONES, &[])? {
             if let Some(clone) = readable(clone(&row), &row, "clones", "schema_name", unreadable)? {
                 facts.clones.insert(clone.schema.clone(), clone);
             }
@@ -322,5 +325,13 @@ fn clone(row: &Row) -> Result<SchemaClone> {
         error: row.opt_text("error")?,
         bytes: row.opt_int("bytes")?,
         millis: row.opt_int("millis")?,
+        contents: Contents {
+            pull: row.opt_u32("holds_pull")?.map(PullNumber),
+            source: row.opt_parsed("holds_source")?,
+            mask: row.opt_text("mask")?,
+            building_mask: row.opt_text("building_mask")?,
+            kept: row.opt_int("kept")?.is_some_and(|kept| kept != 0),
+            undo: row.opt_int("undo_wish")?,
+        },
     })
 }

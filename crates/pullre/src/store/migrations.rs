@@ -112,7 +112,11 @@ const MIGRATIONS: &[Migration] = migrations! {
     // The app of a deployment that had succeeded died; 0 times once it runs again.
     "app_deaths": "CREATE TABLE IF NOT EXISTS app_deaths (
         server_id BIGINT NOT NULL PRIMARY KEY, deployment_id BIGINT NOT NULL, times INT NOT NULL,
-        died_at BIGINT NOT NULL, again_at BIGINT NOT NULL, reason {text}) {own}";
+        died_at BIGINT NOT NULL, again_at BIGINT NOT NULL, reason {text}) {own}",
+    // What is in a schema of `clones`, and beside it.
+    "clone_contents": "CREATE TABLE IF NOT EXISTS clone_contents (
+        schema_name VARCHAR(64) NOT NULL PRIMARY KEY, pull_number INT, source VARCHAR(64),
+        mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),

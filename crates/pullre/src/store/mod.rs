@@ -4,6 +4,7 @@
 mod adopt;
 mod agent;
 pub mod backend;
+mod clones;
 mod doctor;
 mod effects;
 mod facts;

@@ -97,6 +97,11 @@ impl Store {
             // Closed pull requests that pullre-kun left may still name it.
             store.execute("UPDATE pull_requests SET server_id = NULL WHERE server_id = ?", &id)?;
             store.execute("UPDATE pull_facts SET last_server_id = NULL WHERE last_server_id = ?", &id)?;
+            store.execute(
+                "DELETE FROM clone_contents
+                 WHERE schema_name IN (SELECT schema_name FROM clones WHERE server_id = ?)",
+                &id,
+            )?;
             store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_switches WHERE server_id = ?", &id)?;
@@ -187,6 +192,10 @@ impl Store {
             if moved == 0 {
                 store.own(schema, server)?;
             }
+            store.execute(
+                "DELETE FROM clone_contents WHERE schema_name = ?",
+                &[schema.as_str().into()],
+            )?;
             Ok(())
         })
     }

@@ -15,11 +15,11 @@ use testkit::fleet::Effect;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-fn plan(world: &World) -> String {
+pub fn plan(world: &World) -> String {
     world.plan().1.to_string()
 }
 
-fn stage(world: &World, number: PullNumber) -> String {
+pub fn stage(world: &World, number: PullNumber) -> String {
     let mut store = world.store();
     let pull = store.pull(number).unwrap().unwrap();
     let standing = standing(&pull, &world.facts(), &world.policy, world.now);
@@ -28,7 +28,7 @@ fn stage(world: &World, number: PullNumber) -> String {
 }
 
 /// An installation whose first tick is done, so that plans show only what the story adds.
-fn settled(servers: usize) -> World {
+pub fn settled(servers: usize) -> World {
     let mut world = World::new(servers);
     world.minutes(1);
     world

@@ -14,7 +14,7 @@ use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
-use pullre::schema_clone::{Schemas, sqlite};
+use pullre::schema_clone::{Request, Schemas, sqlite};
 use pullre::stage::Stage;
 use pullre::status;
 use pullre::store::backend::Backend;
@@ -152,7 +152,6 @@ fn controller_and_client_live_with_exactly_their_grants() {
             schemas: &Schemas::Sqlite { folder: folder.path().to_owned() },
             locks: &Locks::Mysql(MysqlAccess::new(&logins.controller).unwrap().0),
             policy: &policy,
-            clone_timeout: Duration::from_secs(60),
         };
         let report = controller.tick(now, false, &|_| {}).unwrap();
         assert_eq!(report.failures, Vec::<String>::new());
@@ -326,9 +325,11 @@ fn the_script_says_who_needs_what() {
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x```.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~new`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~old`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~prev`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~new`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~old`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~prev`.* TO 'pullre_controller'@'%';
     -- Where developers' schemas hold stored routines, reading their bodies needs in addition
     --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;
     --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;
@@ -400,7 +401,9 @@ fn a_controllers_login_makes_clones_and_replaces_them() {
     let (from, to) = (source.parse().unwrap(), clone.parse().unwrap());
     // The second one is made beside the first.
     for _ in 0..2 {
-        let done = schemas.clone(&from, &to, Duration::from_secs(60), &mut |_| {}).unwrap();
+        let done = schemas
+            .clone_schema(&Request::new(&from, &to, Duration::from_secs(60)), &mut |_| {})
+            .unwrap();
         assert_eq!((done.tables, done.rows), (2, 2));
     }
     let mut connection = raw(&logins.controller);

@@ -7,7 +7,7 @@ use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::session::Session;
 use super::source::{self, Kind, Schema, Table};
-use super::{Job, PROBE, SEEN, swap};
+use super::{Job, PROBE, SEEN, masking, swap};
 use crate::schema_clone::Consistency;
 
 const COMPARING: &str = "comparing with the clone that is there";
@@ -37,6 +37,7 @@ pub(super) fn refresh(
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
     }
+    masking::dangling(control, from, destination, notes)?;
     let tables = from.tables.len() as u64;
     Ok(Some(Built { tables, rows, consistency: Consistency::Snapshot }))
 }
@@ -53,6 +54,9 @@ fn bring_up(
     control.run(COMPARING, "ROLLBACK")?;
     if different.is_empty() {
         notes.push("nothing differed; the clone stays as it is".to_owned());
+    } else if job.keep_previous {
+        // What is there is to stay as it is, beside the new one.
+        return Ok(None);
     } else {
         // The function and its probe are beside the clone, not in it, and older than the snapshot.
         let (building, _) = swap::beside(&old.name);
@@ -142,11 +146,13 @@ fn compare(
         for (at, index) in batch.iter().enumerate() {
             let (a, b) = (&from.tables[*index], &old.tables[*index]);
             let sum = |side: usize| sums[side].get(at).copied().flatten();
-            // No sum: a table that cannot be read.
-            if sum(0).is_none() || sum(0) != sum(1) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl)
-            {
+            // No sum: a table that cannot be read. What a mask lets through is not compared but
+            // written anew: its expressions may say something else each time.
+            let same = !a.mask.changes() && sum(0).is_some() && sum(0) == sum(1);
+            let both_empty = a.mask.skips() && sum(1) == Some(0);
+            if !(same || both_empty) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl) {
                 different.push(*index);
-                bytes += a.bytes.max(b.bytes);
+                bytes += a.copied_bytes().max(b.bytes);
                 if bytes > MOST_BYTES || different.len() > MOST_TABLES {
                     return Ok(None);
                 }
@@ -181,13 +187,10 @@ fn write(
     );
     for index in different {
         let table = &from.tables[*index];
-        let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
-        let (columns, name) = (columns.join(", "), quoted(&table.name));
-        let (to, source) = (quoted(&old.name), quoted(&from.name));
-        body += &format!(
-            "DELETE FROM {to}.{name};
-             INSERT INTO {to}.{name} ({columns}) SELECT {columns} FROM {source}.{name} USE INDEX ();\n"
-        );
+        body += &format!("DELETE FROM {}.{};\n", quoted(&old.name), quoted(&table.name));
+        if let Some(fill) = masking::fill(table, &from.name, &old.name) {
+            body += &format!("{fill};\n");
+        }
     }
     body += "RETURN 0;\nEND";
     match other.run(REWRITING, body) {

@@ -10,6 +10,9 @@
 //!
 //! In the last two cases the next call goes forward from the intent. Where it cannot, since somebody
 //! holds a table, it goes back: the old programs are made again from the intent.
+//!
+//! An old clone that is kept moves on to a schema of its own ([`previous`]). To undo is the same
+//! swap again with that schema as the one that was built.
 
 use std::collections::BTreeSet;
 
@@ -22,9 +25,12 @@ use crate::schema_clone::CloneError;
 
 /// The table of the intent.
 pub(super) const INTENT: &str = "pullre~swap";
+/// Marks the schema of a previous clone; holds the wish that was last fulfilled with it.
+pub(super) const KEPT: &str = "pullre~previous";
 
 const SWAPPING: &str = "putting the clone in place";
 const CLEANING: &str = "removing what is not needed any more";
+const KEEPING: &str = "keeping the previous clone";
 
 /// Seconds that a session on the old clone is waited for.
 const BUSY_WAIT: u32 = 2;
@@ -42,11 +48,32 @@ struct Intent {
     old: Vec<Program>,
     /// The old schema's default collation.
     old_collation: String,
+    keep: Option<Keep>,
+    /// The new tables are in place; written down before the old ones move on.
+    moved: bool,
+    /// What was kept before is gone; written down before the old tables take its place.
+    cleared: bool,
+    /// Old ones that we could not make again: they go once there is no way back.
+    unread: Vec<Program>,
+    /// As `after`, for the previous clone.
+    kept_after: Vec<Vec<u8>>,
+}
+
+/// The old clone stays, as the previous one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// The wish of an undoing.
+    pub wish: Option<i64>,
 }
 
 /// The schema in which a clone is built, and the one that takes the old tables.
 pub(super) fn beside(destination: &str) -> (String, String) {
     (ddl::derived(destination, "~new"), ddl::derived(destination, "~old"))
+}
+
+/// The schema of the previous clone.
+pub(super) fn previous(destination: &str) -> String {
+    ddl::derived(destination, "~prev")
 }
 
 pub(super) fn intent_table(schema: &str) -> String {
@@ -71,12 +98,23 @@ fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> 
 
 /// Writes down what is about to happen.
 pub(super) fn intend(
+    job: &Job<'_>,
     control: &mut Session,
     from: &Schema,
     old: &Schema,
     building: &str,
     destination: &str,
+    keep: Option<Keep>,
 ) -> Result<(), Fault> {
+    if let Some(trigger) = old.unreadable.iter().find(|(kind, _)| *kind == Kind::Trigger) {
+        // Its table moves only without it, and then it would be lost.
+        return Err(Fault::Told(CloneError::Forbidden {
+            schema: job.destination.clone(),
+            place: job.access.place().to_owned(),
+            doing: "reading the triggers that are there",
+            message: format!("{} shows no text", source::list(std::slice::from_ref(trigger))),
+        }));
+    }
     let mut rows = Vec::new();
     let mut row = |words: [&str; 8], body: &[u8]| {
         let words: Vec<_> = words.iter().map(|word| text(word)).collect();
@@ -84,6 +122,10 @@ pub(super) fn intend(
         rows.push(format!("({}, X'{hex}')", words.join(", ")));
     };
     row(["charset", "", "", &old.collation, &from.charset, "", &from.collation, ""], b"");
+    if let Some(Keep { wish }) = keep {
+        let wish = wish.map(|wish| wish.to_string()).unwrap_or_default();
+        row(["keep", "", "", &wish, "", "", "", ""], b"");
+    }
     for name in from.tables.iter().map(|t| &t.name).chain(from.sequences.iter().map(|s| &s.name)) {
         row(["table", "", name, "", "", "", "", ""], b"");
     }
@@ -114,6 +156,9 @@ pub(super) fn intend(
             row(words, &p.sql);
         }
     }
+    for (kind, name) in &old.unreadable {
+        row(["unread", kind.word(), name, "", "", "", "", ""], b"");
+    }
     row(["ready", "", "", "", "", "", "", ""], b"");
     control.run(SWAPPING, "START TRANSACTION")?;
     for rows in rows.chunks(50) {
@@ -133,9 +178,6 @@ fn insert_intent(building: &str, rows: &[String]) -> String {
 
 /// None where there is no whole one.
 fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, Fault> {
-    if !tables_of(control, building)?.iter().any(|name| name == INTENT) {
-        return Ok(None);
-    }
     type Row = (String, String, String, String, String, String, String, String, Bytes);
     let rows: Vec<Row> = control.rows(
         SWAPPING,
@@ -156,6 +198,11 @@ fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, 
         after: Vec::new(),
         new: Vec::new(),
         old: Vec::new(),
+        keep: None,
+        moved: false,
+        cleared: false,
+        unread: Vec::new(),
+        kept_after: Vec::new(),
     };
     for (side, kind, name, mode, client, connection, collation, time_zone, body) in rows {
         let sql = body.unwrap_or_default();
@@ -166,7 +213,11 @@ fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, 
             }
             "table" => intent.tables.push(name),
             "after" => intent.after.push(sql),
-            "new" | "old" => {
+            "kept-after" => intent.kept_after.push(sql),
+            "keep" => intent.keep = Some(Keep { wish: mode.parse().ok() }),
+            "moved" => intent.moved = true,
+            "cleared" => intent.cleared = true,
+            "new" | "old" | "unread" => {
                 let Some(kind) = Kind::ALL.into_iter().find(|known| known.word() == kind) else {
                     continue;
                 };
@@ -182,7 +233,11 @@ fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, 
                     time_zone,
                     sql,
                 };
-                let list = if side == "new" { &mut intent.new } else { &mut intent.old };
+                let list = match side.as_str() {
+                    "new" => &mut intent.new,
+                    "old" => &mut intent.old,
+                    _ => &mut intent.unread,
+                };
                 list.push(program);
             }
             _ => {}
@@ -195,27 +250,123 @@ fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, 
 pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
     let destination = job.destination.as_str();
     let (building, outgoing) = beside(destination);
-    let Some(intent) = read_intent(control, &building)? else { return Ok(false) };
-    let swap = Swap { job, intent, building, outgoing };
-    let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-    let moved = !swap.intent.tables.is_empty()
-        && !swap.intent.tables.iter().any(|name| here.contains(name));
-    if !moved && let Err(fault) = swap.move_tables(control) {
-        swap.back(control)?;
-        return Err(if fault.is_busy() { swap.busy(control) } else { fault });
+    let previous = previous(destination);
+    let marked: Vec<String> = control.rows(
+        SWAPPING,
+        format!(
+            "SELECT table_schema FROM information_schema.tables
+             WHERE table_schema IN ({}, {}) AND table_name = '{INTENT}'",
+            text(&building),
+            text(&previous)
+        ),
+    )?;
+    for building in marked {
+        let Some(intent) = read_intent(control, &building)? else { continue };
+        let (outgoing, previous) = (outgoing.clone(), previous.clone());
+        let swap = Swap { job, intent, building, outgoing, previous };
+        let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
+        let moved = swap.intent.moved
+            || (!swap.intent.tables.is_empty()
+                && !swap.intent.tables.iter().any(|name| here.contains(name)));
+        if !moved && let Err(fault) = swap.move_tables(control) {
+            swap.back(control)?;
+            return Err(if fault.is_busy() { swap.busy(control) } else { fault });
+        }
+        swap.forward(control)?;
+        return Ok(true);
     }
-    swap.forward(control)?;
-    Ok(true)
+    Ok(false)
+}
+
+/// The wish that the previous clone last fulfilled; None where no previous clone is kept.
+fn kept(control: &mut Session, previous: &str) -> Result<Option<Option<i64>>, Fault> {
+    if !tables_of(control, previous)?.iter().any(|name| name == KEPT) {
+        return Ok(None);
+    }
+    let sql = format!("SELECT MAX(wish) FROM {}.`{KEPT}`", quoted(previous));
+    Ok(Some(control.one::<Option<i64>>(KEEPING, sql)?.flatten()))
+}
+
+pub(super) fn keeps_previous(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
+    Ok(kept(control, &previous(job.destination.as_str()))?.is_some())
+}
+
+/// Drops what was kept before, if it is ours.
+pub(super) fn forget_previous(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
+    let previous = previous(job.destination.as_str());
+    match kept(control, &previous)? {
+        Some(_) => super::clear(job, control, &previous),
+        None => Ok(()),
+    }
+}
+
+/// Puts the previous clone in the place of the one that replaced it; see
+/// [`crate::schema_clone::Schemas::undo`].
+pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<(), Fault> {
+    let destination = job.destination.as_str();
+    let previous = previous(destination);
+    let place = || job.access.place().to_owned();
+    match kept(control, &previous)? {
+        None => {
+            let schema = job.destination.clone();
+            return Err(Fault::Told(CloneError::NoPrevious { schema, place: place() }));
+        }
+        Some(done) if done == Some(wish) => return Ok(()),
+        Some(_) => {}
+    }
+    let gone = |name: &str| Fault::Altered(format!("the schema `{name}` was dropped meanwhile"));
+    control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {}", quoted(destination)))?;
+    let from = source::read(control, &previous)?.ok_or_else(|| gone(&previous))?;
+    let from = super::build::without_probe(from);
+    let old = source::read(control, destination)?.ok_or_else(|| gone(destination))?;
+    // One that is there is not whole: else it would have been finished.
+    control.run(
+        SWAPPING,
+        format!(
+            "DROP TABLE IF EXISTS {}.`{INTENT}`; {}",
+            quoted(&previous),
+            intent_table(&previous)
+        ),
+    )?;
+    let keep = Some(Keep { wish: Some(wish) });
+    intend(job, control, &from, &old, &previous, destination, keep)?;
+    finish(job, control).map(drop)
+}
+
+fn apply<'a>(
+    control: &mut Session,
+    statements: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<(), Fault> {
+    for sql in statements {
+        match control.run(SWAPPING, sql) {
+            // Dropped by a run that was killed before it added it again.
+            Err(e) if e.code() == Some(1091) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 struct Swap<'a> {
     job: &'a Job<'a>,
     intent: Intent,
+    /// Where the new clone is: built beside, or the previous one.
     building: String,
     outgoing: String,
+    previous: String,
 }
 
 impl Swap<'_> {
+    fn is_undo(&self) -> bool {
+        self.building == self.previous
+    }
+
+    /// Adds to the intent what a later run has to know.
+    fn write_down(&self, control: &mut Session, side: &str) -> Result<(), Fault> {
+        let row = |side: &str| format!("('{side}', '', '', '', '', '', '', '', '')");
+        control.run(SWAPPING, insert_intent(&self.building, &[row(side), row("ready")]))
+    }
+
     fn destination(&self) -> &str {
         self.job.destination.as_str()
     }
@@ -273,6 +424,9 @@ impl Swap<'_> {
     /// From the moment on in which the new tables are in place.
     fn forward(&self, control: &mut Session) -> Result<(), Fault> {
         let into = quoted(self.destination());
+        if self.intent.keep.is_some() && !self.intent.moved {
+            self.write_down(control, "moved")?;
+        }
         control.run(
             SWAPPING,
             format!(
@@ -281,33 +435,95 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
-        let late = self.stragglers(control)?;
-        for sql in self.intent.after.iter().chain(&late) {
-            match control.run(SWAPPING, sql) {
-                // Dropped by a run that was killed before it added it again.
-                Err(e) if e.code() == Some(1091) => {}
-                other => other?,
+        for program in &self.intent.unread {
+            match programs::drop_all(control, std::slice::from_ref(program)) {
+                // It stays, as one more than the source has: no reason to leave the rest undone.
+                Err(e) if e.is_forbidden() => {
+                    tracing::warn!("{} stays in {into}: {e:?}", program.name);
+                }
+                done => done?,
             }
         }
+        let late = self.stragglers(control, self.destination(), &[&self.building], "after")?;
+        apply(control, self.intent.after.iter().chain(&late))?;
         // They were tried where the clone was built, and the notes told then.
         let new: Vec<_> = self.intent.new.iter().collect();
         let (collation, mut told) = (&self.intent.collation, Vec::new());
         programs::make(control, self.destination(), collation, &new, false, &mut told)?;
+        if let Some(keep) = self.intent.keep {
+            self.keep(control, keep)?;
+        }
         control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
-        // With the intent, last.
-        control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.building)))
+        self.end(control)
+    }
+
+    /// The old tables and programs become the previous clone.
+    fn keep(&self, control: &mut Session, keep: Keep) -> Result<(), Fault> {
+        let previous = quoted(&self.previous);
+        if !self.is_undo() && !self.intent.cleared {
+            super::clear(self.job, control, &self.previous)?;
+            control.run(
+                KEEPING,
+                format!(
+                    "CREATE DATABASE {previous};
+                     CREATE TABLE {previous}.`{KEPT}` (id INT PRIMARY KEY, wish BIGINT) ENGINE = InnoDB"
+                ),
+            )?;
+            self.write_down(control, "cleared")?;
+        }
+        let left = tables_of(control, &self.outgoing)?;
+        let move_on = |name: &String| {
+            let name = quoted(name);
+            format!("{}.{name} TO {previous}.{name}", quoted(&self.outgoing))
+        };
+        let pairs: Vec<_> = left.iter().filter(|name| *name != PROBE).map(move_on).collect();
+        if !pairs.is_empty() {
+            control.run(KEEPING, format!("RENAME TABLE {}", pairs.join(", ")))?;
+        }
+        let collation = &self.intent.old_collation;
+        control.run(
+            KEEPING,
+            format!("USE {previous}; ALTER DATABASE {previous} COLLATE {}", quoted(collation)),
+        )?;
+        let outside = [self.outgoing.as_str(), self.destination()];
+        let late = self.stragglers(control, &self.previous, &outside, "kept-after")?;
+        apply(control, self.intent.kept_after.iter().chain(&late))?;
+        let (old, mut told) = (self.intent.old.iter().collect::<Vec<_>>(), Vec::new());
+        // Its events sleep: nobody works on it.
+        programs::make(control, &self.previous, collation, &old, false, &mut told)?;
+        let wish = keep.wish.map_or("NULL".to_owned(), |wish| wish.to_string());
+        control.run(KEEPING, format!("REPLACE INTO {previous}.`{KEPT}` VALUES (1, {wish})"))
+    }
+
+    /// With the intent, last.
+    fn end(&self, control: &mut Session) -> Result<(), Fault> {
+        let building = quoted(&self.building);
+        control.run(
+            CLEANING,
+            match self.is_undo() {
+                true => format!("DROP TABLE IF EXISTS {building}.`{INTENT}`"),
+                false => format!("DROP DATABASE IF EXISTS {building}"),
+            },
+        )
     }
 
     /// Foreign keys to what is no InnoDB table do not follow it. What makes them anew is added to
     /// the intent: a kill between taking one away and adding it must not lose it.
-    fn stragglers(&self, control: &mut Session) -> Result<Vec<Vec<u8>>, Fault> {
+    fn stragglers(
+        &self,
+        control: &mut Session,
+        schema: &str,
+        lead_to: &[&str],
+        side: &str,
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        let schemas: Vec<_> = lead_to.iter().map(|schema| text(schema)).collect();
         let tables: Vec<String> = control.rows(
             SWAPPING,
             format!(
                 "SELECT DISTINCT table_name FROM information_schema.referential_constraints
-                 WHERE constraint_schema = {} AND unique_constraint_schema = {}",
-                text(self.destination()),
-                text(&self.building)
+                 WHERE constraint_schema = {} AND unique_constraint_schema IN ({})",
+                text(schema),
+                schemas.join(", ")
             ),
         )?;
         let mut late = Vec::new();
@@ -316,19 +532,22 @@ impl Swap<'_> {
             let shown: Option<(String, String)> =
                 control.one(SWAPPING, format!("SHOW CREATE TABLE {table}"))?;
             let parsed = shown.and_then(|(_, sql)| ddl::Table::parse(sql.as_bytes()));
-            for (name, text) in parsed.map(|t| t.links_into(&self.building)).unwrap_or_default() {
+            let links = |parsed: ddl::Table| {
+                lead_to.iter().flat_map(|schema| parsed.links_into(schema)).collect::<Vec<_>>()
+            };
+            for (name, text) in parsed.map(links).unwrap_or_default() {
                 let alter = format!("ALTER TABLE {table} ").into_bytes();
                 late.push([&alter[..], b"DROP FOREIGN KEY ", &name].concat());
                 late.push([&alter[..], b"ADD ", &text].concat());
             }
         }
-        let side = |side: &str, body: &[u8]| {
+        let row = |side: &str, body: &[u8]| {
             let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("('{side}', '', '', '', '', '', '', '', X'{hex}')")
         };
         if !late.is_empty() {
-            let mut rows: Vec<_> = late.iter().map(|sql| side("after", sql)).collect();
-            rows.push(side("ready", b""));
+            let mut rows: Vec<_> = late.iter().map(|sql| row(side, sql)).collect();
+            rows.push(row("ready", b""));
             control.run(SWAPPING, insert_intent(&self.building, &rows))?;
         }
         Ok(late)
@@ -348,7 +567,13 @@ impl Swap<'_> {
         let left = tables_of(control, &self.outgoing)?;
         if left.iter().all(|name| name == PROBE) {
             control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
-            control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.building)))?;
+            if self.is_undo() {
+                let collation = &self.intent.collation;
+                control.run(SWAPPING, format!("USE {}", quoted(&self.previous)))?;
+                let new: Vec<_> = self.intent.new.iter().collect();
+                programs::make(control, &self.previous, collation, &new, false, &mut told)?;
+            }
+            self.end(control)?;
         }
         Ok(())
     }
