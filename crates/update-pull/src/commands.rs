@@ -7,14 +7,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
-use pullre::reconcile::Said;
+use pullre::reconcile::{Report, Said};
 use pullre::reconcile::plan::ActionOn;
 use pullre::schema_clone::Progress;
-use pullre::store::{Store, StoreError};
+use pullre::stage::Stage;
+use pullre::store::{Store, StoreError, TickRow};
 use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
-use crate::grants;
+use crate::{console_user, grants};
 use crate::installation::Installation;
 use crate::print;
 use crate::switch_servers;
@@ -85,8 +86,9 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             say("the next tick goes on")
         }
         Command::Grants => grants::run(&installation.config),
-        // Answered before there is an installation.
-        Command::Doctor => Ok(()),
+        Command::ConsoleUser(command) => console_user::run(command, installation, now),
+        // Answered before it comes to this.
+        Command::Doctor | Command::HashToken | Command::Serve => Ok(()),
         Command::SwitchServers => switch_servers::run(installation, now),
         Command::CloneSchema { source, destination, listing } => {
             let mut store = installation.store()?;
@@ -106,7 +108,7 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
 }
 
 /// Who is at the keyboard, for the events.
-fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
+pub fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
     // Only ever shown: a wrong name gives no right.
     static WHO: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let name =
@@ -121,7 +123,7 @@ pub fn say(line: &str) -> Result {
     print::ignore_broken_pipe(writeln!(io::stdout(), "{line}"))
 }
 
-fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
+pub fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
     installation.store()?;
     let watched = io::stdout().is_terminal();
     let told = |said: Said<'_>| {
@@ -145,11 +147,39 @@ fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
         // Whoever closed our stdout wants no more lines; the tick goes on all the same.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     };
+    let began = std::time::Instant::now();
     let report = installation.controller().tick(now, confirm, &told)?;
+    if let Err(e) = measured(installation, now, began.elapsed(), &report) {
+        // The tick was done; only its measures are missing.
+        tracing::warn!("this tick is not in the measures: {e}");
+    }
     if report.failures.is_empty() {
         return Ok(());
     }
     Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
+}
+
+/// Writes down how the tick went and how busy the pool is.
+fn measured(
+    installation: &Installation,
+    began_at: Timestamp,
+    took: Duration,
+    report: &Report,
+) -> std::result::Result<(), StoreError> {
+    let mut store = installation.store()?;
+    let status = status::status(&store.facts()?, &installation.policy, Timestamp::now());
+    let pool = || status.servers.iter().filter(|server| server.in_pool);
+    let queued = status.environments.iter().filter(|e| e.stage == Stage::Queued);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    store.tick_ended(&TickRow {
+        began_at,
+        took,
+        pool: count(pool().count()),
+        busy: count(pool().filter(|server| server.pull.is_some()).count()),
+        queued: count(queued.count()),
+        acted: count(report.acted),
+        failed: count(report.failures.len()),
+    })
 }
 
 fn plan(installation: &Installation, now: Timestamp) -> Result {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tracing::Level;
 
+use super::console::{self, ConsoleConfig};
 use super::reader::{ConfigErrors, Reader, word};
 use super::{DatabaseConfig, RawConfig, Secret};
 use crate::schema_clone::mysql::SwapBusy;
@@ -54,6 +55,7 @@ pub struct ControllerConfig {
     /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
+    pub console: ConsoleConfig,
 }
 
 const DAY: u64 = 24 * 60 * 60;
@@ -122,6 +124,7 @@ impl ControllerConfig {
             |value| TimeZone::get(value).ok(),
         );
         let logging_level = r.logging_level();
+        let console = console::read(&mut r);
 
         let required = match (owner, repo, token, database) {
             (Some(owner), Some(repo), Some(token), Some(database)) => {
@@ -155,6 +158,7 @@ impl ControllerConfig {
             max_changes,
             auto_timezone,
             logging_level,
+            console,
         })
     }
 }

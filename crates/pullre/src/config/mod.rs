@@ -4,6 +4,7 @@
 //! [`ControllerConfig`] and [`ClientConfig`] are made from it once and cannot be wrong afterwards.
 
 mod client;
+mod console;
 mod controller;
 mod keys;
 mod raw;
@@ -13,6 +14,7 @@ mod secret;
 mod tests;
 
 pub use client::{ClientConfig, TargetDir};
+pub use console::{ConsoleConfig, Network};
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
 pub use raw::RawConfig;
