@@ -115,10 +115,23 @@ pub fn failure(error: &OpsError) -> Response<Body> {
     problem(answer::status_of(error), &sentence(&error.to_string()))
 }
 
-/// With a capital and a full stop.
+/// With a capital and a full stop. A name keeps its first letter as it is.
 pub fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
-    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{first}{}{end}", chars.as_str())
+    const NO_NAMES: [&str; 16] = [
+        "it", "its", "there", "the", "a", "an", "this", "that", "all", "no", "instance", "server",
+        "somebody", "registered", "everything", "what",
+    ];
+    let first = text.split([' ', ',', ';']).next().unwrap_or_default();
+    let mut said = String::with_capacity(text.len() + 1);
+    match NO_NAMES.contains(&first) {
+        true => {
+            said.push_str(&text[..1].to_uppercase());
+            said.push_str(&text[1..]);
+        }
+        false => said.push_str(text),
+    }
+    if !text.ends_with(['.', '!', '?']) {
+        said.push('.');
+    }
+    said
 }
