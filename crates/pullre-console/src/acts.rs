@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Response;
-use axum::Extension;
 use pullre::domain::{PullNumber, Sha};
 use pullre::ops::{OpsError, parse_span};
 
@@ -60,7 +60,9 @@ pub async fn pull(
             }
             "reset-db" => {
                 operator.reset_db(number, &site.locks)?;
-                Ok(format!("{number}: the next ticks stop its app, clone its data and start it again"))
+                Ok(format!(
+                    "{number}: the next ticks stop its app, clone its data and start it again"
+                ))
             }
             "hold" => {
                 let reason: String = form.get("reason").trim().chars().take(300).collect();

@@ -122,7 +122,8 @@ impl Auth {
             return person(*role);
         }
         // One after the other: who sends many at once is not faster, and nobody else waits for them.
-        let (waiting, turn) = self.place(place, |entry| (entry.waiting.clone(), entry.turn.clone()));
+        let (waiting, turn) =
+            self.place(place, |entry| (entry.waiting.clone(), entry.turn.clone()));
         let Ok(_waiting) = waiting.try_acquire() else {
             return Err(Denied::TooMany(Duration::from_secs(1)));
         };
@@ -179,7 +180,8 @@ impl Auth {
     fn remembers(&self, tag: &[u8; 32]) -> bool {
         let mut remembered = locked(&self.remembered);
         let Some(entry) = remembered.get_mut(tag) else { return false };
-        let good = entry.used.elapsed() < REMEMBERED && entry.verified.elapsed() < REMEMBERED_AT_MOST;
+        let good =
+            entry.used.elapsed() < REMEMBERED && entry.verified.elapsed() < REMEMBERED_AT_MOST;
         if good {
             entry.used = Instant::now();
         } else {

@@ -133,11 +133,11 @@ async fn admit(
         let says = answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n");
         return (says, None);
     }
-    let person =
-        match console.auth.check(request.headers(), visitor.place(), &console.stores).await {
-            Ok(person) => person,
-            Err(denied) => return (refuse(denied), None),
-        };
+    let person = match console.auth.check(request.headers(), visitor.place(), &console.stores).await
+    {
+        Ok(person) => person,
+        Err(denied) => return (refuse(denied), None),
+    };
     let who = Some(person.name.clone());
     let https = visitor.https == Some(true);
     let named = console.sessions.named(request.headers(), https);
@@ -206,9 +206,8 @@ async fn meant(
     let mut form: Vec<(String, String)> =
         form_urlencoded::parse(&body).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
     let token = form.iter().find(|(name, _)| name == TOKEN).map(|(_, value)| value.as_str());
-    let good = token.is_some_and(|token| {
-        console.sessions.is_token(token, &visit.session, &visit.person.name)
-    });
+    let good = token
+        .is_some_and(|token| console.sessions.is_token(token, &visit.session, &visit.person.name));
     if foreign || session_is_new || !good {
         return Err(problem(
             StatusCode::FORBIDDEN,

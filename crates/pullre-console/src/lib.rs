@@ -90,7 +90,9 @@ impl Console {
             }
             (None, None) => None,
             _ => {
-                tracing::warn!("of `basic_user` and `basic_password` only one is set: neither counts");
+                tracing::warn!(
+                    "of `basic_user` and `basic_password` only one is set: neither counts"
+                );
                 None
             }
         };
@@ -129,9 +131,9 @@ impl Console {
         work: impl FnOnce(&mut Operator<'_>) -> Result<T, OpsError> + Send + 'static,
     ) -> Result<T, OpsError> {
         let who = who.to_owned();
-        let done = self.stores.with(move |store| {
-            work(&mut Operator { store, who: &who, now: Timestamp::now() })
-        });
+        let done = self
+            .stores
+            .with(move |store| work(&mut Operator { store, who: &who, now: Timestamp::now() }));
         done.await
     }
 }

@@ -127,9 +127,8 @@ async fn look(console: Arc<Console>) {
         let policy = console.site.policy.clone();
         let fetched =
             subjects.contains(&Subject::Servers).then(|| console.machines.look().fetched_at);
-        let read = console
-            .store(move |store| digests(store, &subjects, &policy, fetched.flatten()))
-            .await;
+        let read =
+            console.store(move |store| digests(store, &subjects, &policy, fetched.flatten())).await;
         match read {
             Ok(digests) => drop(console.live.digests.send_replace(Arc::new(digests))),
             // The pages say it when they are loaded again.
@@ -192,31 +191,37 @@ pub fn stream(
     }
     drop(looking);
     let state = (look_at, digests, stopped, seen, Instant::now(), false);
-    let events = stream::unfold(state, |(look_at, mut digests, mut stopped, seen, began, told)| async move {
-        if !told {
-            let hello = Bytes::from_static(b"retry: 5000\n\n");
-            return Some((Ok::<_, std::io::Error>(hello), (look_at, digests, stopped, seen, began, true)));
-        }
-        if began.elapsed() > LONGEST {
-            return None;
-        }
-        let (piece, seen) = loop {
-            tokio::select! {
-                changed = digests.changed() => {
-                    if changed.is_err() {
-                        return None;
-                    }
-                    let now = digests.borrow_and_update().get(&look_at.subject).cloned();
-                    if let Some(now) = now.filter(|now| *now != seen) {
-                        let event = format!("event: changed\ndata: {now}\n\n");
-                        break (Bytes::from(event), now);
-                    }
-                }
-                () = tokio::time::sleep(SIGN_OF_LIFE) => break (Bytes::from_static(b": alive\n\n"), seen),
-                () = ended(&mut stopped) => return None,
+    let events = stream::unfold(
+        state,
+        |(look_at, mut digests, mut stopped, seen, began, told)| async move {
+            if !told {
+                let hello = Bytes::from_static(b"retry: 5000\n\n");
+                return Some((
+                    Ok::<_, std::io::Error>(hello),
+                    (look_at, digests, stopped, seen, began, true),
+                ));
             }
-        };
-        Some((Ok(piece), (look_at, digests, stopped, seen, began, true)))
-    });
+            if began.elapsed() > LONGEST {
+                return None;
+            }
+            let (piece, seen) = loop {
+                tokio::select! {
+                    changed = digests.changed() => {
+                        if changed.is_err() {
+                            return None;
+                        }
+                        let now = digests.borrow_and_update().get(&look_at.subject).cloned();
+                        if let Some(now) = now.filter(|now| *now != seen) {
+                            let event = format!("event: changed\ndata: {now}\n\n");
+                            break (Bytes::from(event), now);
+                        }
+                    }
+                    () = tokio::time::sleep(SIGN_OF_LIFE) => break (Bytes::from_static(b": alive\n\n"), seen),
+                    () = ended(&mut stopped) => return None,
+                }
+            };
+            Some((Ok(piece), (look_at, digests, stopped, seen, began, true)))
+        },
+    );
     answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events))
 }

@@ -36,9 +36,7 @@ pub async fn rows(
     let (search, at) = (asked(&query, "q"), asked(&query, "page").parse().unwrap_or(0));
     let (said, sought) = (console.said(&visit), search.trim().to_owned());
     let read = console.store(move |store| Ok(store.master_rows(table, &sought, at)?)).await;
-    Console::page(read, |(rows, count)| {
-        draw::rows(&visit, said, table, &rows, count, &search, at)
-    })
+    Console::page(read, |(rows, count)| draw::rows(&visit, said, table, &rows, count, &search, at))
 }
 
 /// The table and the key that a path names.
@@ -171,9 +169,7 @@ pub async fn ask(
         Err(none) => return none,
     };
     let needs = console
-        .operate(&visit.person.name, move |operator| {
-            Ok((operator.row_needed(table, &row)?, row))
-        })
+        .operate(&visit.person.name, move |operator| Ok((operator.row_needed(table, &row)?, row)))
         .await;
     Console::page(needs, |(needs, row)| draw::delete(&visit, table, &row, &needs))
 }

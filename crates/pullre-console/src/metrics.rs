@@ -80,7 +80,11 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
     text.gauge("pool_servers", "Servers in the pool.", pool.len() as f64);
     let busy = pool.iter().filter(|server| server.pull.is_some()).count();
     text.gauge("pool_servers_busy", "Servers in the pool that have an environment.", busy as f64);
-    text.gauge("paused", "Whether all effects are paused.", f64::from(u8::from(facts.paused.is_some())));
+    text.gauge(
+        "paused",
+        "Whether all effects are paused.",
+        f64::from(u8::from(facts.paused.is_some())),
+    );
     let seconds = |t: Timestamp| now.duration_since(t).as_secs_f64().max(0.0);
     text.metric("client_seen_seconds", "Since the last sign of life of a staging client.", "gauge");
     for server in &status.servers {
@@ -89,13 +93,25 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
         }
     }
     if let Some(tick) = store.last_tick()? {
-        text.gauge("tick_age_seconds", "Since the last tick that ended began.", seconds(tick.began_at));
-        text.gauge("tick_duration_seconds", "How long the last tick took.", tick.took.as_secs_f64());
+        text.gauge(
+            "tick_age_seconds",
+            "Since the last tick that ended began.",
+            seconds(tick.began_at),
+        );
+        text.gauge(
+            "tick_duration_seconds",
+            "How long the last tick took.",
+            tick.took.as_secs_f64(),
+        );
         text.gauge("tick_failures", "What failed in the last tick.", f64::from(tick.failed));
     }
     let day = now.saturating_sub(SignedDuration::from_hours(24)).unwrap_or(now);
     let deployments = store.deployments_since(day)?;
-    text.metric("deployment_failures", "Deployments that failed in the last 24 hours, by step.", "gauge");
+    text.metric(
+        "deployment_failures",
+        "Deployments that failed in the last 24 hours, by step.",
+        "gauge",
+    );
     let mut failures: BTreeMap<&str, u32> = BTreeMap::new();
     for (_, step, _) in deployments.iter().filter(|(succeeded, ..)| !succeeded) {
         *failures.entry(step.as_deref().unwrap_or("unknown")).or_default() += 1;
@@ -127,7 +143,11 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
         of(store.waits_since(day)?),
     );
     if let Some(read) = facts.whole_read_at {
-        text.gauge("github_whole_read_seconds", "Since GitHub's open list was read as a whole.", seconds(read));
+        text.gauge(
+            "github_whole_read_seconds",
+            "Since GitHub's open list was read as a whole.",
+            seconds(read),
+        );
     }
     text.gauge("unreadable_rows", "Rows that make no sense.", facts.unreadable.len() as f64);
     Ok(text.0)

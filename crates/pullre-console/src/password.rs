@@ -79,8 +79,7 @@ pub fn hash_at_cost(password: &str, memory: u32, rounds: u32) -> anyhow::Result<
     let failed = |e: &dyn std::fmt::Display| anyhow::anyhow!("cannot hash the password: {e}");
     let params = Params::new(memory, rounds, 1, None).map_err(|e| failed(&e))?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash: PasswordHash =
-        argon2.hash_password(password.as_bytes()).map_err(|e| failed(&e))?;
+    let hash: PasswordHash = argon2.hash_password(password.as_bytes()).map_err(|e| failed(&e))?;
     Ok(hash.to_string())
 }
 
@@ -111,7 +110,8 @@ mod tests {
 
     #[test]
     fn what_is_no_hash_is_refused() {
-        for text in ["", "hunter2", "$argon2id$", "$2b$12$abcdefghijklmnopqrstuv", &"g".repeat(128)] {
+        for text in ["", "hunter2", "$argon2id$", "$2b$12$abcdefghijklmnopqrstuv", &"g".repeat(128)]
+        {
             assert_eq!(Stored::parse(text), None, "{text}");
         }
         assert!(PasswordHash::new(NOBODYS).is_ok(), "or a missing name answers at once");

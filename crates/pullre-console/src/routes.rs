@@ -120,7 +120,11 @@ async fn hook(State(console): App, headers: HeaderMap, request: Request) -> Answ
     answer::text(heard.status, heard.says)
 }
 
-async fn environments(State(console): App, Extension(visit): Who, RawQuery(query): RawQuery) -> Answer {
+async fn environments(
+    State(console): App,
+    Extension(visit): Who,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let (said, search) = (console.said(&visit), asked(&query, "q"));
     let facts = console.store(|store| Ok(store.facts()?)).await;
     Console::page(facts, |facts| {
@@ -140,7 +144,12 @@ async fn one_environment(
             let Some(pull) = operator.store.pull(number)? else { return Ok(None) };
             let pulse = operator.store.pulse_of(number)?;
             let explanation = operator.explain(number, &policy)?;
-            Ok(Some(environment::Shown { explanation, pull, facts: operator.store.facts()?, pulse }))
+            Ok(Some(environment::Shown {
+                explanation,
+                pull,
+                facts: operator.store.facts()?,
+                pulse,
+            }))
         })
         .await;
     let site = &console.site;
@@ -157,7 +166,11 @@ async fn one_environment(
     }
 }
 
-async fn server_list(State(console): App, Extension(visit): Who, RawQuery(query): RawQuery) -> Answer {
+async fn server_list(
+    State(console): App,
+    Extension(visit): Who,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let (said, known) = (console.said(&visit), console.machines.look());
     let (listed, all) = (console.machines.are_listed(), asked(&query, "hidden") == "1");
     let read = console
@@ -211,7 +224,9 @@ async fn live_environment(
     RawQuery(query): RawQuery,
 ) -> Answer {
     match number.parse() {
-        Ok(number) => live::stream(console, Subject::Environment(number), asked(&query, "seen"), stopped),
+        Ok(number) => {
+            live::stream(console, Subject::Environment(number), asked(&query, "seen"), stopped)
+        }
         Err(_) => nothing().await,
     }
 }

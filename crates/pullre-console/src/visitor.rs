@@ -23,7 +23,8 @@ impl Visitor {
             let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
             values.flat_map(|v| v.split(',')).map(|word| word.trim().to_owned()).collect()
         };
-        let https = all("x-forwarded-proto").last().map(|proto| proto.eq_ignore_ascii_case("https"));
+        let https =
+            all("x-forwarded-proto").last().map(|proto| proto.eq_ignore_ascii_case("https"));
         // From the right: what stands left of an address that we do not trust, anybody may have
         // written.
         let mut address = peer;
@@ -76,7 +77,11 @@ pub fn redirect(
 mod tests {
     use super::*;
 
-    fn of(peer: &str, headers: &[(&'static str, &str)], trusted: &[&str]) -> (String, Option<bool>) {
+    fn of(
+        peer: &str,
+        headers: &[(&'static str, &str)],
+        trusted: &[&str],
+    ) -> (String, Option<bool>) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

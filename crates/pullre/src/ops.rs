@@ -336,7 +336,11 @@ impl Operator<'_> {
     /// A user of the console: a new one, or another password and role.
     pub fn console_user_set(&mut self, user: &ConsoleUser) -> Result<()> {
         self.store.set_console_user(user, self.now)?;
-        self.note(None, None, &format!("console user {} is {}", words::plain(&user.name), user.role))
+        self.note(
+            None,
+            None,
+            &format!("console user {} is {}", words::plain(&user.name), user.role),
+        )
     }
 
     pub fn console_user_remove(&mut self, name: &str) -> Result<()> {

@@ -7,18 +7,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
-use pullre::reconcile::{Report, Said};
 use pullre::reconcile::plan::ActionOn;
+use pullre::reconcile::{Report, Said};
 use pullre::schema_clone::Progress;
 use pullre::stage::Stage;
 use pullre::store::{Store, StoreError, TickRow};
 use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
-use crate::{console_user, grants};
 use crate::installation::Installation;
 use crate::print;
 use crate::switch_servers;
+use crate::{console_user, grants};
 
 /// Why a command did not do it; decides the exit status.
 #[derive(Debug)]

@@ -20,7 +20,8 @@ pub fn hash_token() -> Result {
 
 /// One line: from the keyboard without echo, else from the pipe.
 fn ask(prompt: &str) -> Result<String> {
-    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("cannot read a password: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Failure::Failed(format!("cannot read a password: {e}"));
     let stdin = io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {
@@ -55,9 +56,12 @@ pub fn run(command: ConsoleUserCommand, installation: &Installation, now: Timest
                 && !name.contains(':')
                 && !name.chars().any(char::is_control);
             if !good {
-                return Err(Failure::Usage(format!("{name:?} cannot be a name: no colon in it, at most 128 characters")));
+                return Err(Failure::Usage(format!(
+                    "{name:?} cannot be a name: no colon in it, at most 128 characters"
+                )));
             }
-            let password = pullre_console::password::hash(&ask(&format!("Password for {name}: "))?)?;
+            let password =
+                pullre_console::password::hash(&ask(&format!("Password for {name}: "))?)?;
             let user = ConsoleUser { name: name.clone(), password, role };
             operator(&mut store, now).console_user_set(&user)?;
             say(&format!("{}: {role}", words::plain(&name)))

@@ -152,7 +152,9 @@ pub fn console_users(users: &[ConsoleUser], as_json: bool) -> Result {
         return json(&list);
     }
     if users.is_empty() {
-        return line("the console has no user but `basic_user`; `update-pull console-user add NAME` adds one");
+        return line(
+            "the console has no user but `basic_user`; `update-pull console-user add NAME` adds one",
+        );
     }
     let rows = users.iter().map(|user| vec![words::plain(&user.name), user.role.to_string()]);
     table(&["name", "role"], rows.collect())

@@ -135,14 +135,15 @@ fn repository_url(api: &str, owner: &str, repo: &str) -> String {
 /// Tells systemd (`Type=notify`) where we are; nothing where nobody asks.
 fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let told = UnixDatagram::unbound().and_then(|socket| match path.as_bytes().strip_prefix(b"@") {
-        None => socket.send_to(state.as_bytes(), &path).map(drop),
-        Some(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-            socket.send_to_addr(state.as_bytes(), &address).map(drop)
-        }
-    });
+    let told =
+        UnixDatagram::unbound().and_then(|socket| match path.as_bytes().strip_prefix(b"@") {
+            None => socket.send_to(state.as_bytes(), &path).map(drop),
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(state.as_bytes(), &address).map(drop)
+            }
+        });
     if let Err(e) = told {
         tracing::warn!("cannot tell systemd {state}: {e}");
     }

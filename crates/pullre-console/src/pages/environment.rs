@@ -112,7 +112,8 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     let held = shown.pull.hold.is_some();
     let fork = matches!(
         condition::eligibility(&shown.pull, &shown.facts),
-        Err(condition::Ineligible::ForkNotApproved { .. } | condition::Ineligible::ForkMovedOn { .. })
+        Err(condition::Ineligible::ForkNotApproved { .. }
+            | condition::Ineligible::ForkMovedOn { .. })
     );
     let grace = words::duration(policy.grace);
     html! {
@@ -191,8 +192,11 @@ fn one_step(step: &Step, deployment: i64, index: usize, now: Timestamp) -> Marku
     let took = words::duration(words::between(step.started_at, step.finished_at.unwrap_or(now)));
     let failed = step.exit_status.is_some_and(|status| status != 0);
     let id = format!("{deployment}-{index}");
-    let lines: String =
-        step.output.split_inclusive('\n').map(|line| words::plain(line.trim_end_matches(['\n', '\r'])) + "\n").collect();
+    let lines: String = step
+        .output
+        .split_inclusive('\n')
+        .map(|line| words::plain(line.trim_end_matches(['\n', '\r'])) + "\n")
+        .collect();
     html! {
         h3 data-part={ "step-" (id) } {
             (step.name) " "
@@ -216,8 +220,10 @@ pub fn events(events: &[Event], facts: &Facts) -> Markup {
             moment(event.at),
             html! { (words::plain(&event.actor)) },
             html! {
-                @if let Some(server) = event.server { (facts.server_name(server)) " " }
                 (prose(&event.message))
+                @if let Some(server) = event.server {
+                    span class="quiet" { " · " (facts.server_name(server)) }
+                }
             },
         ]
     };

@@ -74,13 +74,13 @@ fn found(e: &Environment, search: &str) -> bool {
         e.server.clone(),
         Some(e.head.clone()),
     ];
-    search.is_empty() || texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&search))
+    search.is_empty()
+        || texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&search))
 }
 
 fn summary(status: &Status) -> String {
-    let count = |wanted: &[Stage]| {
-        status.environments.iter().filter(|e| wanted.contains(&e.stage)).count()
-    };
+    let count =
+        |wanted: &[Stage]| status.environments.iter().filter(|e| wanted.contains(&e.stage)).count();
     let pool = status.servers.iter().filter(|server| server.in_pool);
     let (all, used) = (pool.clone().count(), pool.filter(|server| server.pull.is_some()).count());
     format!(

@@ -50,7 +50,8 @@ pub fn tables(visit: &Visit, said: Option<Said>, counts: &[u32]) -> Markup {
 
 /// Links to the pages before and after.
 pub fn pager(path: &str, search: &str, at: u32, pages: u32) -> Markup {
-    let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("q", search).finish();
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("q", search).finish();
     html! {
         @if pages > 1 {
             nav class="pager" aria-label="Pages" {
@@ -84,7 +85,11 @@ pub fn rows(
         });
         std::iter::once(id).chain(values).collect()
     };
-    let new = if table.name == "servers" { "/server/list".to_owned() } else { format!("/master/{}/create", table.name) };
+    let new = if table.name == "servers" {
+        "/server/list".to_owned()
+    } else {
+        format!("/master/{}/create", table.name)
+    };
     let content = html! {
         (crumbs(None))
         div class="title" { h1 { (table.name) } p class="quiet" { (table.about) } }

@@ -118,8 +118,22 @@ pub fn failure(error: &OpsError) -> Response<Body> {
 /// With a capital and a full stop. A name keeps its first letter as it is.
 pub fn sentence(text: &str) -> String {
     const NO_NAMES: [&str; 16] = [
-        "it", "its", "there", "the", "a", "an", "this", "that", "all", "no", "instance", "server",
-        "somebody", "registered", "everything", "what",
+        "it",
+        "its",
+        "there",
+        "the",
+        "a",
+        "an",
+        "this",
+        "that",
+        "all",
+        "no",
+        "instance",
+        "server",
+        "somebody",
+        "registered",
+        "everything",
+        "what",
     ];
     let first = text.split([' ', ',', ';']).next().unwrap_or_default();
     let mut said = String::with_capacity(text.len() + 1);

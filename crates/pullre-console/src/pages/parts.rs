@@ -1,7 +1,7 @@
 //! What many pages are made of.
 
 use jiff::Timestamp;
-use maud::{Markup, PreEscaped, Render, html};
+use maud::{Markup, Render, html};
 use pullre::domain::PullNumber;
 use pullre::stage::Stage;
 use pullre::words;
@@ -21,18 +21,36 @@ pub fn ago(t: Timestamp, now: Timestamp) -> Markup {
     }
 }
 
-/// A sentence in which commands stand in backticks.
+/// A sentence in which commands stand in backticks, and moments as [`words::moment`] writes them.
 pub fn prose(text: &str) -> Markup {
-    let mut out = String::new();
-    for (index, piece) in text.split('`').enumerate() {
-        let piece = words::plain(piece).render().into_string();
+    let mut pieces = Vec::new();
+    for (index, piece) in words::plain(text).split('`').enumerate() {
         match index % 2 {
-            0 => out.push_str(&piece),
-            _ => out.push_str(&format!("<code>{piece}</code>")),
+            0 => pieces.push(with_moments(piece)),
+            _ => pieces.push(html! { code { (piece) } }),
         }
     }
-    // Every piece was escaped where it was rendered.
-    PreEscaped(out)
+    html! { @for piece in &pieces { (piece) } }
+}
+
+fn with_moments(text: &str) -> Markup {
+    const LIKE: &[u8] = b"0000-00-00 00:00 UTC";
+    let is_one = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .zip(LIKE)
+            .all(|(b, like)| if *like == b'0' { b.is_ascii_digit() } else { b == like })
+    };
+    let found = text.as_bytes().windows(LIKE.len()).position(is_one);
+    let Some(at) = found else { return text.render() };
+    let (before, rest) = text.split_at(at);
+    let (shown, after) = rest.split_at(LIKE.len());
+    let parsed = format!("{}T{}:00Z", &shown[..10], &shown[11..16]).parse::<Timestamp>();
+    html! {
+        (before)
+        @match parsed { Ok(t) => (moment(t)), Err(_) => (shown) }
+        (with_moments(after))
+    }
 }
 
 pub fn stage(stage: Stage) -> Markup {
@@ -112,7 +130,13 @@ pub fn form(visit: &Visit, action: &str, class: &str, content: Markup) -> Markup
 }
 
 /// One button that does one thing; nothing for who may only look.
-pub fn button(visit: &Visit, action: &str, fields: &[(&str, &str)], text: &str, class: &str) -> Markup {
+pub fn button(
+    visit: &Visit,
+    action: &str,
+    fields: &[(&str, &str)],
+    text: &str,
+    class: &str,
+) -> Markup {
     html! {
         @if visit.may_change() {
             (form(visit, action, "act", html! {
@@ -137,14 +161,36 @@ pub fn hold(visit: &Visit, action: &str, fields: &[(&str, &str)], id: &str) -> M
     asked(
         visit,
         "Hold…",
-        form(visit, action, "stacked", html! {
-            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
-            p { "Keeps all automatic hands off until it is released." }
-            label for={ "reason-" (id) } { "Why, for everybody who asks" }
-            input id={ "reason-" (id) } name="reason" maxlength="300" autocomplete="off";
-            label for={ "span-" (id) } { "For how long, such as 90m, 12h or 2d; empty: until released" }
-            input id={ "span-" (id) } name="span" maxlength="20" autocomplete="off" class="short";
-            button type="submit" { "Hold" }
-        }),
+        form(
+            visit,
+            action,
+            "stacked",
+            html! {
+                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+                p { "Keeps all automatic hands off until it is released." }
+                label for={ "reason-" (id) } { "Why, for everybody who asks" }
+                input id={ "reason-" (id) } name="reason" maxlength="300" autocomplete="off";
+                label for={ "span-" (id) } { "For how long, such as 90m, 12h or 2d; empty: until released" }
+                input id={ "span-" (id) } name="span" maxlength="20" autocomplete="off" class="short";
+                button type="submit" { "Hold" }
+            },
+        ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prose;
+
+    #[test]
+    fn commands_and_moments_in_a_sentence_are_told_apart_from_its_words() {
+        let text = "held until 2026-11-23 01:37 UTC & <b>; `update-pull pull release 3`, 2026-99-99 01:37 UTC";
+        assert_eq!(
+            prose(text).into_string(),
+            "held until <time datetime=\"2026-11-23T01:37:00Z\" title=\"2026-11-23 01:37 UTC\">2026-11-23 01:37 \
+             UTC</time> &amp; &lt;b&gt;; <code>update-pull pull release 3</code>, 2026-99-99 01:37 UTC"
+        );
+        assert_eq!(prose("a `b").into_string(), "a <code>b</code>");
+        assert_eq!(prose("日本 2026-11-23 01:37 UTC").into_string().matches("<time").count(), 1);
+    }
 }

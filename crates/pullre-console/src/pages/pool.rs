@@ -115,13 +115,8 @@ pub fn pool(visit: &Visit, said: Option<Said>, measured: &Measured, now: Timesta
             }
         }
     };
-    let frame = Frame {
-        title: "Pool",
-        section: Some(Section::Pool),
-        visit: Some(visit),
-        said,
-        live: None,
-    };
+    let frame =
+        Frame { title: "Pool", section: Some(Section::Pool), visit: Some(visit), said, live: None };
     page(frame, content)
 }
 

@@ -17,7 +17,7 @@ pub fn release(
     at: u32,
 ) -> Markup {
     let content = html! {
-        div class="title" { h1 { "Next release" } p class="quiet" { (count) " messages" } }
+        div class="title" { h1 { "Next release" } p class="quiet" { (count) @if count == 1 { " message" } @else { " messages" } } }
         @if rows.is_empty() {
             div class="empty" {
                 p { "Nothing is noted for the next release." }

@@ -10,7 +10,9 @@ use pullre::facts::{Facts, Server};
 use pullre::status::{ServerLine, status, unregistered};
 use pullre::words;
 
-use super::parts::{Table, ago, asked, button, form, hold, or_dash, prose, pull_link, state, web_link};
+use super::parts::{
+    Table, ago, asked, button, form, hold, or_dash, prose, pull_link, state, web_link,
+};
 use super::{Frame, Section, page};
 use crate::guard::Visit;
 use crate::live;
@@ -117,11 +119,16 @@ fn register(visit: &Visit, listed: bool) -> Markup {
     asked(
         visit,
         "Register a server…",
-        form(visit, "/server/register", "stacked", html! {
-            label for="register" { (label) }
-            input id="register" name="InstanceId" required maxlength="100" autocomplete="off";
-            button type="submit" class="primary" { "Register" }
-        }),
+        form(
+            visit,
+            "/server/register",
+            "stacked",
+            html! {
+                label for="register" { (label) }
+                input id="register" name="InstanceId" required maxlength="100" autocomplete="off";
+                button type="submit" class="primary" { "Register" }
+            },
+        ),
     )
 }
 

@@ -42,13 +42,30 @@ fn full() -> Served {
     operator.server_hold("stg5", "its disk is being enlarged", None).unwrap();
     operator.server_register_machine("i-0123456789abcdef0", &Machines).unwrap();
     operator
-        .server_set("i-0123456789abcdef0", &["name=tools".into(), "is_staging=0".into(), "auto_start_at=08:30".into(), "auto_stop_at=19:00".into(), "auto_weekdays=mon-fri".into()])
+        .server_set(
+            "i-0123456789abcdef0",
+            &[
+                "name=tools".into(),
+                "is_staging=0".into(),
+                "auto_start_at=08:30".into(),
+                "auto_stop_at=19:00".into(),
+                "auto_weekdays=mon-fri".into(),
+            ],
+        )
         .unwrap();
     for (n, number) in [1, 2].into_iter().enumerate() {
         let deployment = store.deployments_of(PullNumber(number), 1).unwrap().remove(0);
         for (name, status, output) in [
-            ("fetch", 0, "From https://github.com/octo/app\n   abc..def  feature -> origin/feature\n"),
-            ("migrate", n as i32, "Applying 0042_customer_notes... OK\nApplying 0043_backfill...\n  IntegrityError: duplicate key value (7, 2026-11-23)\n  in customers/migrations/0043_backfill.py line 18\n"),
+            (
+                "fetch",
+                0,
+                "From https://github.com/octo/app\n   abc..def  feature -> origin/feature\n",
+            ),
+            (
+                "migrate",
+                n as i32,
+                "Applying 0042_customer_notes... OK\nApplying 0043_backfill...\n  IntegrityError: duplicate key value (7, 2026-11-23)\n  in customers/migrations/0043_backfill.py line 18\n",
+            ),
         ] {
             let step = store.step_started(deployment.id, name, world.now).unwrap();
             let end = world.now + SignedDuration::from_secs(7);
@@ -141,7 +158,8 @@ fn every_page_is_whole_and_without_barriers_on_desk_and_phone_in_light_and_dark(
         browser.colours(scheme);
         for (name, path) in PAGES {
             browser.goto(&format!("http://{}{path}", served.address));
-            findings.extend(browser.complaints().into_iter().map(|c| format!("{name} {look}: {c}")));
+            findings
+                .extend(browser.complaints().into_iter().map(|c| format!("{name} {look}: {c}")));
             let too_wide = browser.eval("document.documentElement.scrollWidth > innerWidth + 1");
             if too_wide == json!(true) {
                 let which = browser.eval("[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 120)).join(' | ')");
@@ -158,7 +176,9 @@ fn every_page_is_whole_and_without_barriers_on_desk_and_phone_in_light_and_dark(
             for finding in serious.as_array().unwrap() {
                 findings.push(format!("{name} {look}: {finding}"));
             }
-            browser.eval("document.querySelectorAll('details.asked').forEach(d => { d.open = false; })");
+            browser.eval(
+                "document.querySelectorAll('details.asked').forEach(d => { d.open = false; })",
+            );
             browser.screenshot(&format!("{look}-{name}"));
         }
     }
@@ -173,7 +193,9 @@ fn the_buttons_do_what_they_say() {
     browser.goto(&at("/pull/1"));
     browser.follow("document.querySelector('form[action=\"/pull/1/redeploy\"] button').click()");
     assert!(browser.text().contains("deployed again as soon as its staging client looks"));
-    browser.eval("[...document.querySelectorAll('summary')].find(s => s.innerText.includes('Hold')).click()");
+    browser.eval(
+        "[...document.querySelectorAll('summary')].find(s => s.innerText.includes('Hold')).click()",
+    );
     browser.eval("document.querySelector('#reason-pull').value = 'a <b>look</b>'");
     browser.eval("document.querySelector('#span-pull').value = '2h'");
     browser.follow("document.querySelector('form[action=\"/pull/1/hold\"] button').click()");
@@ -221,7 +243,11 @@ fn a_log_grows_while_somebody_looks_and_what_they_opened_stays_open() {
     browser.eval("window.log = document.querySelector('pre.log')");
     store.step_finished(step, Some(0), "first line\nsecond line\n", served.world.now).unwrap();
     browser.until("document.querySelector('pre.log')?.innerText.includes('second line')");
-    assert_eq!(browser.eval("window.log === document.querySelector('pre.log')"), true, "only its end was added");
+    assert_eq!(
+        browser.eval("window.log === document.querySelector('pre.log')"),
+        true,
+        "only its end was added"
+    );
     assert_eq!(browser.eval("window.mark.isConnected"), true, "the page itself stayed");
     assert_eq!(browser.eval("document.querySelector('details.asked').open"), true);
     assert_eq!(browser.eval("document.querySelector('#reason-pull').value"), "half a sent");
@@ -260,7 +286,8 @@ fn keyboard_alone_and_no_script_are_enough() {
     // From the content on: links, then the first button.
     browser.eval("document.querySelector('#content').focus()");
     for _ in 0..12 {
-        let inside = browser.eval("document.activeElement.closest('form')?.getAttribute('action') ?? ''");
+        let inside =
+            browser.eval("document.activeElement.closest('form')?.getAttribute('action') ?? ''");
         if inside == "/pull/1/redeploy" {
             break;
         }

@@ -150,7 +150,10 @@ impl Browser {
     }
 
     pub fn text(&mut self) -> String {
-        self.eval("document.querySelector('main').innerText").as_str().unwrap_or_default().to_owned()
+        self.eval("document.querySelector('main').innerText")
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     pub fn key(&mut self, key: &str) {

@@ -50,7 +50,9 @@ fn the_right_password_opens_and_a_wrong_one_does_not() {
 #[test]
 fn credentials_that_are_none_are_asked_for_again() {
     let served = Served::new();
-    for value in ["Basic", "Basic ", "Basic !!!", "Basic b2xnYQ==", "Bearer x", "Basic /w==", "basic  :"] {
+    for value in
+        ["Basic", "Basic ", "Basic !!!", "Basic b2xnYQ==", "Bearer x", "Basic /w==", "basic  :"]
+    {
         let reply = served.visitor().header("Authorization", value).get("/pull/list");
         assert_eq!(reply.status, 401, "{value}");
     }
@@ -152,14 +154,20 @@ fn an_answer_tells_browsers_to_be_careful() {
         for path in ["/", "/pull/list", "/nowhere", "/assets/console.js"] {
             let reply = visitor.get(path);
             let policy = reply.header("content-security-policy").unwrap();
-            assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+            assert!(
+                policy.starts_with("default-src 'none';") && !policy.contains("unsafe"),
+                "{policy}"
+            );
             assert!(policy.contains("frame-ancestors 'none'"));
             assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{path}");
             assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
             let inline = ["<script>", " style=", " onclick=", "javascript:"];
             let found = inline.iter().find(|what| reply.body.contains(**what));
             assert!(path.starts_with("/assets") || found.is_none(), "{found:?} on {path}");
-            assert!(!reply.body.contains("src=\"http") && !reply.body.contains("href=\"//"), "{path}");
+            assert!(
+                !reply.body.contains("src=\"http") && !reply.body.contains("href=\"//"),
+                "{path}"
+            );
         }
     }
     assert_eq!(served.olga().get("/pull/list").header("cache-control"), Some("no-store"));

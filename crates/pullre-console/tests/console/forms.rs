@@ -77,7 +77,8 @@ fn who_may_only_look_sees_no_buttons_and_can_press_none() {
         "/master/git_hub_users/create",
         "/master/servers/1/delete",
     ] {
-        let reply = rita.submit(path, &[("InstanceId", "stg1"), ("login", "x"), ("db_schema", "x")]);
+        let reply =
+            rita.submit(path, &[("InstanceId", "stg1"), ("login", "x"), ("db_schema", "x")]);
         assert_eq!(reply.status, 403, "{path}");
         reply.says("read-only");
     }
@@ -106,7 +107,10 @@ fn every_button_of_an_environment_does_what_the_command_line_does() {
     let by_olga: Vec<_> = served.events().into_iter().filter(|(who, _)| who == "olga").collect();
     let said: Vec<_> = by_olga.iter().rev().map(|(_, what)| what.as_str()).collect();
     assert_eq!(said.len(), 4, "{said:?}");
-    assert_eq!([said[0], said[1], said[3]], ["redeploy asked for", "fresh data asked for", "released"]);
+    assert_eq!(
+        [said[0], said[1], said[3]],
+        ["redeploy asked for", "fresh data asked for", "released"]
+    );
 }
 
 #[test]
@@ -132,7 +136,8 @@ fn every_button_of_a_server_does_what_the_command_line_does() {
     olga.submit("/server/start", &[("InstanceId", "stg1")]).says("stg1: start asked for");
     served.world.fleet.settle();
     olga.submit("/server/stop", &[("InstanceId", "stg1")]).says("stg1: stop asked for");
-    olga.submit("/server/hold", &[("server", "stg2"), ("reason", "for a demo")]).says("stg2 is held");
+    olga.submit("/server/hold", &[("server", "stg2"), ("reason", "for a demo")])
+        .says("stg2 is held");
     olga.submit("/server/release", &[("server", "stg2")]).says("automatic hands");
     olga.submit("/server/hide", &[("server", "stg2")]).says("stg2 is hidden").says("1 hidden");
     olga.get("/server/list?hidden=1").says("stg2");
@@ -140,7 +145,8 @@ fn every_button_of_a_server_does_what_the_command_line_does() {
     served.add_machine("i-new");
     olga.submit("/server/register", &[("InstanceId", "i-new")]).says("Registered i-new");
     olga.submit("/server/register", &[("InstanceId", "i-new")]).says("is registered already");
-    olga.submit("/server/register", &[("InstanceId", "i-none")]).says("There is no instance i-none");
+    olga.submit("/server/register", &[("InstanceId", "i-none")])
+        .says("There is no instance i-none");
     olga.submit("/server/start", &[("InstanceId", "")]).says("The form names no server");
     served.world.fleet.set_unreachable(true);
     olga.submit("/server/start", &[("InstanceId", "stg1")]).says("no route to the provider");
@@ -160,7 +166,8 @@ fn of_two_who_edit_one_row_the_second_is_told() {
     olga.submit(path, &[("version", &olgas), ("login", "dev1"), ("db_schema", "dev_new")])
         .says("user 1 is saved")
         .says("dev_new");
-    let late = otto.submit(path, &[("version", &ottos), ("login", "dev1"), ("db_schema", "dev_otto")]);
+    let late =
+        otto.submit(path, &[("version", &ottos), ("login", "dev1"), ("db_schema", "dev_otto")]);
     assert_eq!(late.status, 409);
     late.says("Somebody changed user 1 since you opened this page");
     assert!(late.body.contains("dev_otto"), "what was typed is not lost");
@@ -180,8 +187,16 @@ fn a_value_that_is_cleared_is_gone_and_one_that_is_not_there_stays() {
         fields.push(("version", &version));
         olga.submit("/master/servers/1/update", &fields)
     };
-    let set = [("check_url", "http://10.0.0.1:8000/"), ("auto_start_at", "08:30"), ("auto_weekdays", "mon-fri")];
-    save(&mut olga, &set).says("Server 1 is saved").says("http://10.0.0.1:8000/").says("08:30").says("mon-fri");
+    let set = [
+        ("check_url", "http://10.0.0.1:8000/"),
+        ("auto_start_at", "08:30"),
+        ("auto_weekdays", "mon-fri"),
+    ];
+    save(&mut olga, &set)
+        .says("Server 1 is saved")
+        .says("http://10.0.0.1:8000/")
+        .says("08:30")
+        .says("mon-fri");
     save(&mut olga, &[("auto_start_at", ""), ("auto_weekdays", "  ")]).says("saved");
     let table = Table::named("servers").unwrap();
     let row = served.world.store().master_row(table, 1).unwrap().unwrap();
@@ -217,9 +232,11 @@ fn the_page_before_a_deletion_says_what_depends_on_the_row() {
     let user = olga.get("/master/git_hub_users/1/delete");
     user.says("#1, #3 would be cloned from the schema of default");
     let version = hidden(&user.body, "version").unwrap();
-    olga.submit("/master/git_hub_users/1/delete", &[("version", &version)]).says("user 1 is removed");
+    olga.submit("/master/git_hub_users/1/delete", &[("version", &version)])
+        .says("user 1 is removed");
     assert_eq!(users(&served), ["dev2"]);
-    olga.get("/master/pull_requests/1/delete").says("stg1 serves it: close the pull request instead");
+    olga.get("/master/pull_requests/1/delete")
+        .says("stg1 serves it: close the pull request instead");
 }
 
 #[test]
@@ -231,10 +248,22 @@ fn rows_of_every_table_are_added_found_changed_and_removed() {
     let rows: [(&str, &[(&str, &str)], (&str, &str)); 6] = [
         ("git_hub_users", &USER, ("db_schema", "dev_c2")),
         ("hide_servers", &[("name", "old box")], ("name", "older box")),
-        ("pull_requests", &[("number", "77"), ("state", "closed"), ("sha", &sha), ("title", "T <x>")], ("title", "T2")),
+        (
+            "pull_requests",
+            &[("number", "77"), ("state", "closed"), ("sha", &sha), ("title", "T <x>")],
+            ("title", "T2"),
+        ),
         ("next_release_messages", &[("hash", "h1"), ("content", long)], ("content", "other\ntext")),
-        ("commits", &[("sha", &sha), ("message", long), ("production_reported", "1")], ("production_reported", "0")),
-        ("issues", &[("number", "5"), ("state", "open"), ("title", "I"), ("labels", "a,b")], ("labels", "")),
+        (
+            "commits",
+            &[("sha", &sha), ("message", long), ("production_reported", "1")],
+            ("production_reported", "0"),
+        ),
+        (
+            "issues",
+            &[("number", "5"), ("state", "open"), ("title", "I"), ("labels", "a,b")],
+            ("labels", ""),
+        ),
     ];
     for (table, fields, (column, value)) in rows {
         let made = olga.submit(&format!("/master/{table}/create"), fields);
@@ -253,7 +282,8 @@ fn rows_of_every_table_are_added_found_changed_and_removed() {
         });
         let path = path.unwrap();
         let version = hidden(&olga.get(&format!("{path}/update")).body, "version").unwrap();
-        olga.submit(&format!("{path}/update"), &[("version", &version), (column, value)]).says("is saved");
+        olga.submit(&format!("{path}/update"), &[("version", &version), (column, value)])
+            .says("is saved");
         let version = hidden(&olga.get(&format!("{path}/delete")).body, "version").unwrap();
         olga.submit(&format!("{path}/delete"), &[("version", &version)]).says("is removed");
         assert_eq!(olga.get(&path).status, 404, "{table}");

@@ -7,27 +7,92 @@ use crate::http::encoded;
 use crate::served::Served;
 
 const GETS: [&str; 22] = [
-    "/", "/healthz", "/metrics", "/pull/list", "/pull/{}", "/server/list", "/pool", "/release/next/list",
-    "/master", "/master/{}", "/master/servers", "/master/servers/{}", "/master/git_hub_users/{}/update",
-    "/master/pull_requests/{}/delete", "/master/commits", "/master/issues/create", "/master/{}/create",
-    "/assets/{}", "/{}", "/{}/{}", "/server/{}", "/master/hide_servers/{}",
+    "/",
+    "/healthz",
+    "/metrics",
+    "/pull/list",
+    "/pull/{}",
+    "/server/list",
+    "/pool",
+    "/release/next/list",
+    "/master",
+    "/master/{}",
+    "/master/servers",
+    "/master/servers/{}",
+    "/master/git_hub_users/{}/update",
+    "/master/pull_requests/{}/delete",
+    "/master/commits",
+    "/master/issues/create",
+    "/master/{}/create",
+    "/assets/{}",
+    "/{}",
+    "/{}/{}",
+    "/server/{}",
+    "/master/hide_servers/{}",
 ];
 
 const POSTS: [&str; 28] = [
-    "/pull/1/redeploy", "/pull/2/reset-db", "/pull/{}/hold", "/pull/1/hold", "/pull/1/release",
-    "/pull/3/approve", "/pull/1/{}", "/server/register", "/server/start", "/server/stop", "/server/hold",
-    "/server/release", "/server/hide", "/server/show", "/server/take-over", "/server/{}", "/pause",
-    "/resume", "/master/servers/create", "/master/git_hub_users/create", "/master/hide_servers/create",
-    "/master/pull_requests/create", "/master/next_release_messages/create", "/master/commits/create",
-    "/master/issues/create", "/master/servers/{}/update", "/master/git_hub_users/{}/update",
+    "/pull/1/redeploy",
+    "/pull/2/reset-db",
+    "/pull/{}/hold",
+    "/pull/1/hold",
+    "/pull/1/release",
+    "/pull/3/approve",
+    "/pull/1/{}",
+    "/server/register",
+    "/server/start",
+    "/server/stop",
+    "/server/hold",
+    "/server/release",
+    "/server/hide",
+    "/server/show",
+    "/server/take-over",
+    "/server/{}",
+    "/pause",
+    "/resume",
+    "/master/servers/create",
+    "/master/git_hub_users/create",
+    "/master/hide_servers/create",
+    "/master/pull_requests/create",
+    "/master/next_release_messages/create",
+    "/master/commits/create",
+    "/master/issues/create",
+    "/master/servers/{}/update",
+    "/master/git_hub_users/{}/update",
     "/master/servers/{}/delete",
 ];
 
 const FIELDS: [&str; 30] = [
-    "InstanceId", "server", "reason", "span", "sha", "version", "login", "db_schema", "name", "number",
-    "state", "title", "body", "ref", "hash", "content", "message", "parent_a", "parent_b",
-    "production_reported", "labels", "assignee", "instance_id", "private_ip", "check_url", "is_staging",
-    "auto_start_at", "auto_stop_at", "auto_weekdays", "server_id",
+    "InstanceId",
+    "server",
+    "reason",
+    "span",
+    "sha",
+    "version",
+    "login",
+    "db_schema",
+    "name",
+    "number",
+    "state",
+    "title",
+    "body",
+    "ref",
+    "hash",
+    "content",
+    "message",
+    "parent_a",
+    "parent_b",
+    "production_reported",
+    "labels",
+    "assignee",
+    "instance_id",
+    "private_ip",
+    "check_url",
+    "is_staging",
+    "auto_start_at",
+    "auto_stop_at",
+    "auto_weekdays",
+    "server_id",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -54,7 +119,8 @@ fn path(routes: &'static [&'static str]) -> impl Strategy<Value = String> {
 fn nothing_that_a_visitor_sends_is_a_fault_of_ours() {
     let served = Served::busy();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let olga = std::cell::RefCell::new(served.olga());
     let token = olga.borrow_mut().token();
     let get = (path(&GETS), proptest::option::of((word(), word())));
@@ -80,7 +146,14 @@ fn nothing_that_a_visitor_sends_is_a_fault_of_ours() {
         })
         .unwrap();
     // And the pages still come, whatever was stored.
-    for path in ["/pull/list", "/server/list", "/master/servers", "/master/pull_requests", "/pool", "/metrics"] {
+    for path in [
+        "/pull/list",
+        "/server/list",
+        "/master/servers",
+        "/master/pull_requests",
+        "/pool",
+        "/metrics",
+    ] {
         assert_eq!(served.olga().get(path).status, 200, "{path}");
     }
 }

@@ -15,7 +15,11 @@ fn address_of(page: &str) -> String {
 fn listen(served: &Served, path: &str) -> BufReader<std::net::TcpStream> {
     let mut stream = connect(served.address);
     let authorization = base64(&format!("{}:{}", OLGA.0, OLGA.1));
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {authorization}\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {authorization}\r\n\r\n"
+    )
+    .unwrap();
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -53,7 +57,9 @@ fn a_page_hears_that_a_step_began_and_that_it_ended() {
 #[test]
 fn a_page_that_is_old_when_it_begins_to_listen_hears_it_at_once() {
     let served = Served::busy();
-    for path in ["/live/environments?seen=old", "/live/servers?seen=old", "/live/environment/1?seen=old"] {
+    for path in
+        ["/live/environments?seen=old", "/live/servers?seen=old", "/live/environment/1?seen=old"]
+    {
         assert_eq!(next_event(&mut listen(&served, path)), "event: changed", "{path}");
     }
 }
@@ -76,9 +82,8 @@ fn the_lists_hear_of_changes_too() {
 #[test]
 fn open_pages_do_not_hold_up_the_end() {
     let mut served = Served::busy();
-    let mut events: Vec<_> = (0..20)
-        .map(|_| listen(&served, &address_of(&served.olga().get("/pull/1").body)))
-        .collect();
+    let mut events: Vec<_> =
+        (0..20).map(|_| listen(&served, &address_of(&served.olga().get("/pull/1").body))).collect();
     served.begin_to_stop();
     for events in &mut events {
         let mut rest = Vec::new();

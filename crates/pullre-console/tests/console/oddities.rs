@@ -43,7 +43,8 @@ fn odd_paths_lead_nowhere() {
         assert!((400..500).contains(&reply.status), "{path}: {}", reply.status);
         assert!(!reply.body.contains("root:"), "{path}");
     }
-    for query in ["?page=99999999", "?page=-1", "?page=x", "?q=%ff%00", "?q=%", "?%00=%00", "?&&=&"] {
+    for query in ["?page=99999999", "?page=-1", "?page=x", "?q=%ff%00", "?q=%", "?%00=%00", "?&&=&"]
+    {
         assert_eq!(served.olga().get(&format!("/master/servers{query}")).status, 200, "{query}");
         assert_eq!(served.olga().get(&format!("/pull/list{query}")).status, 200, "{query}");
     }

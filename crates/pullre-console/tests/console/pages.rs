@@ -25,7 +25,10 @@ fn one_environment_shows_its_deployments_steps_and_what_happened() {
     let output = "ok\n\u{1b}[31mred</pre><script>alert(1)</script>\n";
     store.step_finished(step, Some(3), output, now + SignedDuration::from_secs(4)).unwrap();
     let page = served.olga().get("/pull/1");
-    page.says("migrate 4.0 s, exit status 3").says("ok ?[31mred").says("got a server").says("Deploy again");
+    page.says("migrate 4.0 s, exit status 3")
+        .says("ok ?[31mred")
+        .says("got a server")
+        .says("Deploy again");
     assert!(!page.body.contains("<script>alert"));
     assert_eq!(served.olga().get("/pull/99").status, 404);
     assert_eq!(served.olga().get("/pull/x").status, 404);
@@ -38,11 +41,21 @@ fn what_strangers_wrote_is_shown_and_does_nothing() {
     world.hub.open("dev1", false, world.now);
     world.tick();
     let evil = "\"><img src=x onerror=alert(1)><script>alert(2)</script>\u{202e}'";
-    world.by_hand(&format!("UPDATE pull_requests SET title = '{}', ref = '{0}'", evil.replace('\'', "''")));
+    world.by_hand(&format!(
+        "UPDATE pull_requests SET title = '{}', ref = '{0}'",
+        evil.replace('\'', "''")
+    ));
     world.by_hand("UPDATE servers SET check_url = 'javascript:alert(3)', name = '<b>stg</b>'");
     store.event(world.now, evil, Some(pullre::domain::PullNumber(1)), None, evil).unwrap();
     let served = Served::with(world, |_| {});
-    for path in ["/pull/list", "/pull/1", "/server/list", "/master/pull_requests", "/master/servers/1", "/master/pull_requests/1/update"] {
+    for path in [
+        "/pull/list",
+        "/pull/1",
+        "/server/list",
+        "/master/pull_requests",
+        "/master/servers/1",
+        "/master/pull_requests/1/update",
+    ] {
         let page = served.olga().get(path);
         assert_eq!(page.status, 200, "{path}");
         for harm in ["<img", "<script>alert", "<b>stg", "href=\"javascript", "\u{202e}"] {
@@ -158,7 +171,7 @@ fn messages_for_the_next_release_are_listed() {
         "INSERT INTO next_release_messages (created_at, updated_at, hash, content)
          VALUES ('2026-11-22 21:23:49', '2026-11-22 21:23:49', 'h', 'run <the> job')",
     );
-    served.olga().get("/release/next/list").says("run &lt;the&gt; job").says("1 messages");
+    served.olga().get("/release/next/list").says("run &lt;the&gt; job").says("1 message");
 }
 
 #[test]

@@ -39,7 +39,10 @@ fn behind_https_the_cookie_is_sent_over_https_alone() {
     let reply = served.olga().header("X-Forwarded-Proto", "https").get("/pull/list");
     assert_eq!(reply.status, 200);
     let cookie = reply.header("set-cookie").unwrap();
-    assert!(cookie.starts_with("__Host-pullre_session=") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(
+        cookie.starts_with("__Host-pullre_session=") && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ring::hmac;
 
-use crate::http::{Reply, raw, parse};
+use crate::http::{Reply, parse, raw};
 use crate::served::{Served, world};
 
 fn signed(secret: &str, body: &[u8]) -> String {
@@ -11,7 +11,13 @@ fn signed(secret: &str, body: &[u8]) -> String {
     format!("sha256={hex}")
 }
 
-fn hook(served: &Served, event: &str, delivery: &str, signature: Option<&str>, body: &[u8]) -> Reply {
+fn hook(
+    served: &Served,
+    event: &str,
+    delivery: &str,
+    signature: Option<&str>,
+    body: &[u8],
+) -> Reply {
     let mut request = format!(
         "POST /webhook/push HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nX-GitHub-Event: {event}\r\nX-GitHub-Delivery: {delivery}\r\n",
@@ -100,5 +106,8 @@ fn a_body_of_any_size_is_counted_and_too_large_a_one_is_refused() {
 fn without_a_secret_it_is_closed() {
     let served = Served::with(world(1), |site| site.config.webhook_secret = None);
     let reply = hook(&served, "push", "d1", Some(&signed("", b"{}")), b"{}");
-    assert_eq!((reply.status, reply.body.as_str()), (403, "webhook_secret is not set in app.ini\n"));
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (403, "webhook_secret is not set in app.ini\n")
+    );
 }

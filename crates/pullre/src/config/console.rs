@@ -66,7 +66,8 @@ impl FromStr for Network {
 pub(super) fn read(r: &mut Reader<'_>) -> ConsoleConfig {
     let listen = r.parsed("listen", "an address and a port, like 0.0.0.0:5250", |value| {
         // A port alone, as people write it.
-        let value = value.strip_prefix(':').map_or(value.to_owned(), |port| format!("0.0.0.0:{port}"));
+        let value =
+            value.strip_prefix(':').map_or(value.to_owned(), |port| format!("0.0.0.0:{port}"));
         value.parse().ok()
     });
     let trusted_proxies = r.parsed(

@@ -120,9 +120,8 @@ impl Operator<'_> {
         let facts = self.store.facts()?;
         let values = self.checked_row(table, None, typed, &facts)?;
         let lacks = |column: &&Column| {
-            column.required && !values.iter().any(|(name, value)| {
-                *name == column.name && *value != Value::Null
-            })
+            column.required
+                && !values.iter().any(|(name, value)| *name == column.name && *value != Value::Null)
         };
         if let Some(column) = table.columns.iter().find(lacks) {
             return usage(format!("{} must not be empty", column.name));

@@ -93,7 +93,8 @@ fn millis(from: i64, to: i64) -> Duration {
 
 impl Store {
     pub fn console_users(&mut self) -> Result<Vec<ConsoleUser>> {
-        let rows = self.query("SELECT name, password, role FROM console_users ORDER BY name", &[])?;
+        let rows =
+            self.query("SELECT name, password, role FROM console_users ORDER BY name", &[])?;
         rows.iter()
             .map(|row| {
                 Ok(ConsoleUser {
@@ -212,7 +213,9 @@ impl Store {
             "SELECT assigned_at, millis FROM waits WHERE assigned_at >= ?",
             &[since.into()],
         )?;
-        rows.iter().map(|row| Ok((row.time("assigned_at")?, millis(0, row.int("millis")?)))).collect()
+        rows.iter()
+            .map(|row| Ok((row.time("assigned_at")?, millis(0, row.int("millis")?))))
+            .collect()
     }
 
     /// Deployments that ended since `since`: whether they succeeded, in which step they failed, and
@@ -254,8 +257,10 @@ impl Store {
              GROUP BY d.id, d.outcome",
             &[pull.0.into()],
         )?;
-        let event = self
-            .query_one("SELECT MAX(id) AS id FROM events WHERE pull_number = ?", &[pull.0.into()])?;
+        let event = self.query_one(
+            "SELECT MAX(id) AS id FROM events WHERE pull_number = ?",
+            &[pull.0.into()],
+        )?;
         let mut pulse = event.map_or(Ok(None), |row| row.opt_text("id"))?.unwrap_or_default();
         if let Some(row) = last {
             for column in ["id", "outcome", "begun", "ended", "size"] {

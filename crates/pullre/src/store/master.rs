@@ -64,8 +64,16 @@ pub static TABLES: [Table; 7] = [
             required("instance_id", Kind::Text(100), "what the provider calls the machine"),
             column("name", Kind::Text(100), "what people call it"),
             column("private_ip", Kind::Text(100), "its address inside"),
-            column("db_schema", Kind::Text(64), "the schema that is overwritten for each environment"),
-            column("check_url", Kind::Text(2000), "where its app answers, with http:// or https://"),
+            column(
+                "db_schema",
+                Kind::Text(64),
+                "the schema that is overwritten for each environment",
+            ),
+            column(
+                "check_url",
+                Kind::Text(2000),
+                "where its app answers, with http:// or https://",
+            ),
             column("is_staging", Kind::Flag, "in the pool"),
             column("auto_start_at", Kind::TimeOfDay, "outside the pool only, such as 08:30"),
             column("auto_stop_at", Kind::TimeOfDay, "outside the pool only, such as 19:00"),
@@ -252,8 +260,7 @@ impl Store {
 
     pub fn master_row(&mut self, table: &Table, id: i64) -> Result<Option<MasterRow>> {
         let (columns, name) = (table.selected(), table.name);
-        let sql =
-            format!("SELECT id, created_at, updated_at, {columns} FROM {name} WHERE id = ?");
+        let sql = format!("SELECT id, created_at, updated_at, {columns} FROM {name} WHERE id = ?");
         self.query_one(&sql, &[id.into()])?.map(|row| MasterRow::read(table, &row)).transpose()
     }
 
