@@ -4,6 +4,7 @@
 mod app;
 mod bench;
 mod bench_clone;
+mod bench_console;
 mod http;
 mod installation;
 mod remote;
@@ -53,7 +54,7 @@ enum Command {
     /// What scripts/bench runs
     #[command(hide = true)]
     Bench {
-        /// Nothing, or `clone`
+        /// Nothing, `clone` or `console`
         what: Option<String>,
     },
     #[command(hide = true)]
@@ -72,8 +73,11 @@ fn main() -> ExitCode {
         Some(Command::Bench { what: Some(what) }) if what == "clone" => {
             bench_clone::run(&cli.folder)
         }
+        Some(Command::Bench { what: Some(what) }) if what == "console" => {
+            bench_console::run(&cli.folder)
+        }
         Some(Command::Bench { what: Some(what) }) => {
-            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone"))
+            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone or console"))
         }
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),
