@@ -4,6 +4,7 @@
 mod app;
 mod bench;
 mod bench_clone;
+mod bench_console;
 mod bench_controller;
 mod http;
 mod installation;
@@ -54,7 +55,7 @@ enum Command {
     /// What scripts/bench runs
     #[command(hide = true)]
     Bench {
-        /// Nothing, `controller` or `clone`
+        /// Nothing, `controller`, `clone` or `console`
         what: Option<String>,
     },
     #[command(hide = true)]
@@ -76,8 +77,11 @@ fn main() -> ExitCode {
         Some(Command::Bench { what: Some(what) }) if what == "controller" => {
             bench_controller::run(&cli.folder)
         }
+        Some(Command::Bench { what: Some(what) }) if what == "console" => {
+            bench_console::run(&cli.folder)
+        }
         Some(Command::Bench { what: Some(what) }) => Err(anyhow::anyhow!(
-            "{what:?} is not measured; leave it out, or say controller or clone"
+            "{what:?} is not measured; leave it out, or say controller, clone or console"
         )),
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),

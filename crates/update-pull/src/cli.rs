@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use pullre::domain::{PullNumber, SchemaName, Sha};
+use pullre::store::Role;
 
 /// The controller of pullre: gives every pull request its own staging server with its own copy of
 /// its author's development database.
@@ -88,6 +89,13 @@ pub enum Command {
     SwitchServers,
     /// Prints the SQL for the logins of controller and staging clients, with only what each needs
     Grants,
+    /// Serves the web console and the webhook, and ticks each `tick_seconds`, until it is stopped
+    Serve,
+    /// Who may use the console, beside `basic_user` of app.ini
+    #[command(subcommand)]
+    ConsoleUser(ConsoleUserCommand),
+    /// Asks for a password (or reads one line from a pipe) and prints the value for basic_password
+    HashToken,
     /// Tries everything that a tick needs and says what is missing, with the remedy
     Doctor,
 }
@@ -166,6 +174,21 @@ pub enum UserCommand {
     Set { login: String, schema: String },
     /// Forgets a user; their schema stays
     Remove { login: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConsoleUserCommand {
+    /// Lists the users of the console
+    List(Listing),
+    /// Adds a user, or sets another password and role; the password is asked for, or read from a pipe
+    Add {
+        name: String,
+        /// operator, or read-only
+        #[arg(long, default_value = "operator")]
+        role: Role,
+    },
+    /// Removes a user
+    Remove { name: String },
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,12 +12,11 @@ use pullre::store::{Store, StoreError};
 use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
-use crate::grants;
 use crate::installation::Installation;
 use crate::print;
 use crate::progress::ProgressLine;
 use crate::switch_servers;
-use crate::tick;
+use crate::{console_user, grants, tick};
 
 /// Why a command did not do it; decides the exit status.
 #[derive(Debug)]
@@ -85,8 +84,9 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             say("the next tick goes on")
         }
         Command::Grants => grants::run(&installation.config),
-        // Answered before there is an installation.
-        Command::Doctor => Ok(()),
+        Command::ConsoleUser(command) => console_user::run(command, installation, now),
+        // Answered before it comes to this.
+        Command::Doctor | Command::HashToken | Command::Serve => Ok(()),
         Command::SwitchServers => switch_servers::run(installation, now),
         Command::CloneSchema { source, destination, workers, listing } => {
             let mut schemas = installation.schemas.clone();
@@ -115,7 +115,7 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
 }
 
 /// Who is at the keyboard, for the events.
-fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
+pub fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
     // Only ever shown: a wrong name gives no right.
     static WHO: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let name =

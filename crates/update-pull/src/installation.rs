@@ -1,6 +1,7 @@
 //! What app.ini describes, opened: the database, the folders, the providers.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,15 +35,15 @@ pub struct Installation {
     pub schemas: Schemas,
     database: Database,
     github: GitHub,
-    compute: Box<dyn Compute>,
+    compute: Arc<dyn Compute>,
 }
 
 impl Installation {
     /// Opens nothing yet but what costs nothing.
     pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
         let (database, schemas, locks) = places(&config)?;
-        let compute: Box<dyn Compute> = match config.compute {
-            ComputeKind::Local => Box::new(LocalCompute::new(database.clone())),
+        let compute: Arc<dyn Compute> = match config.compute {
+            ComputeKind::Local => Arc::new(LocalCompute::new(database.clone())),
             ComputeKind::Ec2 => ec2(&config)?,
         };
         let github = GitHub::new(GitHubAccess {
@@ -73,6 +74,14 @@ impl Installation {
 
     pub fn compute(&self) -> &dyn Compute {
         &*self.compute
+    }
+
+    pub fn shared_compute(&self) -> Arc<dyn Compute> {
+        self.compute.clone()
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     pub fn github(&self) -> &GitHub {
@@ -116,9 +125,9 @@ impl Installation {
 }
 
 #[cfg(feature = "ec2")]
-fn ec2(config: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+fn ec2(config: &ControllerConfig) -> anyhow::Result<Arc<dyn Compute>> {
     use pullre_ec2::{Ec2, Ec2Access, Timings};
-    Ok(Box::new(Ec2::new(Ec2Access {
+    Ok(Arc::new(Ec2::new(Ec2Access {
         region: config.aws_region.clone(),
         endpoint_url: config.aws_endpoint_url.clone(),
         keys: config.aws_access_key_id.clone().zip(config.aws_secret_key.clone()),
@@ -127,7 +136,7 @@ fn ec2(config: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
 }
 
 #[cfg(not(feature = "ec2"))]
-fn ec2(_: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+fn ec2(_: &ControllerConfig) -> anyhow::Result<Arc<dyn Compute>> {
     anyhow::bail!(
         "compute = ec2 is not in this build of update-pull: build it with its default features, or \
          set `compute = local`"

@@ -8,6 +8,7 @@ use pullre::domain::SchemaName;
 use pullre::facts::User;
 use pullre::schema_clone::CloneOutcome;
 use pullre::status::{Environment, Explanation, ServerLine, Status};
+use pullre::store::ConsoleUser;
 use pullre::words;
 use serde::Serialize;
 use serde_json::json;
@@ -141,6 +142,21 @@ pub fn users(users: &[User], as_json: bool) -> Result {
         vec![words::plain(&user.login.0), schema]
     });
     table(&["login", "schema"], rows.collect())
+}
+
+pub fn console_users(users: &[ConsoleUser], as_json: bool) -> Result {
+    if as_json {
+        let list: Vec<_> =
+            users.iter().map(|user| json!({ "name": user.name, "role": user.role })).collect();
+        return json(&list);
+    }
+    if users.is_empty() {
+        return line(
+            "the console has no user but `basic_user`; `update-pull console-user add NAME` adds one",
+        );
+    }
+    let rows = users.iter().map(|user| vec![words::plain(&user.name), user.role.to_string()]);
+    table(&["name", "role"], rows.collect())
 }
 
 pub fn explanation(explanation: &Explanation, as_json: bool) -> Result {

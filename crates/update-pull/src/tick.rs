@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use pullre::polling::next_look;
-use pullre::reconcile::Said;
 use pullre::reconcile::lock::{Held, LockName};
 use pullre::reconcile::plan::ActionOn;
-use pullre::store::Store;
+use pullre::reconcile::{Report, Said};
+use pullre::store::{Store, TickRow};
 use pullre::words;
 
 use crate::commands::{Failure, Result};
@@ -71,6 +71,11 @@ fn polls(installation: &Installation, polling: &Polling) -> Result<bool> {
     Ok(held.is_some())
 }
 
+/// One tick of a process that goes on, on a connection of its own.
+pub fn single(installation: &Installation, now: Timestamp) -> Result {
+    once(installation, &mut installation.store()?, &Polling::default(), now, false)
+}
+
 fn once(
     installation: &Installation,
     store: &mut Store,
@@ -105,11 +110,30 @@ fn once(
         // Whoever closed our stdout wants no more lines; the tick goes on all the same.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     };
+    let began = Instant::now();
     let report = installation.controller().tick_on(store, now, confirm, &told)?;
+    if let Err(e) = store.tick_ended(&measures(&report, now, began.elapsed())) {
+        // The tick was done; only its measures are missing.
+        tracing::warn!("this tick is not in the measures: {e}");
+    }
     if report.failures.is_empty() {
         return Ok(());
     }
     Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
+}
+
+/// How the tick went and how busy the pool is.
+fn measures(report: &Report, began_at: Timestamp, took: Duration) -> TickRow {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    TickRow {
+        began_at,
+        took,
+        pool: count(report.pool),
+        busy: count(report.busy),
+        queued: count(report.last.queue.len()),
+        acted: count(report.acted),
+        failed: count(report.failures.len()),
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ fn the_help_tells_a_newcomer_what_to_do() {
       switch-servers  Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
       grants          Prints the SQL for the logins of controller and staging clients, with only what
                       each needs
+      serve           Serves the web console and the webhook, and ticks each `tick_seconds`, until it is
+                      stopped
+      console-user    Who may use the console, beside `basic_user` of app.ini
+      hash-token      Asks for a password (or reads one line from a pipe) and prints the value for
+                      basic_password
       doctor          Tries everything that a tick needs and says what is missing, with the remedy
       help            Print this message or the help of the given subcommand(s)
 
@@ -114,7 +119,7 @@ fn without_tables_it_says_so_and_makes_none() {
     exit 1
     stderr: update-pull: the control database has no tables of pullre: run `update-pull init`
     ");
-    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create clone_contents");
+    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create waits");
     assert_eq!(file_names(site.folder.path()), ["app.ini"]);
     site.run("init");
     assert_snapshot!(site.run("init"), @"

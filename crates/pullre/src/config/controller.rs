@@ -4,6 +4,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tracing::Level;
 
+use super::console::{self, ConsoleConfig};
 use super::reader::{ConfigErrors, Reader, word};
 use super::{CloneConfig, DatabaseConfig, RawConfig, Secret};
 use crate::schema_clone::mask::Dialect;
@@ -51,6 +52,7 @@ pub struct ControllerConfig {
     /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
+    pub console: ConsoleConfig,
 }
 
 const DAY: u64 = 24 * 60 * 60;
@@ -113,6 +115,7 @@ impl ControllerConfig {
             |value| TimeZone::get(value).ok(),
         );
         let logging_level = r.logging_level();
+        let console = console::read(&mut r);
 
         let required = match (owner, repo, token, database) {
             (Some(owner), Some(repo), Some(token), Some(database)) => {
@@ -144,6 +147,7 @@ impl ControllerConfig {
             poll_seconds,
             auto_timezone,
             logging_level,
+            console,
         })
     }
 }

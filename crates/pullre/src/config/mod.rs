@@ -6,6 +6,7 @@
 mod app;
 mod client;
 mod clones;
+mod console;
 mod controller;
 mod keys;
 mod raw;
@@ -17,6 +18,7 @@ mod tests;
 pub use app::{AppConfig, GitConfig};
 pub use client::{ClientConfig, TargetDir};
 pub use clones::CloneConfig;
+pub use console::{ConsoleConfig, Network};
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
 pub use raw::RawConfig;

@@ -72,6 +72,9 @@ pub struct Report {
     pub acted: usize,
     /// The last plan: what still waits.
     pub last: Plan,
+    /// Servers in the pool, and how many of them are somebody's.
+    pub pool: usize,
+    pub busy: usize,
 }
 
 /// `now`, going on from the moment at which the tick began. Virtual time of tests stays virtual.
@@ -155,6 +158,10 @@ impl Controller<'_> {
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
+        let facts = &observed.facts;
+        let pool = || facts.servers.values().filter(|server| server.is_staging);
+        report.pool = pool().count();
+        report.busy = pool().filter(|s| facts.assignment_of_server(s.id).is_some()).count();
         Ok(report)
     }
 

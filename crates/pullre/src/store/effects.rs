@@ -1,7 +1,7 @@
 //! What a tick writes: what it saw, and before and after each effect what it is about to do and
 //! what came of it. Every change of an assignment is a compare-and-set.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::backend::Value;
 use super::{Result, Store, StoreError, datetime};
@@ -102,6 +102,12 @@ impl Store {
             }
             Some(_) => None,
         };
+        let known = before.as_ref().map(|row| row.opt_text("sha")).transpose()?.flatten();
+        if pull.state == PullState::Open && known.as_deref() != Some(pull.head.as_str()) {
+            // A long-known pull request may be seen for the first time.
+            let soon = now.saturating_sub(SignedDuration::from_mins(10)).unwrap_or(now);
+            self.head_seen(pull.number, pull.head.as_str(), pull.updated_at.clamp(soon, now))?;
+        }
         let row = [
             pull.head.as_str().into(),
             pull.state.as_str().into(),
@@ -234,6 +240,7 @@ impl Store {
                  WHERE number = ?",
                 &[server.0.into(), source.as_str().into(), pull.0.into()],
             )?;
+            store.waited(pull, now)?;
             store.event(now, "controller", Some(pull), Some(server), "got a server")
         });
         match given {

@@ -116,7 +116,21 @@ const MIGRATIONS: &[Migration] = migrations! {
     // What is in a schema of `clones`, and beside it.
     "clone_contents": "CREATE TABLE IF NOT EXISTS clone_contents (
         schema_name VARCHAR(64) NOT NULL PRIMARY KEY, pull_number INT, source VARCHAR(64),
-        mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}";
+        mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}",
+    "console_users": "CREATE TABLE IF NOT EXISTS console_users (
+        name VARCHAR(128) NOT NULL PRIMARY KEY, password {text} NOT NULL, role VARCHAR(20) NOT NULL,
+        created_at BIGINT NOT NULL) {own}",
+    // Each tick as it ended: how long it took, and how busy the pool was.
+    "ticks": "CREATE TABLE IF NOT EXISTS ticks (
+        began_at BIGINT NOT NULL PRIMARY KEY, millis BIGINT NOT NULL, pool INT NOT NULL,
+        busy INT NOT NULL, queued INT NOT NULL, acted INT NOT NULL, failed INT NOT NULL) {own}",
+    // When a head was first seen, and when its environment got a server: what waiting is measured by.
+    "heads": "CREATE TABLE IF NOT EXISTS heads (
+        number INT NOT NULL, sha VARCHAR(64) NOT NULL, pushed_at BIGINT NOT NULL,
+        PRIMARY KEY (number, sha)) {own}",
+    "waits": "CREATE TABLE IF NOT EXISTS waits (
+        number INT NOT NULL, assigned_at BIGINT NOT NULL, millis BIGINT NOT NULL,
+        PRIMARY KEY (number, assigned_at)) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),

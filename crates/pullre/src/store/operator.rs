@@ -71,7 +71,12 @@ impl Store {
         self.set_switches(server, "done_at", due.into())
     }
 
-    fn set_switches(&mut self, server: ServerId, column: &str, value: Value) -> Result<()> {
+    pub(super) fn set_switches(
+        &mut self,
+        server: ServerId,
+        column: &str,
+        value: Value,
+    ) -> Result<()> {
         let update = format!("UPDATE server_switches SET {column} = ? WHERE server_id = ?");
         let params = [value, server.0.into()];
         if self.execute(&update, &params)? == 0 {
