@@ -4,6 +4,7 @@
 mod app;
 mod bench;
 mod bench_clone;
+mod bench_deploy;
 mod http;
 mod installation;
 mod remote;
@@ -12,6 +13,7 @@ mod story;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bench_deploy::Size;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -53,8 +55,14 @@ enum Command {
     /// What scripts/bench runs
     #[command(hide = true)]
     Bench {
-        /// Nothing, or `clone`
+        /// Nothing, or `clone`, `push`, `tree`
         what: Option<String>,
+        #[arg(long, default_value_t = 20)]
+        pushes: usize,
+        #[arg(long, default_value_t = 50)]
+        megabytes: usize,
+        #[arg(long, default_value_t = 100_000)]
+        files: usize,
     },
     #[command(hide = true)]
     Measure {
@@ -68,12 +76,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => story::tell(&cli.folder, cli.once),
-        Some(Command::Bench { what: None }) => bench::run(&cli.folder),
-        Some(Command::Bench { what: Some(what) }) if what == "clone" => {
-            bench_clone::run(&cli.folder)
-        }
-        Some(Command::Bench { what: Some(what) }) => {
-            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone"))
+        Some(Command::Bench { what, pushes, megabytes, files }) => {
+            let size = Size { pushes: *pushes, megabytes: *megabytes, files: *files };
+            match what.as_deref() {
+                None => bench::run(&cli.folder),
+                Some("clone") => bench_clone::run(&cli.folder),
+                Some("push") => bench_deploy::pushes(&cli.folder, size),
+                Some("tree") => bench_deploy::tree(&cli.folder, size),
+                Some(what) => Err(anyhow::anyhow!(
+                    "{what:?} is not measured; leave it out, or say clone, push or tree"
+                )),
+            }
         }
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),
