@@ -18,6 +18,10 @@ use crate::submodules;
 use crate::tidy::{self, Scan};
 use crate::worktree::{self, WorkTree};
 
+/// What was fetched last. git tells the remote what it has by names only: without one, each fetch
+/// would bring the whole history again.
+const LAST: &str = "refs/pullre/last";
+
 /// Brings the exact commit here, and nothing else about: not in the branches for a fork's.
 pub fn fetch(site: &Site<'_>, task: &Task, pulse: &mut Pulse<'_>) -> Report {
     match Git::new(site, Some(Work::from(task)), "fetch", pulse) {
@@ -45,7 +49,7 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         (false, false) => None,
     };
     let depth = depth.map(|depth| format!("--depth={depth}"));
-    let pull = format!("+refs/pull/{}/head", task.deployment.pull.0);
+    let pull = format!("refs/pull/{}/head", task.deployment.pull.0);
     let branch = worktree::branch_refspec(&task.head_ref);
     // A server may refuse to give a commit by its id; the two others are where it should be.
     let mut why = None;
@@ -54,7 +58,8 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     {
         let mut args = vec!["fetch", "--no-tags", "--no-recurse-submodules"];
         args.extend(depth.as_deref());
-        args.extend(["--", "origin", refspec]);
+        let refspec = format!("+{refspec}:{LAST}");
+        args.extend(["--", "origin", &refspec]);
         let (ended, output) = git.run(&tree.path, &args)?;
         if ended.success() && tree.has(sha) {
             return Ok(());

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use pullre::config::ClientConfig;
 use pullre::domain::ServerId;
 use pullre::facts::Pulse as Measured;
-use pullre::polling::next_look;
+use pullre::polling::next_look_behind;
 use pullre::store::{Database, Duty, Store};
 use pullre::words;
 use pullre_http::probe::{Prober, without_credentials};
@@ -76,7 +76,7 @@ impl<'a> Client<'a> {
             done => done?,
         };
         let mut polling = None;
-        while let Some(next) = next_look(began.elapsed(), every) {
+        while let Some(next) = next_look_behind(began.elapsed(), every) {
             std::thread::sleep(next.saturating_sub(began.elapsed()));
             if polling.is_none() {
                 polling = self.state.lock_polling()?;

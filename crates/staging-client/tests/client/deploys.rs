@@ -32,7 +32,7 @@ fn a_commit_that_is_in_no_branch_comes_from_the_pull_requests_ref() {
     let sha = world.commit(&[("version", "fork")]);
     world.git("author", &["push", "-q", "origin", "HEAD:refs/pull/7/head"]);
     // As a server that gives nothing by its bare id.
-    world.wrap_git(&format!("case \"$*\" in *'fetch '*{sha}) exit 1;; esac; exec $GIT \"$@\""));
+    world.wrap_git(&format!("case \"$*\" in *'fetch '*{sha}:*) exit 1;; esac; exec $GIT \"$@\""));
     world.offer(&sha);
     world.tick().ok();
     world.assert_serves("fork");

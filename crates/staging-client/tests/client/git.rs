@@ -144,6 +144,33 @@ fn a_new_work_tree_holds_nothing_but_what_the_commit_needs() {
 }
 
 #[test]
+fn a_second_fetch_brings_only_what_is_new() {
+    for depth in ["", "1"] {
+        let mut world = World::new();
+        fs::remove_dir_all(world.path("work")).unwrap();
+        world.set("git_url", &format!("file://{}", world.path("origin.git").display()));
+        world.set("git_depth", depth);
+        let names: Vec<String> = (0..200).map(|n| format!("many/{n}")).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+        world.push_and_offer(&files);
+        world.tick().ok();
+        let objects = |world: &World| -> usize {
+            let told = world.git("work", &["count-objects", "-v"]);
+            let counts = told
+                .lines()
+                .filter(|line| line.starts_with("count: ") || line.starts_with("in-pack: "));
+            counts.map(|line| line.split_once(": ").unwrap().1.parse::<usize>().unwrap()).sum()
+        };
+        let before = objects(&world);
+        assert!(before > 200);
+        world.push_and_offer(&[("version", "two")]);
+        world.tick().ok();
+        world.assert_serves("two");
+        assert!(objects(&world) < before + 10, "{} after {before}", objects(&world));
+    }
+}
+
+#[test]
 fn stale_locks_are_no_obstacle_and_a_git_at_work_is_not_disturbed() {
     let mut world = World::new();
     for lock in ["index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock"] {
