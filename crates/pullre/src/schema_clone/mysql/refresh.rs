@@ -206,7 +206,11 @@ fn write(
     match control.run(REWRITING, format!("SELECT {function}()")) {
         // Somebody writes there at this moment: made anew, it is swapped with more care.
         Err(e) if e.is_busy() => return Ok(false),
-        done => done.map_err(Fault::or_altered)?,
+        done => {
+            let names: Vec<_> =
+                different.iter().map(|n| format!("table `{}`", from.tables[*n].name)).collect();
+            done.map_err(|e| e.about(&names.join(" or ")).or_altered())?;
+        }
     }
     let seen: Option<u64> =
         control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;
