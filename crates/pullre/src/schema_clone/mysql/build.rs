@@ -158,10 +158,7 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
     for sequence in &from.sequences {
         let name = quoted(&sequence.name);
         let about = format!("sequence `{}`", sequence.name);
-        let sql =
-            format!("SELECT next_not_cached_value, cycle_count FROM {}.{name}", quoted(&from.name));
-        let value: Option<(i64, i64)> =
-            control.one("reading sequences", sql).map_err(|e| e.about(&about).or_altered())?;
+        let value = source::sequence_value(control, &from.name, &sequence.name)?;
         let Some((next, round)) = value else { continue };
         let sql = format!("SELECT SETVAL({}.{name}, {next}, 0, {round})", quoted(into));
         control.run("setting sequences", sql).map_err(|e| e.about(&about))?;
