@@ -496,7 +496,7 @@ fn a_clone_by_hand_goes_only_into_a_servers_schema() {
     assert_snapshot!(site.run("clone-schema dev_alice stg1"), @"
     exit 0
     cloned dev_alice to stg1: 1 tables, 0 rows, 8 kB in 0.0 s
-    stderr: copying: 8 kB of 8 kB
+    stderr: copying 8 kB
     stderr: verifying
     stderr: putting the clone in place
     ");

@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use pullre::schema_clone::{CloneError, Phase, Request};
 use testkit::mariadb::Mariadb;
 
-use crate::world::{MINUTE, World, quoted, server_as, world, world_on};
+use crate::world::{MINUTE, quoted, server_as, world, world_on};
 
 /// More than a megabyte in one table, and small ones.
 const SHOP: &str = "

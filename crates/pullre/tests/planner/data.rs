@@ -22,11 +22,11 @@ fn what_a_reset_replaced_comes_back_once_the_app_has_stopped() {
     world.enter("stg1", "first");
     reset(&world);
     world.minutes(3);
-    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next reset-db keeps one");
     world.policy.cloning.keep_previous = true;
     world.enter("stg1", "second");
     reset(&world);
-    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next reset-db keeps one");
     world.minutes(3);
     assert!(world.holds_data_of("stg1", "dev1"));
 
@@ -35,7 +35,7 @@ fn what_a_reset_replaced_comes_back_once_the_app_has_stopped() {
     world.tick();
     assert_snapshot!(plan(&world), @"nothing to do");
     world.client_ticks(&Fuse::never(), |_| true);
-    assert_snapshot!(plan(&world), @"#1    bring the previous data of stg1 back (it needs its data)");
+    assert_snapshot!(plan(&world), @"#1    bring the previous data of stg1 back (asked for by a person)");
     assert_snapshot!(stage(&world, one), @"cloning: its previous database is about to be brought back");
     world.minutes(2);
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
@@ -48,7 +48,7 @@ fn what_a_reset_replaced_comes_back_once_the_app_has_stopped() {
     world.policy.cloning.keep_previous = false;
     reset(&world);
     world.minutes(3);
-    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(undo(&world).unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next reset-db keeps one");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn the_data_of_another_pull_request_never_comes_back() {
     assert!(world.holds_data_of("stg1", "dev2"));
     let mut store = world.store();
     let refused = world.operator(&mut store).undo_reset(two, &world.policy, &world.locks());
-    assert_snapshot!(refused.unwrap_err(), @"no previous database of #2 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(refused.unwrap_err(), @"no previous database of #2 is kept; with `keep_previous = yes` the next reset-db keeps one");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn data_that_other_masking_rules_made_is_cloned_anew() {
     // What was there before holds what nobody shall see.
     let mut store = world.store();
     let refused = world.operator(&mut store).undo_reset(one, &world.policy, &world.locks());
-    assert_snapshot!(refused.unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(refused.unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next reset-db keeps one");
     // Only what is said counts, not how.
     world.policy.cloning.mask = Mask::parse("# x\nnotes.text='hidden'", Dialect::Sqlite).unwrap();
     assert_snapshot!(plan(&world), @"nothing to do");
@@ -104,5 +104,5 @@ fn an_undoing_that_finds_nothing_leaves_what_is_there() {
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
     assert!(world.holds_data_of("stg1", "dev1"));
     let refused = world.operator(&mut store).undo_reset(one, &world.policy, &world.locks());
-    assert_snapshot!(refused.unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next                  reset-db keeps one");
+    assert_snapshot!(refused.unwrap_err(), @"no previous database of #1 is kept; with `keep_previous = yes` the next reset-db keeps one");
 }

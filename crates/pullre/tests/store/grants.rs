@@ -14,6 +14,7 @@ use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
+use pullre::schema_clone::mask::{Dialect, Mask};
 use pullre::schema_clone::{Request, Schemas, sqlite};
 use pullre::stage::Stage;
 use pullre::status;
@@ -410,4 +411,19 @@ fn a_controllers_login_makes_clones_and_replaces_them() {
     connection.execute(&format!("INSERT INTO {clone}.child VALUES (2, 1)"), &[]).unwrap();
     let rows = connection.query(&format!("SELECT id FROM {clone}.both_of_them"), &[]);
     assert_eq!(rows.unwrap().len(), 1);
+
+    // Masked, with the one before kept, and back.
+    let mask = Mask::parse("child.parent = null", Dialect::Mysql).unwrap();
+    let request = Request {
+        mask: &mask,
+        keep_previous: true,
+        ..Request::new(&from, &to, Duration::from_secs(60))
+    };
+    let done = schemas.clone_schema(&request, &mut |_| {}).unwrap();
+    assert!(done.kept_previous, "{:?}", done.notes);
+    let mut children =
+        || connection.query(&format!("SELECT id FROM {clone}.child"), &[]).unwrap().len();
+    assert_eq!(children(), 1);
+    schemas.undo(&to, 1, Duration::from_secs(60)).unwrap();
+    assert_eq!(children(), 2);
 }

@@ -83,7 +83,7 @@ pub(super) fn build(
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
     progress(Progress::at(Phase::Verifying));
-    verify(&mut crew, control, from, into, &rows)?;
+    verify(&mut crew, from, into, &rows)?;
     masking::dangling(control, from, into, notes)?;
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
@@ -158,10 +158,7 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
     for sequence in &from.sequences {
         let name = quoted(&sequence.name);
         let about = format!("sequence `{}`", sequence.name);
-        let sql =
-            format!("SELECT next_not_cached_value, cycle_count FROM {}.{name}", quoted(&from.name));
-        let value: Option<(i64, i64)> =
-            control.one("reading sequences", sql).map_err(|e| e.about(&about).or_altered())?;
+        let value = source::sequence_value(control, &from.name, &sequence.name)?;
         let Some((next, round)) = value else { continue };
         let sql = format!("SELECT SETVAL({}.{name}, {next}, 0, {round})", quoted(into));
         control.run("setting sequences", sql).map_err(|e| e.about(&about))?;
@@ -171,40 +168,55 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
 
 /// The clone has every object of the source in the same words, and the rows that were copied. The
 /// source is still what was read at first.
-fn verify(
-    crew: &mut Crew,
-    control: &mut Session,
-    from: &Schema,
-    into: &str,
-    rows: &[u64],
-) -> Result<(), Fault> {
+fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<(), Fault> {
     let wrong = |message: String| {
         Fault::Altered(format!("the clone is not what the source was: {message}"))
     };
     let counted: Vec<usize> =
         (0..from.tables.len()).filter(|n| from.tables[*n].has_rows()).collect();
+    let count = |session: &mut Session, table: usize| -> Result<(), Fault> {
+        let name = &from.tables[table].name;
+        let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
+        let found: Option<u64> =
+            session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
+        if found != Some(rows[table]) {
+            return Err(wrong(format!(
+                "table `{name}` has {} rows where {} were copied",
+                found.unwrap_or(0),
+                rows[table]
+            )));
+        }
+        Ok(())
+    };
+    // Side by side: the definitions of both schemas are read while rows are counted.
     let next = AtomicUsize::new(0);
-    let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
+    let each = |_: usize, session: &mut Session, tell: &super::session::Tell<(bool, Schema)>| {
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&table) = counted.get(at) else { return Ok(()) };
-            let name = &from.tables[table].name;
-            let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
-            let found: Option<u64> =
-                session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
-            if found != Some(rows[table]) {
-                return Err(wrong(format!(
-                    "table `{name}` has {} rows where {} were copied",
-                    found.unwrap_or(0),
-                    rows[table]
-                )));
+            match next.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    let clone = source::read(session, into)?.map(without_probe);
+                    tell.tell((true, clone.ok_or_else(|| wrong("it is gone".to_owned()))?));
+                }
+                1 => {
+                    let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
+                    let gone = || Fault::Altered("it was dropped".to_owned());
+                    tell.tell((false, now.ok_or_else(gone)?));
+                }
+                at => match counted.get(at - 2) {
+                    Some(table) => count(session, *table)?,
+                    None => return Ok(()),
+                },
             }
         }
     };
-    crew.work(each, || {}, |()| {})?;
+    let (mut clone, mut now) = (None, None);
+    let heard =
+        |(of_clone, schema)| if of_clone { clone = Some(schema) } else { now = Some(schema) };
+    crew.work(each, || {}, heard)?;
+    let (Some(clone), Some(now)) = (clone, now) else {
+        return Err(wrong("it was not read".to_owned()));
+    };
 
-    let clone = source::read(control, into)?.map(without_probe);
-    let clone = clone.ok_or_else(|| wrong("it is gone".to_owned()))?;
     // A view that cannot be made is told of; everything else is there.
     let mut expected = from.clone();
     expected.programs.retain(|wanted| {
@@ -214,9 +226,6 @@ fn verify(
     if let Some(difference) = source::difference(&expected, &clone) {
         return Err(wrong(difference));
     }
-    let now = source::read(control, &from.name)
-        .map_err(Fault::or_altered)?
-        .ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?;
     match source::difference(from, &now) {
         Some(difference) => Err(Fault::Altered(difference)),
         None => Ok(()),

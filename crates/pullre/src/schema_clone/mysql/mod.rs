@@ -8,6 +8,7 @@ mod build;
 mod copy;
 mod ddl;
 mod fault;
+mod intent;
 mod masking;
 mod programs;
 mod refresh;
@@ -33,7 +34,7 @@ const PROBE: &str = "pullre~unfinished";
 /// Takes what the copying functions see of the probe.
 const SEEN: &str = "pullre~seen";
 /// Tables of ours, in schemas that are ours to drop.
-const MARKS: [&str; 4] = [PROBE, SEEN, swap::INTENT, swap::KEPT];
+const MARKS: [&str; 4] = [PROBE, SEEN, intent::INTENT, swap::KEPT];
 
 /// How often a source that is altered while it is copied is copied again.
 const TRIES: usize = 3;
@@ -197,7 +198,7 @@ fn state(session: &mut Session, schema: &str) -> Result<Option<State>, Fault> {
                  + (SELECT COUNT(*) FROM information_schema.events WHERE event_schema = {of}),
              (SELECT COUNT(*) FROM information_schema.tables
                  WHERE table_schema = {of} AND table_name IN ('{PROBE}', '{}', '{}'))",
-            swap::INTENT,
+            intent::INTENT,
             swap::KEPT
         ),
     )?;
@@ -382,7 +383,8 @@ impl Job<'_> {
         if beside || (exists && state(control, into)? == Some(State::Unfinished)) {
             clear(self, control, into)?;
         }
-        let intent = if beside { format!("; {}", swap::intent_table(into)) } else { String::new() };
+        let intent =
+            if beside { format!("; {}", intent::intent_table(into)) } else { String::new() };
         let (charset, collation) = (quoted(&from.charset), quoted(&from.collation));
         control.run(
             STARTING,
@@ -416,8 +418,8 @@ impl Job<'_> {
         let old = source::read(control, destination)?.ok_or_else(|| {
             Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
         })?;
-        let keep = self.keep_previous.then_some(swap::Keep { wish: None });
-        swap::intend(self, control, from, &old, building, destination, keep)?;
+        let keep = self.keep_previous.then_some(intent::Keep { wish: None });
+        intent::intend(self, control, from, &old, building, destination, keep)?;
         swap::finish(self, control).map(|_| ())
     }
 }

@@ -32,6 +32,14 @@ pub(super) fn refresh(
     if !alike(from, &old) || from.tables.iter().any(|table| !table.has_rows()) {
         return Ok(None);
     }
+    // Values of sequences only go forward, and no snapshot holds them: one that differs is made anew.
+    for sequence in &from.sequences {
+        let value = source::sequence_value(control, &from.name, &sequence.name)?;
+        if value.is_none() || value != source::sequence_value(control, destination, &sequence.name)?
+        {
+            return Ok(None);
+        }
+    }
     let Some(rows) = bring_up(job, control, from, &old, notes)? else { return Ok(None) };
     match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
@@ -97,8 +105,6 @@ fn alike(from: &Schema, old: &Schema) -> bool {
             a == *b
         });
     same_programs
-        // Values of sequences only go forward.
-        && from.sequences.is_empty()
         && from.unreadable.is_empty()
         && (&from.charset, &from.collation) == (&old.charset, &old.collation)
         && source::difference(from, old).is_none()
@@ -206,7 +212,11 @@ fn write(
     match control.run(REWRITING, format!("SELECT {function}()")) {
         // Somebody writes there at this moment: made anew, it is swapped with more care.
         Err(e) if e.is_busy() => return Ok(false),
-        done => done.map_err(Fault::or_altered)?,
+        done => {
+            let names: Vec<_> =
+                different.iter().map(|n| format!("table `{}`", from.tables[*n].name)).collect();
+            done.map_err(|e| e.about(&names.join(" or ")).or_altered())?;
+        }
     }
     let seen: Option<u64> =
         control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;

@@ -60,7 +60,7 @@ fn free(job: &Job<'_>, control: &mut Session) -> Result<Option<u64>, Fault> {
         return Ok(None);
     }
     let Ok(stat) = nix::sys::statvfs::statvfs(Path::new(&folder)) else { return Ok(None) };
-    Ok(Some(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()))))
+    Ok(Some(stat.blocks_available().saturating_mul(stat.fragment_size())))
 }
 
 /// Waits while the server has more to do than the operator wants to add to.

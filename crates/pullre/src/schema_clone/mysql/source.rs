@@ -364,6 +364,21 @@ fn program(kind: Kind, name: &str, row: &mut mysql::Row) -> Option<Program> {
     })
 }
 
+/// The value that a sequence gives next, and how often it began anew.
+pub(super) fn sequence_value(
+    session: &mut Session,
+    schema: &str,
+    sequence: &str,
+) -> Result<Option<(i64, i64)>, Fault> {
+    let sql = format!(
+        "SELECT next_not_cached_value, cycle_count FROM {}.{}",
+        quoted(schema),
+        quoted(sequence)
+    );
+    let value = session.one("reading sequences", sql);
+    value.map_err(|e| e.about(&format!("sequence `{sequence}`")).or_altered())
+}
+
 /// Notes on kinds of objects of which there seem to be none, where the login could not see any. Each
 /// kind is asked for with a statement that finds nothing.
 pub(super) fn unseen(

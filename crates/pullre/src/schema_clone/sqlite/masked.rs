@@ -332,7 +332,7 @@ fn tables(db: &Connection) -> Result<Vec<Table>, SqlError> {
         let free = |rowid: &&str| !columns.iter().any(|c: &String| c.eq_ignore_ascii_case(rowid));
         // A column that is the number itself gives it.
         let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(free);
-        let rowid = rowid.filter(|_| !without_rowid && !(integer_key && kind == Kind::Ordinary));
+        let rowid = rowid.filter(|_| !without_rowid && (kind == Kind::Virtual || !integer_key));
         let rowid = rowid.filter(|_| !module_of(&sql).is_some_and(|m| m.starts_with("rtree")));
         let mask = TableMask::default();
         tables.push(Table { name, kind, sql, columns, generated, rowid, mask });

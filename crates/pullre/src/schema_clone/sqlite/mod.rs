@@ -241,6 +241,8 @@ impl Job<'_> {
         // A page has 512 bytes to 64 KiB.
         let step = i32::try_from(STEP_BYTES / source.page_size.max(512)).unwrap_or(i32::MAX);
         {
+            let total = number(&source.db, "PRAGMA page_count").map_err(failed)? * source.page_size;
+            progress(Progress { total_bytes: total, ..Progress::at(Phase::Copying) });
             let backup = Backup::new(&source.db, &mut db).map_err(failed)?;
             loop {
                 let result = backup.step(step).map_err(failed)?;
