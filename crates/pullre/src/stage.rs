@@ -112,11 +112,11 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
         (true, None) => return Standing::new(Stage::Closed, "it is closed"),
         (false, _) => {}
     }
-    let target = match condition::eligibility(pull, facts) {
+    let target = match condition::eligibility(pull, facts, policy) {
         Err(why) => return ineligible(pull, assignment, &why, policy),
         Ok(target) => target,
     };
-    let Some(assignment) = assignment else { return queued(pull, facts, now) };
+    let Some(assignment) = assignment else { return queued(pull, facts, policy, now) };
     let condition = condition::assess(assignment, &target, facts, policy, now);
     of_condition(assignment, &condition, facts, policy)
 }
@@ -138,8 +138,8 @@ fn ineligible(
     }
 }
 
-fn queued(pull: &Pull, facts: &Facts, now: Timestamp) -> Standing {
-    let queue = condition::queue(facts, now);
+fn queued(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Standing {
+    let queue = condition::queue(facts, policy, now);
     let place = queue.iter().position(|other| other.request.number == pull.request.number);
     let place = place.map_or(queue.len(), |index| index + 1);
     let free = facts

@@ -59,7 +59,7 @@ pub struct ServerLine {
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, now);
+    let waiting = condition::queue(facts, policy, now);
     // Those that wait come last, in the order of the queue.
     pulls.sort_by_key(|pull| {
         let number = pull.request.number;
@@ -101,7 +101,7 @@ pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) 
 }
 
 /// Without name and password.
-fn shown_url(server: &Server) -> Option<String> {
+pub(crate) fn shown_url(server: &Server) -> Option<String> {
     let url = server.check_url.as_deref()?;
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

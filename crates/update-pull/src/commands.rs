@@ -11,7 +11,7 @@ use pullre::reconcile::Said;
 use pullre::reconcile::plan::ActionOn;
 use pullre::schema_clone::Progress;
 use pullre::store::{Store, StoreError};
-use pullre::{status, words};
+use pullre::{alerts, status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
 use crate::grants;
@@ -141,15 +141,30 @@ fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
             Said::Left { chain, why } => {
                 format!("left   {} on {}: {why}\n", chain.subject, chain.server_name)
             }
+            Said::Told(saying) => format!("said   {saying}\n"),
         };
         // Whoever closed our stdout wants no more lines; the tick goes on all the same.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     };
     let report = installation.controller().tick(now, confirm, &told)?;
+    alert(installation, report.forge.as_deref())?;
     if report.failures.is_empty() {
         return Ok(());
     }
     Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
+}
+
+/// Tells the chat what a person should see to.
+fn alert(installation: &Installation, forge: Option<&str>) -> Result {
+    if !installation.config.report.alerts {
+        return Ok(());
+    }
+    let mut store = installation.store()?;
+    let (facts, now) = (store.facts()?, Timestamp::now());
+    let page = installation.report.page.as_deref();
+    let wanted = alerts::alerts(&facts, &installation.policy, forge, page, now);
+    let send = |text: &str| installation.tell_chat(text);
+    Ok(alerts::tell(&wanted, &mut store, &installation.locks, now, &send)?)
 }
 
 fn plan(installation: &Installation, now: Timestamp) -> Result {
@@ -294,6 +309,13 @@ fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Re
             let span = span(&hold)?;
             operator(&mut store, now).pull_hold(number, &hold.reason, span)?;
             say(&format!("{number}: held"))
+        }
+        PullCommand::Stop { number } => {
+            operator(&mut store, now).pull_stop(number)?;
+            say(&format!(
+                "{number}: its server goes back to the pool until `update-pull pull release {}`",
+                number.0
+            ))
         }
         PullCommand::Release { number } => {
             operator(&mut store, now).pull_release(number)?;

@@ -5,7 +5,9 @@ use jiff::tz::TimeZone;
 use tracing::Level;
 
 use super::reader::{ConfigErrors, Reader, word};
+use super::report::{GithubLogin, ReportConfig};
 use super::{DatabaseConfig, RawConfig, Secret};
+use crate::admission::Admission;
 use crate::schema_clone::mysql::SwapBusy;
 
 /// Where the staging servers run.
@@ -21,7 +23,7 @@ pub enum ComputeKind {
 pub struct ControllerConfig {
     pub owner: String,
     pub repo: String,
-    pub token: Secret,
+    pub login: GithubLogin,
     /// Without a slash at its end.
     pub github_api_url: String,
     /// `https://` or `http://`.
@@ -49,11 +51,16 @@ pub struct ControllerConfig {
     pub swap_busy: SwapBusy,
     /// How long an environment that is not eligible any more keeps its server.
     pub grace: Duration,
+    /// Which pull requests may have an environment.
+    pub admission: Admission,
+    pub report: ReportConfig,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
     /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
+    /// Every secret that is set: what is told to others is searched for them.
+    pub secrets: Vec<Secret>,
 }
 
 const DAY: u64 = 24 * 60 * 60;
@@ -63,8 +70,7 @@ impl ControllerConfig {
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut r = Reader::new(raw);
         let (owner, repo) = r.repository();
-        let token =
-            r.required("token", "a GitHub token (one word) that may read the repository", word);
+        let login = r.github_login();
         let database = r.database();
         let default = match database {
             Some(DatabaseConfig::Mysql { .. }) => ComputeKind::Ec2,
@@ -115,6 +121,8 @@ impl ControllerConfig {
             _ => None,
         });
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
+        let admission = r.admission();
+        let report = r.report();
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
         let auto_timezone = r.parsed(
             "auto_timezone",
@@ -123,17 +131,17 @@ impl ControllerConfig {
         );
         let logging_level = r.logging_level();
 
-        let required = match (owner, repo, token, database) {
-            (Some(owner), Some(repo), Some(token), Some(database)) => {
-                Some((owner, repo, Secret::new(token), database))
+        let required = match (owner, repo, login, database) {
+            (Some(owner), Some(repo), Some(login), Some(database)) => {
+                Some((owner, repo, login, database))
             }
             _ => None,
         };
-        let (owner, repo, token, database) = r.finish(required)?;
+        let (owner, repo, login, database) = r.finish(required)?;
         Ok(ControllerConfig {
             owner,
             repo,
-            token,
+            login,
             github_api_url: github_api_url.unwrap_or_else(|| "https://api.github.com".into()),
             protocol: protocol.unwrap_or_else(|| "https://".into()),
             domain,
@@ -152,9 +160,12 @@ impl ControllerConfig {
             clone_max_bytes,
             swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
             grace,
+            admission,
+            report,
             max_changes,
             auto_timezone,
             logging_level,
+            secrets: raw.secrets(),
         })
     }
 }

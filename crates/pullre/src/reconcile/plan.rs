@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::condition::{self, Condition, Data, Policy, Power, Serving, Target};
+use crate::condition::{self, Condition, Data, Ineligible, Policy, Power, Serving, Target};
 use crate::domain::{
     Instance, InstanceId, InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId,
     Sha,
 };
 use crate::facts::{Assignment, Facts, Hold, Pull, Server};
 use crate::ports::{PullReading, ReadingMark};
+use crate::report::plan::Saying;
 use crate::words;
 
 pub use display::ActionOn;
@@ -75,6 +76,8 @@ pub struct Plan {
     pub limit: usize,
     pub queue: Vec<Waiting>,
     pub notes: Vec<String>,
+    /// What is said on GitHub once all of this is recorded; more may follow from what is done.
+    pub sayings: Vec<Saying>,
 }
 
 impl Plan {
@@ -219,7 +222,9 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut chains = assigned(observed, &facts);
     let mut taken = BTreeSet::new();
-    for (index, pull) in condition::queue(&facts, observed.now).into_iter().enumerate() {
+    for (index, pull) in
+        condition::queue(&facts, &observed.policy, observed.now).into_iter().enumerate()
+    {
         let best = facts
             .servers
             .values()
@@ -306,8 +311,11 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
         settled.iter().for_each(|record| record.apply_to(facts, observed.now));
         records.extend(settled);
     }
-    let changed: Vec<_> =
-        facts.pulls.values().filter_map(|pull| eligibility_change(pull, facts)).collect();
+    let changed: Vec<_> = facts
+        .pulls
+        .values()
+        .filter_map(|pull| eligibility_change(pull, facts, &observed.policy))
+        .collect();
     changed.iter().for_each(|record| record.apply_to(facts, observed.now));
     records.extend(changed);
     records.extend(forget(observed));
@@ -357,12 +365,12 @@ fn stop_is_settled(server: &Server, facts: &Facts) -> bool {
     down || !server.is_staging || facts.assignment_of_server(server.id).is_some()
 }
 
-fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
+fn eligibility_change(pull: &Pull, facts: &Facts, policy: &Policy) -> Option<Record> {
     if !pull.described || pull.request.state == PullState::Closed {
         return None;
     }
     let number = pull.request.number;
-    match condition::eligibility(pull, facts) {
+    match condition::eligibility(pull, facts, policy) {
         Ok(_) if pull.eligible_since.is_none() => Some(Record::Eligible(number)),
         Err(_) if pull.ineligible_since.is_none() => Some(Record::Ineligible(number)),
         _ => None,
@@ -386,6 +394,7 @@ impl Record {
                     ineligible_since: None,
                     approved: None,
                     hold: None,
+                    stopped: None,
                     last_server: None,
                 });
                 pull.request = (**request).clone();
@@ -464,11 +473,13 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
         }
         chains.extend(match why {
             Some(why) => Some(chain(assignment, facts, why, vec![Action::Release])),
-            None => condition::eligibility(pull, facts).ok().and_then(|target| {
+            None => condition::eligibility(pull, facts, &observed.policy).ok().and_then(|target| {
                 let condition =
                     condition::assess(assignment, &target, facts, &observed.policy, now);
                 if server.is_some_and(|server| should_move(server, &condition, now)) {
-                    let spare = spare.get_or_insert_with(|| condition::spare_servers(facts, now));
+                    let spare = spare.get_or_insert_with(|| {
+                        condition::spare_servers(facts, &observed.policy, now)
+                    });
                     if *spare > 0 {
                         *spare -= 1;
                         let why = "the provider has no machine for it, and another server is free";
@@ -496,8 +507,10 @@ fn released(pull: &Pull, policy: &Policy, facts: &Facts, now: Timestamp) -> Opti
         return Some("closed".into());
     }
     let since = pull.ineligible_since?;
-    let why = condition::eligibility(pull, facts).err()?;
-    (words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
+    let why = condition::eligibility(pull, facts, policy).err()?;
+    // Whoever stops it wants the server back now.
+    let at_once = matches!(why, Ineligible::Stopped { .. });
+    (at_once || words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
 }
 
 /// The next actions of an environment that shall live.
@@ -573,7 +586,7 @@ fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Actio
 /// A free server for a pull request that waits. Start and clone go on at the same time: a start
 /// is only asked for, and the machine boots while the data is copied.
 fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) -> Option<Chain> {
-    let target = condition::eligibility(pull, facts).ok()?;
+    let target = condition::eligibility(pull, facts, &observed.policy).ok()?;
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None;
     };

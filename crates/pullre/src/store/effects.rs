@@ -68,6 +68,14 @@ impl Store {
             }
             Record::Mark(mark) => {
                 self.set_setting("watermark", Some(mark.watermark.to_string()))?;
+                // A crash before comments are read must not lose what they ask for.
+                self.set_setting("comments_due", Some(now.to_string()))?;
+                if self
+                    .query_one("SELECT name FROM settings WHERE name = 'comments_read'", &[])?
+                    .is_none()
+                {
+                    self.set_setting("comments_read", Some(mark.watermark.to_string()))?;
+                }
                 if mark.whole {
                     self.set_setting("whole_read_at", Some(now.to_string()))?;
                 }

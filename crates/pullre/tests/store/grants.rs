@@ -14,6 +14,7 @@ use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
+use pullre::report::Settings;
 use pullre::schema_clone::{Schemas, sqlite};
 use pullre::stage::Stage;
 use pullre::status;
@@ -138,6 +139,15 @@ fn controller_and_client_live_with_exactly_their_grants() {
 
     let pull = hub.open("dev1", false, now);
     let policy = Policy::default();
+    let report = Settings {
+        report: true,
+        check_name: "pullre".into(),
+        comment: true,
+        deployments: true,
+        ..Settings::default()
+    };
+    hub.let_write("dev1");
+    hub.comment(pull, "dev1", "/pullre explain", now);
     let tick = |now: Timestamp| {
         let controller = Controller {
             database: &database,
@@ -146,6 +156,7 @@ fn controller_and_client_live_with_exactly_their_grants() {
             schemas: &Schemas::Sqlite { folder: folder.path().to_owned() },
             locks: &Locks::Mysql(MysqlAccess::new(&logins.controller).unwrap().0),
             policy: &policy,
+            report: &report,
             clone_timeout: Duration::from_secs(60),
         };
         let report = controller.tick(now, false, &|_| {}).unwrap();

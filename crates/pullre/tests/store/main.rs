@@ -30,6 +30,7 @@ mod mysql;
 mod nonsense;
 mod operator;
 mod pulls;
+mod reports;
 mod servers;
 mod texts;
 mod transactions;

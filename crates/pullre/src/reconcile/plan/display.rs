@@ -115,7 +115,14 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        if !self.has_news() && self.queue.is_empty() && self.notes.is_empty() {
+        for saying in &self.sayings {
+            writeln!(f, "say    {saying}")?;
+        }
+        if !self.has_news()
+            && self.sayings.is_empty()
+            && self.queue.is_empty()
+            && self.notes.is_empty()
+        {
             writeln!(f, "nothing to do")?;
         }
         Ok(())
