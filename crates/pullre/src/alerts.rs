@@ -115,14 +115,18 @@ pub fn tell(
         }
         match send(&alert.message) {
             Ok(()) => store.alert_told(name, now)?,
-            Err(why) => return Ok(warn(why)),
+            Err(why) => {
+                warn(why);
+                return Ok(());
+            }
         }
     }
     for (name, alert) in known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str())) {
         if alert.told_at.is_some()
             && let Err(why) = send(&format!("over: {}", alert.message))
         {
-            return Ok(warn(why));
+            warn(why);
+            return Ok(());
         }
         store.alert_over(name)?;
     }

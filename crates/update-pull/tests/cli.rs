@@ -492,7 +492,7 @@ fn a_slot_is_off_only_when_its_client_has_stopped_the_app() {
     assert_snapshot!(site.run(""), @"
     exit 0
     #2    clone dev_alice to stg1 (it needs its data)
-    done   #2 clone dev_alice to stg1 in 0.1 s (1 tables, 8 kB)
+    done   #2 clone dev_alice to stg1 in 0.0 s (1 tables, 8 kB)
     done   #2 deploy 975835d on stg1 in 0.0 s
     said   #2 status: in progress, Deploying to stg1
     said   #2 comment: in progress

@@ -270,3 +270,38 @@ impl App {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+
+    use super::*;
+
+    #[test]
+    fn an_apps_signature_can_be_verified_and_names_it() {
+        let keys = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+        let now: Timestamp = "2026-01-05T09:00:00Z".parse().unwrap();
+        for name in ["pkcs1.pem", "pkcs8.pem"] {
+            let private_key = keys.join(name);
+            let app = App { id: 7, installation: 70, private_key, current: Mutex::new(None) };
+            let jwt = app.signed(now).unwrap();
+            let (text, signature) = jwt.rsplit_once('.').unwrap();
+            let pem = fs::read(keys.join("pkcs8.pem")).unwrap();
+            let PrivateKeyDer::Pkcs8(der) = PrivateKeyDer::from_pem_slice(&pem).unwrap() else {
+                panic!("PKCS#8");
+            };
+            let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).unwrap();
+            let public =
+                UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public().as_ref());
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            public.verify(text.as_bytes(), &signature).unwrap();
+            let claims = URL_SAFE_NO_PAD.decode(text.split_once('.').unwrap().1).unwrap();
+            let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+            assert_eq!(
+                claims,
+                serde_json::json!({ "iss": "7", "iat": 1767603540, "exp": 1767604140 })
+            );
+        }
+    }
+}

@@ -265,7 +265,8 @@ impl GitHub {
             };
             let parsed: T = serde_json::from_slice(&page.body)
                 .map_err(|e| malformed(format_args!("{}: {e}", url.path())))?;
-            match page.next.filter(|_| wants(parsed)) {
+            let goes_on = wants(parsed);
+            match page.next.filter(|_| goes_on) {
                 Some(next) => url = next,
                 None => return Ok(()),
             }

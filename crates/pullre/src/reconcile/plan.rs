@@ -119,6 +119,11 @@ pub struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     Pull(Box<PullRequest>),
+    /// Only its time of change is another, as after a comment.
+    Touched {
+        pull: PullNumber,
+        at: Timestamp,
+    },
     /// The forge knows this pull request no more.
     Gone(PullNumber),
     Eligible(PullNumber),
@@ -268,7 +273,17 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
     let mut records = Vec::new();
     if let Reading::Known(reading) = &observed.forge {
         for request in &reading.pulls {
-            let news = match facts.pulls.get(&request.number) {
+            let known = facts.pulls.get(&request.number);
+            if let Some(pull) = known.filter(|pull| pull.described && pull.request != *request) {
+                let touched =
+                    PullRequest { updated_at: request.updated_at, ..pull.request.clone() };
+                if touched == *request {
+                    let (pull, at) = (request.number, request.updated_at);
+                    records.push(Record::Touched { pull, at });
+                    continue;
+                }
+            }
+            let news = match known {
                 Some(pull) => !pull.described || pull.request != *request,
                 // A closed one that was never open with us is history, not work.
                 None => request.state == PullState::Open,
@@ -380,7 +395,10 @@ fn eligibility_change(pull: &Pull, facts: &Facts, policy: &Policy) -> Option<Rec
 impl Record {
     /// Of no interest to a person.
     fn is_bookkeeping(&self) -> bool {
-        matches!(self, Record::Mark(_) | Record::Forget { .. } | Record::Refused(_))
+        matches!(
+            self,
+            Record::Mark(_) | Record::Forget { .. } | Record::Refused(_) | Record::Touched { .. }
+        )
     }
 
     /// The same change on facts in memory as the store makes in its tables.
@@ -402,6 +420,11 @@ impl Record {
                 if request.state == PullState::Closed {
                     pull.eligible_since = None;
                     pull.ineligible_since = None;
+                }
+            }
+            Record::Touched { pull, at } => {
+                if let Some(pull) = facts.pulls.get_mut(pull) {
+                    pull.request.updated_at = *at;
                 }
             }
             Record::Gone(number) => {

@@ -36,6 +36,11 @@ impl Store {
     fn record_one(&mut self, record: &Record, now: Timestamp) -> Result<()> {
         match record {
             Record::Pull(request) => self.record_pull(request, now),
+            Record::Touched { pull, at } => {
+                let params = [(*at).into(), pull.0.into()];
+                self.execute("UPDATE pull_facts SET changed_at = ? WHERE number = ?", &params)
+                    .map(drop)
+            }
             Record::Gone(number) => {
                 self.execute(
                     "UPDATE pull_requests SET state = 'closed', updated_at = ? WHERE number = ?",

@@ -247,7 +247,7 @@ impl Store {
                 "SELECT kind FROM report_refusals WHERE kind = ? AND credential = ?",
                 &[kind.clone(), short(credential)],
             )?;
-            store.execute("DELETE FROM report_refusals WHERE kind = ?", &[kind.clone()])?;
+            store.execute("DELETE FROM report_refusals WHERE kind = ?", std::slice::from_ref(&kind))?;
             store.execute(
                 "INSERT INTO report_refusals (kind, credential, refused_at, why) VALUES (?, ?, ?, ?)",
                 &[kind, short(credential), now.into(), why.into()],

@@ -6,7 +6,7 @@ use pullre::stage::{Stage, standing};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, ready};
+use super::{ONE, ready, visible};
 
 fn stage(world: &World) -> Stage {
     let pull = world.store().pull(ONE).unwrap().unwrap();
@@ -33,7 +33,7 @@ fn answers(world: &World) -> String {
     let told = world.hub.told();
     let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
     let lines = ours.1.body.lines().filter(|line| line.starts_with("> "));
-    lines.collect::<Vec<_>>().join("\n")
+    visible(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_is_not_understood_is_answered_with_what_there_is() {
     assert_snapshot!(answers(&world), @"
     > `/pullre dance @team` of `alice`, 2026-11-22 12:05 UTC: not understood; there are `redeploy`, `reset-db`, `hold`, `release`, `stop` and `explain`, without more words
     > `/pullre (several)` of `alice`, 2026-11-22 12:06 UTC: one command in a comment, please
-    > `/pullre release` of `alice`, 2026-11-22 12:07 UTC: #​1 is neither held nor stopped
+    > `/pullre release` of `alice`, 2026-11-22 12:07 UTC: #{zero width}1 is neither held nor stopped
     ");
 }
 
@@ -126,7 +126,9 @@ fn a_kill_at_any_operation_obeys_a_command_at_most_once_and_answers_it() {
         let _ = world.try_tick(&fuse);
         let killed = fuse.has_burnt();
         world.advance(60);
-        world.minutes(14);
+        world.minutes(2);
+        world.advance(700);
+        world.minutes(3);
         let made = world.store().deployments_of(ONE, 10).unwrap().len() - before;
         assert!(made <= 1, "killed after {operations}: {made} deployments");
         let told = world.hub.told();

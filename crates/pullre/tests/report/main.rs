@@ -47,7 +47,12 @@ pub fn seen(world: &World) -> String {
         text.push_str(&format!("[comment on {} by {who:?}]\n", comment.number));
         text.push_str(&indented(&comment.body));
     }
-    text
+    visible(&text)
+}
+
+/// The character that keeps a mention from being one is to be seen in here.
+pub fn visible(text: &str) -> String {
+    text.replace('\u{200b}', "{zero width}")
 }
 
 fn indented(text: &str) -> String {

@@ -262,14 +262,14 @@ fn held() {
     [pullre of 1:9e3779b900000000000000000000000000000001] queued: Held
         Pull request #1 at `9e3779b`.
 
-        It is held since 2026-11-22 12:00 UTC: shown to @​customer.
+        It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
         Nothing is done for it until then, or `update-pull pull release 1`.
     [comment on #1 by ""]
         <!-- pullre:1 -->
         **Staging: held**
 
-        It is held since 2026-11-22 12:00 UTC: shown to @​customer.
+        It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
         Nothing is done for it until then, or `update-pull pull release 1`.
 

@@ -29,6 +29,7 @@ impl fmt::Display for Record {
                     words::plain(&request.title)
                 )
             }
+            Record::Touched { pull, at } => write!(f, "{pull} was touched at {at}"),
             Record::Gone(number) => write!(f, "{number} is gone from GitHub"),
             Record::Eligible(number) => write!(f, "{number} may have an environment"),
             Record::Ineligible(number) => write!(f, "{number} may have no environment"),
