@@ -1,6 +1,7 @@
 //! The forge without HTTP: pull requests that tests change, read through the port.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ struct Inner {
     told: Told,
     /// The next posts fail like this, whether or not they arrive.
     next: VecDeque<(PostError, bool)>,
+    /// The next post tells here that it is under way, and waits there before it arrives.
+    halt: Option<(Sender<()>, Receiver<()>)>,
     /// Interfaces that are forbidden, by their names in [`interface`].
     forbidden: BTreeSet<&'static str>,
     writers: BTreeSet<String>,
@@ -141,6 +144,13 @@ impl Hub {
     /// The next post fails; `arrives`: only its answer is lost.
     pub fn fail_next_post(&self, error: PostError, arrives: bool) {
         self.inner().next.push_back((error, arrives));
+    }
+
+    /// Holds the next post back: tells when it is under way, and lets it arrive when told so.
+    pub fn halt_next_post(&self) -> (Receiver<()>, Sender<()>) {
+        let ((tell, told), (release, released)) = (channel(), channel());
+        self.inner().halt = Some((tell, released));
+        (told, release)
     }
 
     pub fn told(&self) -> Told {
@@ -331,6 +341,11 @@ impl Forge for HubClient {
     }
 
     fn post(&self, post: &Post) -> Result<i64, PostError> {
+        let halt = self.hub.inner().halt.take();
+        if let Some((tell, released)) = halt {
+            // Whoever does not listen does not wait.
+            let _ = tell.send(()).map(|()| released.recv());
+        }
         let mut inner = self.reach()?;
         if let Some((error, arrives)) = inner.next.pop_front() {
             if arrives {

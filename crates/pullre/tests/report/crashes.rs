@@ -118,6 +118,24 @@ fn two_controllers_speak_once() {
 }
 
 #[test]
+fn while_one_controller_speaks_another_is_silent_about_the_same() {
+    let world = World::new(0).speaks();
+    world.hub.open("dev1", false, world.now);
+    let (under_way, go_on) = world.hub.halt_next_post();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| world.tick());
+        under_way.recv().unwrap();
+        // The check run is on its way, and nothing of it is known yet.
+        world.tick();
+        go_on.send(()).unwrap();
+        first.join().unwrap();
+    });
+    once_and_true(&world, "one in the middle");
+    assert_eq!(world.hub.told().checks.len(), 1);
+    assert_eq!(world.hub.told().comments.len(), 1);
+}
+
+#[test]
 fn an_older_view_never_overwrites_a_newer_one() {
     let mut world = ready();
     world.fleet.force("stg1", Some(InstanceState::Stopped));
