@@ -145,6 +145,24 @@ fn lives(folder: &Path, once: bool) -> Result<()> {
         ))
     })?;
 
+    story.step("What reviewers see on GitHub", |story| {
+        story.turn(&pullre)?;
+        let (status, comments) = github.change(|world| {
+            let told = world.told();
+            let status = told.statuses.last().map(|status| status.body.clone());
+            let comments: Vec<_> = told.comments.values().map(|c| c.body.clone()).collect();
+            (status, comments)
+        });
+        let status = status.context("the commit has no status")?;
+        ensure!(status["state"] == "success", "the status of {first} is {status}");
+        let [comment] = &comments[..] else { bail!("{} comments instead of one", comments.len()) };
+        ensure!(comment.contains(url.as_str()), "the comment does not name {url}: {comment}");
+        let shown = comment.lines().filter(|line| !line.starts_with('<') && !line.is_empty());
+        let shown: Vec<_> = shown.map(|line| format!("| {line}")).collect();
+        let state = status["description"].as_str().unwrap_or_default();
+        Ok(format!("a green status ({state}) and one comment:\n{}", shown.join("\n")))
+    })?;
+
     let table = "CREATE TABLE IF NOT EXISTS drinks (name TEXT);";
     let second = origin.change("welcome", "Hello again", table)?;
     story.step("Alice pushes a commit that also changes the database", |story| {

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use pullre::config::Secret;
+use pullre::config::{GithubLogin, Secret};
 use pullre::ports::{Forge, ForgeError, KnownPulls};
 use pullre_http::github::GitHub;
 use support::Setup;
@@ -32,7 +32,7 @@ fn refused_credentials_are_told_at_once_and_name_the_remedy() {
     let setup = Setup::new();
     setup.fake.set_token("ghp_renewed");
     let mut access = setup.access();
-    access.token = Secret::new("ghp_old");
+    access.login = GithubLogin::Token(Secret::new("ghp_old"));
     let github = GitHub::new(access).unwrap();
     let err = github.read_pulls(&KnownPulls::default()).unwrap_err();
     assert_eq!(err, ForgeError::Unauthorized);
@@ -271,7 +271,7 @@ fn the_token_is_in_no_debug_and_in_no_error() {
     }
     shown.push(format!("{github:?}"));
     let mut access = setup.access();
-    access.token = Secret::new(format!("{token}\n"));
+    access.login = GithubLogin::Token(Secret::new(format!("{token}\n")));
     shown.push(format!("{:?}", GitHub::new(access).unwrap_err()));
     for text in shown {
         assert!(!text.contains(&token), "{text}");
@@ -296,6 +296,6 @@ fn what_cannot_be_asked_is_refused_at_the_door() {
         GitHub::new(access).unwrap_err();
     }
     let mut access = setup.access();
-    access.token = Secret::new("");
+    access.login = GithubLogin::Token(Secret::new(""));
     GitHub::new(access).unwrap_err();
 }

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use pullre::config::Secret;
+use pullre::config::{GithubLogin, Secret};
 use pullre::domain::{Login, PullNumber, PullState};
 use pullre::ports::{Forge, ForgeError};
 use pullre_http::github::GitHub;
@@ -461,7 +461,7 @@ fn an_etag_is_for_one_token_and_its_file_for_one_user_and_without_the_token() {
     setup.fake.set_token("ghp_another");
     setup.asked();
     let mut access = setup.access();
-    access.token = Secret::new("ghp_another");
+    access.login = GithubLogin::Token(Secret::new("ghp_another"));
     let github = GitHub::new(access).unwrap();
     github.read_pulls(&setup.store.known(false)).unwrap();
     assert_eq!(setup.asked(), ["pulls?updates -> 200"]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::admission::{Admission, Excluded};
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
 use crate::facts::{
     Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull,
@@ -29,6 +30,8 @@ pub struct Policy {
     pub keep: Duration,
     /// How clones are made.
     pub cloning: Cloning,
+    /// The operator's rules.
+    pub admission: Admission,
 }
 
 impl Default for Policy {
@@ -40,6 +43,7 @@ impl Default for Policy {
             max_changes: 10,
             keep: Duration::from_secs(90 * 86_400),
             cloning: Cloning::default(),
+            admission: Admission::default(),
         }
     }
 }
@@ -54,16 +58,42 @@ pub struct Target {
 /// Why a pull request may have no environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ineligible {
-    ForkNotApproved { number: PullNumber, head: Sha },
-    ForkMovedOn { number: PullNumber, head: Sha, approved: Sha },
-    NoSchema { author: Option<Login> },
-    BadSchema { login: Login, problem: String },
+    Excluded(Excluded),
+    /// A person gave its server back until further notice.
+    Stopped {
+        number: PullNumber,
+        by: String,
+        since: Timestamp,
+    },
+    ForkNotApproved {
+        number: PullNumber,
+        head: Sha,
+    },
+    ForkMovedOn {
+        number: PullNumber,
+        head: Sha,
+        approved: Sha,
+    },
+    NoSchema {
+        author: Option<Login>,
+    },
+    BadSchema {
+        login: Login,
+        problem: String,
+    },
     NotDescribed,
 }
 
 impl fmt::Display for Ineligible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Ineligible::Excluded(rule) => write!(f, "{rule}"),
+            Ineligible::Stopped { number, by, since } => write!(
+                f,
+                "{by} stopped it {}; `update-pull pull release {}` brings it back",
+                words::moment(*since),
+                number.0
+            ),
             Ineligible::ForkNotApproved { number, head } => write!(
                 f,
                 "it comes from a fork; `update-pull pull approve {} {head}` lets exactly this commit run",
@@ -101,11 +131,29 @@ impl fmt::Display for Ineligible {
 }
 
 /// Whether `pull` may have an environment, and of what.
-pub fn eligibility(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
+pub fn eligibility(pull: &Pull, facts: &Facts, policy: &Policy) -> Result<Target, Ineligible> {
+    if !pull.described {
+        return Err(Ineligible::NotDescribed);
+    }
+    match policy.admission.excludes(&pull.request) {
+        Some(rule) => Err(Ineligible::Excluded(rule)),
+        None => target(pull, facts),
+    }
+}
+
+/// What `pull` is to get if no rule of the operator's keeps it out.
+pub fn target(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
     if !pull.described {
         return Err(Ineligible::NotDescribed);
     }
     let request = &pull.request;
+    if let Some(stop) = &pull.stopped {
+        return Err(Ineligible::Stopped {
+            number: request.number,
+            by: stop.by.clone(),
+            since: stop.since,
+        });
+    }
     let (number, head) = (request.number, request.head.clone());
     if request.is_fork {
         match &pull.approved {
@@ -493,7 +541,7 @@ pub fn hold<'f>(pull: &'f Pull, server: Option<&'f Server>, now: Timestamp) -> O
 
 /// Open, eligible and without a server, in the order in which they get one: by when they became
 /// eligible, then by number.
-pub fn queue(facts: &Facts, now: Timestamp) -> Vec<&Pull> {
+pub fn queue<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> Vec<&'f Pull> {
     let mut waiting: Vec<&Pull> = facts
         .pulls
         .values()
@@ -501,7 +549,7 @@ pub fn queue(facts: &Facts, now: Timestamp) -> Vec<&Pull> {
             pull.request.state == PullState::Open
                 && !facts.assignments.contains_key(&pull.request.number)
                 && hold(pull, None, now).is_none()
-                && eligibility(pull, facts).is_ok()
+                && eligibility(pull, facts, policy).is_ok()
         })
         .collect();
     waiting.sort_by_key(|pull| (pull.eligible_since.unwrap_or(now), pull.request.number));
@@ -518,10 +566,10 @@ pub fn lacks_capacity(server: &Server, now: Timestamp) -> bool {
 
 /// How many servers could be given to an environment whose own has no machine: what is free, less
 /// what those in the queue are about to get.
-pub fn spare_servers(facts: &Facts, now: Timestamp) -> usize {
+pub fn spare_servers(facts: &Facts, policy: &Policy, now: Timestamp) -> usize {
     let free = |server: &&Server| is_free(server, facts, now) && !lacks_capacity(server, now);
     let free = facts.servers.values().filter(free).count();
-    if free == 0 { 0 } else { free.saturating_sub(queue(facts, now).len()) }
+    if free == 0 { 0 } else { free.saturating_sub(queue(facts, policy, now).len()) }
 }
 
 fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {

@@ -9,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::condition::{self, Policy};
 use crate::domain::InstanceState;
 use crate::facts::{Facts, Server};
+use crate::report::plan::is_refused;
+use crate::report::{Kind, Told};
 use crate::status;
 use crate::store::Mirrored;
 use crate::words;
@@ -152,6 +154,29 @@ fn of_server(
         Ok(_) => {}
     }
     lines
+}
+
+/// What GitHub did not permit to these credentials, when it was last tried.
+pub fn refusals(told: &Told, credential: &str, now: Timestamp) -> Vec<Line> {
+    let refused = told.refusals.iter().filter(|(_, r)| is_refused(Some(r), credential, now));
+    // Of a token nothing else is to be expected.
+    let by_token = credential.starts_with("token ");
+    refused
+        .filter(|(kind, _)| !(by_token && **kind == Kind::Check))
+        .map(|(kind, refusal)| {
+            let (at, needed) = (words::moment(refusal.at), kind.permission());
+            let mark = if *kind == Kind::Check { Mark::Warn } else { Mark::Missing };
+            let instead = match kind {
+                Kind::Check => "; commit statuses take their place",
+                _ => "",
+            };
+            let text = format!(
+                "did not permit a {kind} at {at} ({}): it needs {needed}{instead}. Tried again daily",
+                refusal.why
+            );
+            Line::new(mark, "GitHub", text)
+        })
+        .collect()
 }
 
 /// Clocks differ by this much, and readings are this late, without anybody else at work.

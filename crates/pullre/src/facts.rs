@@ -29,6 +29,13 @@ pub struct Facts {
     pub watermark: Option<Timestamp>,
     /// When the whole list of open pull requests was last read.
     pub whole_read_at: Option<Timestamp>,
+    /// Comments on pull requests are read up to here.
+    pub comments_read: Option<Timestamp>,
+    /// The list of pull requests changed since comments were read; tells this change from a later
+    /// one.
+    pub comments_due: Option<String>,
+    /// Why not everything could be said on GitHub lately.
+    pub report_trouble: Option<String>,
     /// When old history was last removed.
     pub forgot_at: Option<Timestamp>,
     /// Rows that make no sense, each a sentence; they concern nobody else.
@@ -64,8 +71,16 @@ pub struct Pull {
     /// The only head of a fork that an operator allowed to run.
     pub approved: Option<Sha>,
     pub hold: Option<Hold>,
+    /// A person gave its server back, and it gets none until its release.
+    pub stopped: Option<Stopped>,
     /// The server that it had last; preferred when it needs one again.
     pub last_server: Option<ServerId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stopped {
+    pub since: Timestamp,
+    pub by: String,
 }
 
 /// A person took a server or an environment out of automatic hands.

@@ -4,6 +4,8 @@
 // A test that unwraps fails where it stands, which is what it is for.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
+pub mod alerts;
 pub mod condition;
 pub mod config;
 pub mod doctor;
@@ -15,6 +17,7 @@ pub mod ops;
 pub mod polling;
 pub mod ports;
 pub mod reconcile;
+pub mod report;
 pub mod schema_clone;
 pub mod stage;
 pub mod status;

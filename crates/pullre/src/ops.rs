@@ -386,7 +386,11 @@ impl Operator<'_> {
         if pull.request.state == PullState::Closed {
             return refused(format!("{number} is closed"));
         }
-        match condition::eligibility(&pull, &facts) {
+        match condition::target(&pull, &facts) {
+            Ok(_) if pull.ineligible_since.is_some() => refused(format!(
+                "{number} may have no environment; `update-pull explain {}` says why",
+                number.0
+            )),
             Ok(target) => Ok(Changeable { facts, assignment, target, _held: held }),
             Err(why) => refused(format!("{number} may have no environment: {why}")),
         }
@@ -480,11 +484,41 @@ impl Operator<'_> {
         self.note(Some(number), None, &hold.to_string())
     }
 
+    /// Gives its server back to the pool, and keeps it from getting one until its release.
+    pub fn pull_stop(&mut self, number: PullNumber) -> Result<()> {
+        let pull = self.pull(number)?;
+        if pull.request.state == PullState::Closed {
+            return refused(format!("{number} is closed"));
+        }
+        if let Some(stop) = &pull.stopped {
+            let since = words::moment(stop.since);
+            return refused(format!("{number} is stopped already, by {} {since}", stop.by));
+        }
+        if let Some(hold) = pull.hold.as_ref().filter(|hold| hold.holds_at(self.now)) {
+            return refused(format!("{number} is out of automatic hands: {hold}"));
+        }
+        self.store.stop_pull(number, Some((self.who, self.now)))?;
+        self.note(Some(number), None, "stopped")
+    }
+
+    /// Ends a stop, if there is one; whether there was.
+    pub fn pull_release_if_stopped(&mut self, number: PullNumber) -> Result<bool> {
+        let stopped = self.pull(number)?.stopped.is_some();
+        if stopped {
+            self.store.stop_pull(number, None)?;
+            self.note(Some(number), None, "released")?;
+        }
+        Ok(stopped)
+    }
+
+    /// Ends a hold and a stop.
     pub fn pull_release(&mut self, number: PullNumber) -> Result<()> {
-        if self.pull(number)?.hold.is_none() {
-            return refused(format!("{number} is not held"));
+        let pull = self.pull(number)?;
+        if pull.hold.is_none() && pull.stopped.is_none() {
+            return refused(format!("{number} is neither held nor stopped"));
         }
         self.store.hold_pull(number, None)?;
+        self.store.stop_pull(number, None)?;
         self.note(Some(number), None, "released")
     }
 

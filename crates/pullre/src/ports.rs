@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::domain::{Instance, InstanceId, PullNumber, PullRequest};
+use crate::domain::{Instance, InstanceId, Login, PullNumber, PullRequest, Sha};
 
 /// Where pull requests come from: GitHub.
 pub trait Forge: Send + Sync {
@@ -16,6 +16,23 @@ pub trait Forge: Send + Sync {
     /// Everything in the reading that `mark` came from is stored: later readings may leave it out.
     /// A crash before this call only costs a second reading.
     fn remember(&self, mark: &ReadingMark) -> Result<(), ForgeError>;
+
+    /// Tells one credential from another without showing it: what one has made, another may not
+    /// change.
+    fn credential(&self) -> String;
+
+    /// What is already there, of our own making.
+    fn find(&self, find: &Find) -> Result<Option<i64>, PostError>;
+
+    /// Writes it; never a second time when it is not known whether the first one arrived. Returns
+    /// its id.
+    fn post(&self, post: &Post) -> Result<i64, PostError>;
+
+    /// Comments on anything that changed since then, oldest change first.
+    fn read_comments(&self, since: Timestamp) -> Result<Vec<Comment>, ForgeError>;
+
+    /// Whether this account may write to the repository.
+    fn may_write(&self, login: &Login) -> Result<bool, PostError>;
 }
 
 /// What the store already holds of the forge.
@@ -57,6 +74,8 @@ pub struct ReadingMark {
 pub enum ForgeError {
     #[error("GitHub refuses the credentials (401): renew `token` in app.ini")]
     Unauthorized,
+    #[error("the GitHub App cannot sign in: {0}")]
+    App(String),
     #[error(
         "GitHub forbids it (403): {0}. The token needs read access to pull requests and contents"
     )]
@@ -73,6 +92,140 @@ pub enum ForgeError {
     Malformed(String),
     #[error("cannot keep what was read of GitHub: {0}")]
     Local(String),
+}
+
+/// Something to look for before it is made: a crash, or another controller, may have made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Find {
+    CheckRun {
+        head: Sha,
+        name: String,
+        external_id: String,
+    },
+    /// By its hidden mark, and only among our own.
+    Comment {
+        number: PullNumber,
+        mark: String,
+    },
+    Deployment {
+        head: Sha,
+        environment: String,
+    },
+}
+
+/// One thing that is written on the forge. With an id it changes what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Post {
+    CheckRun { id: Option<i64>, run: CheckRun },
+    Status { head: Sha, status: CommitStatus },
+    Comment { id: Option<i64>, number: PullNumber, body: String },
+    Deployment { head: Sha, environment: String, description: String },
+    DeploymentStatus { id: i64, status: DeploymentStatus },
+    Reaction { comment: i64, reaction: Reaction },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckRun {
+    pub name: String,
+    pub head: Sha,
+    /// By which it is found again.
+    pub external_id: String,
+    pub state: CheckState,
+    /// Plain text; the others are Markdown.
+    pub title: String,
+    pub summary: String,
+    pub text: Option<String>,
+    pub details_url: Option<String>,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckState {
+    Queued,
+    InProgress,
+    Success,
+    Failure,
+    Neutral,
+    Cancelled,
+}
+
+impl CheckState {
+    /// The forge's words: status, and what it was completed with.
+    pub fn words(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            CheckState::Queued => ("queued", None),
+            CheckState::InProgress => ("in_progress", None),
+            CheckState::Success => ("completed", Some("success")),
+            CheckState::Failure => ("completed", Some("failure")),
+            CheckState::Neutral => ("completed", Some("neutral")),
+            CheckState::Cancelled => ("completed", Some("cancelled")),
+        }
+    }
+}
+
+/// What a commit says of itself where check runs are not permitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitStatus {
+    pub context: String,
+    /// `pending`, `success`, `failure` or `error`.
+    pub state: &'static str,
+    /// At most 140 characters.
+    pub description: String,
+    pub target_url: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentStatus {
+    /// `queued`, `in_progress`, `success`, `failure` or `inactive`.
+    pub state: &'static str,
+    pub description: String,
+    pub environment_url: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    Done,
+    NotUnderstood,
+    Refused,
+}
+
+impl Reaction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reaction::Done => "+1",
+            Reaction::NotUnderstood => "confused",
+            Reaction::Refused => "-1",
+        }
+    }
+}
+
+/// A comment on an issue or a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comment {
+    pub id: i64,
+    pub number: PullNumber,
+    /// None when the account is gone.
+    pub author: Option<Login>,
+    pub body: String,
+    pub updated_at: Timestamp,
+}
+
+/// Why something was not written, or not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PostError {
+    /// These credentials may not, whatever is asked of this interface.
+    #[error("GitHub does not permit it: {0}")]
+    Forbidden(String),
+    /// What was to be changed is not there, or not ours.
+    #[error("it is not there any more, or not ours to change: {0}")]
+    Gone(String),
+    /// This one is refused; another may not be.
+    #[error("GitHub does not take it: {0}")]
+    Rejected(String),
+    /// Nothing can be said at all for now.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
 }
 
 /// Where machines run: EC2, or slots of this machine.

@@ -117,7 +117,7 @@ impl<'f> Standings<'f> {
 
     fn queued(&self, pull: &Pull) -> Standing {
         let line = self.line.get_or_init(|| {
-            let queue = condition::queue(self.facts, self.now);
+            let queue = condition::queue(self.facts, self.policy, self.now);
             let numbers = queue.iter().map(|pull| pull.request.number);
             Line {
                 places: numbers.zip(1..).collect(),
@@ -165,7 +165,7 @@ fn of(pull: &Pull, standings: &Standings<'_>) -> Standing {
         (true, None) => return Standing::new(Stage::Closed, "it is closed"),
         (false, _) => {}
     }
-    let target = match condition::eligibility(pull, facts) {
+    let target = match condition::eligibility(pull, facts, policy) {
         Err(why) => return ineligible(pull, assignment, &why, policy),
         Ok(target) => target,
     };

@@ -64,8 +64,8 @@ pub struct ServerLine {
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, now).into_iter().map(|pull| pull.request.number);
-    let places: BTreeMap<_, _> = waiting.zip(1..).collect();
+    let waiting = condition::queue(facts, policy, now).into_iter();
+    let places: BTreeMap<_, _> = waiting.map(|pull| pull.request.number).zip(1..).collect();
     // Those that wait come last, in the order of the queue.
     pulls.sort_by_key(|pull| (places.get(&pull.request.number), pull.request.number));
     let standings = Standings::new(facts, policy, now);
@@ -115,7 +115,7 @@ fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
 }
 
 /// Without name and password.
-fn shown_url(server: &Server) -> Option<String> {
+pub(crate) fn shown_url(server: &Server) -> Option<String> {
     let url = server.check_url.as_deref()?;
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

@@ -1,11 +1,15 @@
 //! The forge without HTTP: pull requests that tests change, read through the port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use pullre::domain::{Login, PullNumber, PullRequest, PullState, Sha};
-use pullre::ports::{Forge, ForgeError, KnownPulls, PullReading, ReadingMark};
+use pullre::ports::{
+    CheckRun, Comment, CommitStatus, DeploymentStatus, Find, Forge, ForgeError, KnownPulls, Post,
+    PostError, PullReading, Reaction, ReadingMark,
+};
 
 use crate::fuse::Fuse;
 
@@ -14,6 +18,30 @@ struct Inner {
     pulls: BTreeMap<PullNumber, PullRequest>,
     pushes: u32,
     unreachable: bool,
+    told: Told,
+    /// The next posts fail like this, whether or not they arrive.
+    next: VecDeque<(PostError, bool)>,
+    /// The next post tells here that it is under way, and waits there before it arrives.
+    halt: Option<(Sender<()>, Receiver<()>)>,
+    /// Interfaces that are forbidden, by their names in [`interface`].
+    forbidden: BTreeSet<&'static str>,
+    writers: BTreeSet<String>,
+    /// Who speaks; what another one has made cannot be changed.
+    credential: String,
+    last_id: i64,
+}
+
+/// What the forge was told, as people see it there.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// With the credential that made each.
+    pub checks: BTreeMap<i64, (String, CheckRun)>,
+    pub statuses: Vec<(Sha, CommitStatus)>,
+    pub comments: BTreeMap<i64, (String, Comment)>,
+    pub deployments: BTreeMap<i64, (Sha, String, Vec<DeploymentStatus>)>,
+    pub reactions: Vec<(i64, Reaction)>,
+    /// Every write that arrived.
+    pub writes: usize,
 }
 
 /// The forge's side of the world. Clones are the same hub.
@@ -84,6 +112,55 @@ impl Hub {
         });
     }
 
+    /// A person writes a comment.
+    pub fn comment(&self, number: PullNumber, login: &str, body: &str, now: Timestamp) -> i64 {
+        self.change(number, now, |_, _| {});
+        let mut inner = self.inner();
+        let id = inner.next_id();
+        let author = Some(Login(login.into()));
+        let comment = Comment { id, number, author, body: body.into(), updated_at: now };
+        inner.told.comments.insert(id, (login.into(), comment));
+        id
+    }
+
+    /// May write to the repository from now on.
+    pub fn let_write(&self, login: &str) {
+        self.inner().writers.insert(login.to_lowercase());
+    }
+
+    /// `check`, `status`, `comment`, `deployment` or `reaction`.
+    pub fn forbid(&self, interface: &'static str) {
+        self.inner().forbidden.insert(interface);
+    }
+
+    pub fn permit(&self, interface: &'static str) {
+        self.inner().forbidden.remove(interface);
+    }
+
+    pub fn set_credential(&self, credential: &str) {
+        self.inner().credential = credential.into();
+    }
+
+    /// The next post fails; `arrives`: only its answer is lost.
+    pub fn fail_next_post(&self, error: PostError, arrives: bool) {
+        self.inner().next.push_back((error, arrives));
+    }
+
+    /// Holds the next post back: tells when it is under way, and lets it arrive when told so.
+    pub fn halt_next_post(&self) -> (Receiver<()>, Sender<()>) {
+        let ((tell, told), (release, released)) = (channel(), channel());
+        self.inner().halt = Some((tell, released));
+        (told, release)
+    }
+
+    pub fn told(&self) -> Told {
+        self.inner().told.clone()
+    }
+
+    pub fn edit(&self, number: PullNumber, now: Timestamp, edit: impl FnOnce(&mut PullRequest)) {
+        self.change(number, now, |pull, _| edit(pull));
+    }
+
     pub fn set_unreachable(&self, unreachable: bool) {
         self.inner().unreachable = unreachable;
     }
@@ -94,6 +171,87 @@ impl Hub {
 
     pub fn seen_by(&self, fuse: Fuse) -> HubClient {
         HubClient { hub: self.clone(), fuse }
+    }
+}
+
+impl Inner {
+    fn next_id(&mut self) -> i64 {
+        self.last_id += 1;
+        1000 + self.last_id
+    }
+
+    fn take(&mut self, post: &Post) -> Result<i64, PostError> {
+        if self.forbidden.contains(interface(post)) {
+            return Err(PostError::Forbidden("Resource not accessible".into()));
+        }
+        self.told.writes += 1;
+        let credential = self.credential.clone();
+        let fresh = self.next_id();
+        let not_ours = |who: &String| match *who == credential {
+            true => Ok(()),
+            false => Err(PostError::Gone("made by another hand".into())),
+        };
+        Ok(match post {
+            Post::CheckRun { id: Some(id), run } => {
+                let known = self.told.checks.get_mut(id);
+                let known = known.ok_or_else(|| PostError::Gone("Not Found".into()))?;
+                not_ours(&known.0)?;
+                known.1 = run.clone();
+                *id
+            }
+            Post::CheckRun { id: None, run } => {
+                self.told.checks.insert(fresh, (credential, run.clone()));
+                fresh
+            }
+            Post::Status { head, status } => {
+                self.told.statuses.push((head.clone(), status.clone()));
+                fresh
+            }
+            Post::Comment { id: Some(id), body, .. } => {
+                let known = self.told.comments.get_mut(id);
+                let known = known.ok_or_else(|| PostError::Gone("Not Found".into()))?;
+                known.1.body = body.clone();
+                *id
+            }
+            Post::Comment { id: None, number, body } => {
+                let comment = Comment {
+                    id: fresh,
+                    number: *number,
+                    author: Some(Login(credential.clone())),
+                    body: body.clone(),
+                    updated_at: Timestamp::UNIX_EPOCH,
+                };
+                self.told.comments.insert(fresh, (credential, comment));
+                fresh
+            }
+            Post::Deployment { head, environment, .. } => {
+                let made = (head.clone(), environment.clone(), Vec::new());
+                self.told.deployments.insert(fresh, made);
+                fresh
+            }
+            Post::DeploymentStatus { id, status } => {
+                let known = self.told.deployments.get_mut(id);
+                let known = known.ok_or_else(|| PostError::Gone("Not Found".into()))?;
+                known.2.push(status.clone());
+                fresh
+            }
+            Post::Reaction { comment, reaction } => {
+                if !self.told.reactions.contains(&(*comment, *reaction)) {
+                    self.told.reactions.push((*comment, *reaction));
+                }
+                fresh
+            }
+        })
+    }
+}
+
+fn interface(post: &Post) -> &'static str {
+    match post {
+        Post::CheckRun { .. } => "check",
+        Post::Status { .. } => "status",
+        Post::Comment { .. } => "comment",
+        Post::Deployment { .. } | Post::DeploymentStatus { .. } => "deployment",
+        Post::Reaction { .. } => "reaction",
     }
 }
 
@@ -109,6 +267,21 @@ fn fresh_sha(inner: &mut Inner) -> Sha {
 pub struct HubClient {
     hub: Hub,
     fuse: Fuse,
+}
+
+fn no_route() -> ForgeError {
+    ForgeError::Unavailable("no route to the forge".into())
+}
+
+fn unreachable() -> PostError {
+    PostError::Forge(no_route())
+}
+
+impl HubClient {
+    fn reach(&self) -> Result<MutexGuard<'_, Inner>, PostError> {
+        let inner = self.hub.inner();
+        if self.fuse.spend() && !inner.unreachable { Ok(inner) } else { Err(unreachable()) }
+    }
 }
 
 impl Forge for HubClient {
@@ -133,5 +306,65 @@ impl Forge for HubClient {
 
     fn remember(&self, _mark: &ReadingMark) -> Result<(), ForgeError> {
         Ok(())
+    }
+
+    fn credential(&self) -> String {
+        self.hub.inner().credential.clone()
+    }
+
+    fn find(&self, find: &Find) -> Result<Option<i64>, PostError> {
+        let inner = self.reach()?;
+        let told = &inner.told;
+        let ours = |who: &String| *who == inner.credential;
+        Ok(match find {
+            Find::CheckRun { head, name, external_id } => told
+                .checks
+                .iter()
+                .find(|(_, (who, run))| {
+                    ours(who)
+                        && run.head == *head
+                        && run.name == *name
+                        && run.external_id == *external_id
+                })
+                .map(|(id, _)| *id),
+            Find::Comment { number, mark } => told
+                .comments
+                .iter()
+                .find(|(_, (who, c))| ours(who) && c.number == *number && c.body.starts_with(mark))
+                .map(|(id, _)| *id),
+            Find::Deployment { head, environment } => told
+                .deployments
+                .iter()
+                .find(|(_, (sha, name, _))| sha == head && name == environment)
+                .map(|(id, _)| *id),
+        })
+    }
+
+    fn post(&self, post: &Post) -> Result<i64, PostError> {
+        let halt = self.hub.inner().halt.take();
+        if let Some((tell, released)) = halt {
+            // Whoever does not listen does not wait.
+            let _ = tell.send(()).map(|()| released.recv());
+        }
+        let mut inner = self.reach()?;
+        if let Some((error, arrives)) = inner.next.pop_front() {
+            if arrives {
+                inner.take(post)?;
+            }
+            return Err(error);
+        }
+        let id = inner.take(post)?;
+        // The forge has it; whether the process lives to hear so is another question.
+        if self.fuse.spend() { Ok(id) } else { Err(unreachable()) }
+    }
+
+    fn read_comments(&self, since: Timestamp) -> Result<Vec<Comment>, ForgeError> {
+        let inner = self.reach().map_err(|_| no_route())?;
+        let comments = inner.told.comments.values().map(|(_, comment)| comment);
+        Ok(comments.filter(|comment| comment.updated_at >= since).cloned().collect())
+    }
+
+    fn may_write(&self, login: &Login) -> Result<bool, PostError> {
+        Ok(self.reach()?.writers.contains(&login.0.to_lowercase()))
     }
 }

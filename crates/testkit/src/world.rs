@@ -13,6 +13,7 @@ use pullre::ops::Operator;
 use pullre::reconcile::lock::Locks;
 use pullre::reconcile::plan::{Action, Observed, Plan};
 use pullre::reconcile::{Controller, Report, Said};
+use pullre::report::Settings;
 use pullre::schema_clone::{Schemas, sqlite};
 use pullre::store::backend::Backend;
 use pullre::store::mysql::{Mysql, MysqlAccess};
@@ -29,6 +30,8 @@ pub struct World {
     pub hub: Hub,
     pub fleet: Fleet,
     pub policy: Policy,
+    /// Silent, until a test wants to hear something.
+    pub report: Settings,
     /// What runs on each machine, as a look at the machine itself would tell.
     pub apps: BTreeMap<InstanceId, App>,
     control: Control,
@@ -86,6 +89,7 @@ impl World {
             hub: Hub::default(),
             fleet: Fleet::default(),
             policy: Policy::default(),
+            report: Settings::default(),
             apps: BTreeMap::new(),
             control: control(folder.path()),
             folder,
@@ -100,6 +104,13 @@ impl World {
         drop(store);
         (0..servers).for_each(|_| drop(world.add_server()));
         world
+    }
+
+    /// Lets the controller speak: check runs, and comments.
+    pub fn speaks(mut self) -> World {
+        self.report =
+            Settings { report: true, check_name: "pullre".into(), comment: true, ..self.report };
+        self
     }
 
     /// Registers one more server with a machine and a schema of its own.
@@ -199,6 +210,7 @@ impl World {
             schemas: &Schemas::Sqlite { folder: self.schema_dir() },
             locks: &self.locks(),
             policy: &self.policy,
+            report: &self.report,
         })
     }
 
@@ -291,6 +303,8 @@ impl World {
         }
         if !deploys(deployment.pull) {
             // `No`: it was superseded meanwhile.
+            let step = store.step_started(deployment.id, "migrate", self.now)?;
+            store.step_finished(step, Some(1), "no such table: users\n", self.now)?;
             let _ = store.deployment_failed(&deployment, "migrate", "exit status 1", self.now)?;
             return Ok(());
         }

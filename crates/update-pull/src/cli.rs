@@ -211,7 +211,9 @@ pub enum PullCommand {
         #[command(flatten)]
         hold: HoldArgs,
     },
-    /// Gives a held environment back to the automatic hands
+    /// Gives its server back to the pool and keeps it from getting one, until its release
+    Stop { number: PullNumber },
+    /// Gives a held or stopped environment back to the automatic hands
     Release { number: PullNumber },
     /// Lets exactly this head of a fork's pull request run on your servers
     Approve {

@@ -279,6 +279,13 @@ fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Re
             operator(&mut store, now).pull_hold(number, &hold.reason, span)?;
             say(&format!("{number}: held"))
         }
+        PullCommand::Stop { number } => {
+            operator(&mut store, now).pull_stop(number)?;
+            say(&format!(
+                "{number}: its server goes back to the pool until `update-pull pull release {}`",
+                number.0
+            ))
+        }
         PullCommand::Release { number } => {
             operator(&mut store, now).pull_release(number)?;
             say(&format!("{number}: in automatic hands again"))

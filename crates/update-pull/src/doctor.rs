@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pullre::config::{ControllerConfig, DatabaseConfig};
-use pullre::doctor::{Line, Mark, foreign_writes, records};
+use pullre::doctor::{Line, Mark, foreign_writes, records, refusals};
 use pullre::domain::{Instance, InstanceId, InstanceState, PullNumber};
 use pullre::facts::Facts;
 use pullre::grants::needed;
-use pullre::ports::ComputeError;
+use pullre::ports::{ComputeError, Forge};
 use pullre::reconcile::lock::LockName;
+use pullre::report::Kind;
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store};
 use pullre_http::github::Look;
@@ -71,6 +72,10 @@ fn examine(file: &Path, report: &mut Report) -> Result {
     let has_zone = installation.config.auto_timezone.is_some();
     let mut lines = records(&facts, &installation.policy, has_zone, now);
     let last = store.last_event_at()?;
+    if installation.config.report.report {
+        let told = store.told(&facts)?;
+        lines.extend(refusals(&told, &installation.github().credential(), now));
+    }
     lines.extend(foreign_writes(&store.mirrored()?, &facts, last, now));
     if lines.is_empty() {
         lines.push(Line::new(Mark::Ok, "records", "servers, users and environments make sense"));
@@ -184,9 +189,10 @@ fn github(installation: &Installation, report: &mut Report) -> Result {
         Ok(look) => look,
         Err(e) => return report.add(Mark::Missing, "GitHub", e.to_string()),
     };
-    let Look { full_name, is_private, scopes, permissions, ahead } = look;
+    let Look { full_name, is_private, scopes, permissions, granted, ahead } = look;
     let kind = if is_private { "private" } else { "public" };
     let may = match &scopes {
+        _ if granted.is_some() => "a GitHub App".to_owned(),
         Some(scopes) if scopes.is_empty() => "a classic token without scopes".to_owned(),
         Some(scopes) => format!("a classic token for {}", scopes.join(", ")),
         None => match permissions.is_empty() {
@@ -196,6 +202,7 @@ fn github(installation: &Installation, report: &mut Report) -> Result {
     };
     let text = format!("{full_name} ({kind}) and its pull requests can be read, by {may}");
     report.add(Mark::Ok, "GitHub", text)?;
+    rights_to_speak(installation, granted.as_ref(), scopes.as_deref(), &permissions, report)?;
     let strong =
         |scope: &&String| ["admin", "delete", "write"].iter().any(|w| scope.starts_with(w));
     let strong: Vec<_> = scopes.iter().flatten().filter(strong).map(String::as_str).collect();
@@ -217,6 +224,52 @@ fn github(installation: &Installation, report: &mut Report) -> Result {
         (ahead.as_secs().abs(), if ahead.is_negative() { "ahead" } else { "behind" });
     let text = format!("is {seconds} s {way} of GitHub's: let chrony or systemd-timesyncd set it");
     report.add(Mark::Warn, "clock", text)
+}
+
+/// What it needs to say something on GitHub, as far as GitHub tells.
+fn rights_to_speak(
+    installation: &Installation,
+    granted: Option<&BTreeMap<String, String>>,
+    scopes: Option<&[String]>,
+    permissions: &[String],
+    report: &mut Report,
+) -> Result {
+    const WHAT: &str = "GitHub";
+    let settings = &installation.config.report;
+    if !settings.report {
+        return report.add(Mark::Ok, WHAT, "is only read (`report = no`)");
+    }
+    let Some(granted) = granted else {
+        let scope = |name: &str| scopes.is_none_or(|scopes| scopes.iter().any(|s| s == name));
+        let push = permissions.is_empty() || permissions.iter().any(|p| p == "push");
+        if !push || !(scope("repo") || scope("public_repo")) {
+            let text = "the token may not write statuses and comments: give it the scope `repo`, or, of \
+                        a fine-grained one, `Commit statuses`, `Issues` and `Pull requests` read and \
+                        write; or set `report = no`";
+            return report.add(Mark::Missing, WHAT, text);
+        }
+        let text = "a token makes commit statuses; check runs need a GitHub App (`github_app_id`)";
+        return report.add(Mark::Ok, WHAT, text);
+    };
+    let may_write = |name: &str| granted.get(name).is_some_and(|level| level == "write");
+    let needs = [
+        (true, may_write("checks"), Kind::Check),
+        (settings.comment, may_write("issues") || may_write("pull_requests"), Kind::Comment),
+        (settings.deployments, may_write("deployments"), Kind::Deployment),
+    ];
+    let lacks: Vec<_> = needs
+        .into_iter()
+        .filter(|(wanted, may, _)| *wanted && !may)
+        .map(|(_, _, kind)| kind.permission())
+        .collect();
+    if lacks.is_empty() {
+        return report.add(Mark::Ok, WHAT, "the App may say all that it shall");
+    }
+    let text = format!(
+        "the App lacks {}: give it that in its settings, then accept it where it is installed",
+        lacks.join(", ")
+    );
+    report.add(Mark::Missing, WHAT, text)
 }
 
 fn machines(installation: &Installation, facts: &Facts, report: &mut Report) -> Result {

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pullre::condition::Policy;
-use pullre::config::{ComputeKind, ConfigErrors, ControllerConfig, DatabaseConfig, RawConfig};
+use pullre::config::{
+    ComputeKind, ConfigErrors, ControllerConfig, DatabaseConfig, RawConfig, Secret,
+};
 use pullre::local_compute::LocalCompute;
 use pullre::ports::Compute;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
+use pullre::report::Settings;
+use pullre::report::markdown;
 use pullre::schema_clone::Schemas;
 use pullre::schema_clone::mysql::Server;
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store, StoreError};
+use pullre_http::chat::{self, Chat};
 use pullre_http::github::{GitHub, GitHubAccess, Timings};
 
 /// Reads and checks app.ini. Warnings come along in any case: an unknown key may be why another
@@ -31,6 +36,7 @@ pub fn read_config(file: &Path) -> (Result<ControllerConfig, ConfigErrors>, Vec<
 pub struct Installation {
     pub config: ControllerConfig,
     pub policy: Policy,
+    pub report: Settings,
     pub locks: Locks,
     pub schemas: Schemas,
     database: Database,
@@ -46,11 +52,12 @@ impl Installation {
             ComputeKind::Local => Arc::new(LocalCompute::new(database.clone())),
             ComputeKind::Ec2 => ec2(&config)?,
         };
+        let secrets = config.secrets.clone();
         let github = GitHub::new(GitHubAccess {
             api_url: config.github_api_url.clone(),
             owner: config.owner.clone(),
             repo: config.repo.clone(),
-            token: config.token.clone(),
+            login: config.login.clone(),
             state_dir: config.state_dir.clone(),
             timings: Timings::default(),
         })?;
@@ -62,7 +69,9 @@ impl Installation {
                 max_changes: config.max_changes as usize,
                 keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
                 cloning: config.clone.cloning.clone(),
+                admission: config.admission.clone(),
             },
+            report: report_settings(&config, secrets),
             locks,
             schemas,
             compute,
@@ -70,6 +79,18 @@ impl Installation {
             database,
             config,
         })
+    }
+
+    /// Tells every chat that is set up. The first error of those that could not be told.
+    pub fn tell_chat(&self, text: &str) -> Result<(), String> {
+        let report = &self.config.report;
+        let chats = [(Chat::Slack, &report.slack_url), (Chat::Google, &report.google_chat_url)];
+        let text = format!("{}/{}: {text}", self.config.owner, self.config.repo);
+        let text = markdown::masked(&text, &self.report.secrets);
+        chats
+            .into_iter()
+            .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)))
+            .fold(Ok(()), Result::and)
     }
 
     pub fn compute(&self) -> &dyn Compute {
@@ -96,6 +117,7 @@ impl Installation {
             schemas: &self.schemas,
             locks: &self.locks,
             policy: &self.policy,
+            report: &self.report,
         }
     }
 
@@ -121,6 +143,18 @@ impl Installation {
             DatabaseConfig::Mysql { .. } => self.database.open()?,
         };
         store.migrate(Timestamp::now())
+    }
+}
+
+fn report_settings(config: &ControllerConfig, secrets: Vec<Secret>) -> Settings {
+    let report = &config.report;
+    Settings {
+        report: report.report,
+        check_name: report.check_name.clone(),
+        comment: report.comment,
+        deployments: report.deployments,
+        page: config.domain.as_ref().map(|host| format!("{}{host}/pull/list", config.protocol)),
+        secrets,
     }
 }
 

@@ -11,7 +11,7 @@ use pullre::reconcile::lock::{Held, LockName};
 use pullre::reconcile::plan::ActionOn;
 use pullre::reconcile::{Report, Said};
 use pullre::store::{Store, TickRow};
-use pullre::words;
+use pullre::{alerts, words};
 
 use crate::commands::{Failure, Result};
 use crate::installation::Installation;
@@ -106,6 +106,7 @@ fn once(
             Said::Left { chain, why } => {
                 format!("left   {} on {}: {why}\n", chain.subject, chain.server_name)
             }
+            Said::Told(saying) => format!("said   {saying}\n"),
         };
         // Whoever closed our stdout wants no more lines; the tick goes on all the same.
         let _ = io::stdout().lock().write_all(line.as_bytes());
@@ -116,10 +117,23 @@ fn once(
         // The tick was done; only its measures are missing.
         tracing::warn!("this tick is not in the measures: {e}");
     }
+    alert(installation, store, report.forge.as_deref())?;
     if report.failures.is_empty() {
         return Ok(());
     }
     Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
+}
+
+/// Tells the chat what a person should see to.
+fn alert(installation: &Installation, store: &mut Store, forge: Option<&str>) -> Result {
+    if !installation.config.report.alerts {
+        return Ok(());
+    }
+    let (facts, now) = (store.facts()?, Timestamp::now());
+    let page = installation.report.page.as_deref();
+    let wanted = alerts::alerts(&facts, &installation.policy, forge, page, now);
+    let send = |text: &str| installation.tell_chat(text);
+    Ok(alerts::tell(&wanted, store, &installation.locks, now, &send)?)
 }
 
 /// How the tick went and how busy the pool is.

@@ -107,7 +107,7 @@ fn every_fault_of_the_configuration_is_named_at_once() {
     stderr: update-pull: warning: DIR/app.ini:1: unknown key `ownr`, ignored; the nearest known one is `owner`
     stderr: update-pull: DIR/app.ini: `owner` is not set, expected the GitHub account that owns the repository: write `owner = ...` there, or set PULLRE_OWNER
     stderr: DIR/app.ini: `repo` is not set, expected the GitHub repository's name, without its owner: write `repo = ...` there, or set PULLRE_REPO
-    stderr: DIR/app.ini:3: `token` is malformed (not shown), expected a GitHub token (one word) that may read the repository: correct it
+    stderr: DIR/app.ini:3: `token` is malformed (not shown), expected a GitHub token (one word) that may read the repository, or a GitHub App (github_app_id): correct it
     stderr: DIR/app.ini:4: `max_changes` is "many", expected environments, a whole number from 1 to 10000: correct it
     "#);
 }
@@ -119,7 +119,7 @@ fn without_tables_it_says_so_and_makes_none() {
     exit 1
     stderr: update-pull: the control database has no tables of pullre: run `update-pull init`
     ");
-    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create waits");
+    assert_snapshot!(site.run("init --dry-run").lines().last().unwrap(), @"would create alerts");
     assert_eq!(file_names(site.folder.path()), ["app.ini"]);
     site.run("init");
     assert_snapshot!(site.run("init"), @"
@@ -137,17 +137,24 @@ fn a_tick_prints_each_action_and_an_idle_one_nothing() {
     seen   #1 open at 910a2de by alice: A warmer welcome
     seen   #1 may have an environment
     #1    assign stg1, start stg1, clone dev_alice to stg1 (next in the queue)
+    say    #1 check: in progress, Starting stg1
+    say    #1 comment: in progress
     ");
     assert_snapshot!(site.run(""), @"
     exit 0
     seen   #1 open at 910a2de by alice: A warmer welcome
     seen   #1 may have an environment
     #1    assign stg1, start stg1, clone dev_alice to stg1 (next in the queue)
+    said   #1 comment: in progress
+    said   #1 status: in progress, Starting stg1
     done   #1 assign stg1 in 0.0 s
     done   #1 start stg1 in 0.0 s
     done   #1 clone dev_alice to stg1 in 0.0 s (1 tables, 8 kB)
     done   #1 deploy 910a2de on stg1 in 0.0 s
     seen   stg1 is running
+    said   #1 status: in progress, Deploying to stg1
+    said   #1 comment: in progress
+    stderr: TIME  WARN GitHub does not permit a check: Resource not accessible by personal access token. It needs checks: write (GitHub Apps only); commit statuses take its place
     ");
     assert_snapshot!(site.run(""), @"exit 0");
     assert_snapshot!(site.run("plan"), @"
@@ -410,6 +417,9 @@ fn a_person_takes_things_out_of_automatic_hands_and_gives_them_back() {
     seen   #1 open at 910a2de by alice: A warmer welcome
     seen   #1 may have an environment
     #1    waits, place 1: no server is free: 0 of 1 in use; stg1: held since TIME TIME UTC until TIME TIME UTC: maintenance
+    said   #1 comment: queued
+    said   #1 status: queued, Queued, place 1
+    stderr: TIME  WARN GitHub does not permit a check: Resource not accessible by personal access token. It needs checks: write (GitHub Apps only); commit statuses take its place
     ");
     assert_snapshot!(site.run("server release stg1"), @"
     exit 0
@@ -479,6 +489,10 @@ fn a_slot_is_off_only_when_its_client_has_stopped_the_app() {
     done   #1 release stg1 in 0.0 s
     #2    assign stg1 (next in the queue)
     done   #2 assign stg1 in 0.0 s
+    said   #1 status: cancelled, Closed
+    said   #2 status: in progress, Cloning the database for stg1
+    said   #1 comment: cancelled
+    said   #2 comment: in progress
     ");
     assert_snapshot!(site.run("explain 2").lines().nth(3).unwrap(), @"  why     stg1 must stop the app of #1 first");
     database.execute_batch("UPDATE server_facts SET app_pull = NULL, app_sha = NULL").unwrap();
@@ -487,6 +501,8 @@ fn a_slot_is_off_only_when_its_client_has_stopped_the_app() {
     #2    clone dev_alice to stg1 (it needs its data)
     done   #2 clone dev_alice to stg1 in 0.0 s (1 tables, 8 kB)
     done   #2 deploy 975835d on stg1 in 0.0 s
+    said   #2 status: in progress, Deploying to stg1
+    said   #2 comment: in progress
     ");
 }
 

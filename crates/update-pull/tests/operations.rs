@@ -121,6 +121,7 @@ fn a_whole_installation_is_ok() {
     ok       database      it has all its tables, and everything in them can be changed
     ok       locks         can be taken
     ok       GitHub        acme/shop (private) and its pull requests can be read, by an account that may pull, push
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     ok       machines      all 1 are there
     ok       schemas       every user's is there
@@ -136,7 +137,7 @@ fn doctor_names_what_is_missing_from_nothing_on() {
     exit 1
     warn     app.ini       DIR/app.ini:1: unknown key `ownr`, ignored; the nearest known one is `owner`
     MISSING  app.ini       DIR/app.ini: `owner` is not set, expected the GitHub account that owns the repository: write `owner = ...` there, or set PULLRE_OWNER
-    MISSING  app.ini       DIR/app.ini: `token` is not set, expected a GitHub token (one word) that may read the repository: write `token = ...` there, or set PULLRE_TOKEN
+    MISSING  app.ini       DIR/app.ini: `token` is not set, expected a GitHub token (one word) that may read the repository, or a GitHub App (github_app_id): write `token = ...` there, or set PULLRE_TOKEN
     stderr: update-pull: 2 things are missing
     ");
     site.write_ini_more("");
@@ -147,6 +148,7 @@ fn doctor_names_what_is_missing_from_nothing_on() {
     MISSING  database      the control database has no tables of pullre: run `update-pull init`
     ok       locks         can be taken
     ok       GitHub        acme/shop (private) and its pull requests can be read, by an account that may pull, push
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     stderr: update-pull: 1 thing is missing
     ");
@@ -159,6 +161,7 @@ fn doctor_names_what_is_missing_from_nothing_on() {
     ok       database      it has all its tables, and everything in them can be changed
     ok       locks         can be taken
     ok       GitHub        acme/shop (private) and its pull requests can be read, by an account that may pull, push
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     MISSING  users         nobody is registered, so no pull request gets an environment: `update-pull user set LOGIN SCHEMA`
     MISSING  servers       no server is in the pool: `update-pull server register INSTANCE_ID`
@@ -196,6 +199,7 @@ fn doctor_names_servers_that_cannot_serve_and_why() {
     ok       database      it has all its tables, and everything in them can be changed
     ok       locks         can be taken
     ok       GitHub        acme/shop (private) and its pull requests can be read, by an account that may pull, push
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     MISSING  machines      there is no instance i-gone: `update-pull server set i-gone instance_id=ID` names the server's new one, `update-pull server remove i-gone` forgets it
     MISSING  schemas       bob's schema dev_bob is not there, or empty: fill it; or `update-pull user set bob SCHEMA`
@@ -227,6 +231,7 @@ fn doctor_names_what_github_refuses() {
     site.github.change(|world| world.rename_repo("market"));
     assert_snapshot!(site.run("doctor").lines().filter(|l| l.contains("GitHub")).collect::<Vec<_>>().join("\n"), @"
     ok       GitHub        acme/market (private) and its pull requests can be read, by an account that may pull, push
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     warn     GitHub        acme/shop is called acme/market now: correct `owner` and `repo`
     ok       clock         agrees with GitHub's
     ");
@@ -235,6 +240,7 @@ fn doctor_names_what_github_refuses() {
     let told: Vec<_> = told.lines().filter(|line| line.contains("token")).collect();
     assert_snapshot!(told.join("\n"), @"
     ok       GitHub        acme/market (private) and its pull requests can be read, by a classic token for repo, admin:org
+    ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     warn     GitHub        the token may do more than pullre needs: take admin:org away
     ");
     site.github.change(|world| world.set_visible(false));

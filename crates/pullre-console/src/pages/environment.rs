@@ -111,7 +111,7 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     let has_server = e.server.is_some();
     let held = shown.pull.hold.is_some();
     let fork = matches!(
-        condition::eligibility(&shown.pull, &shown.facts),
+        condition::eligibility(&shown.pull, &shown.facts, policy),
         Err(condition::Ineligible::ForkNotApproved { .. }
             | condition::Ineligible::ForkMovedOn { .. })
     );

@@ -1,16 +1,19 @@
-//! One GET to GitHub: with time-outs and retries, its refusals told apart.
+//! One request to GitHub: with time-outs, its refusals told apart; reading with retries.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::thread::sleep;
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
-use pullre::ports::ForgeError;
+use pullre::ports::{ForgeError, PostError};
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::{Method, StatusCode, Url, redirect};
+use serde_json::Value;
 
 use super::Timings;
+use super::auth::Credentials;
 use super::memory::{LONGEST_LIMIT, Memory};
 use super::parse::{malformed, message, next_link};
 use crate::client::{self, Failure};
@@ -24,9 +27,11 @@ const UNNAMED_LIMIT: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Asker {
     base: Url,
-    authorization: HeaderValue,
+    pub(super) credentials: Credentials,
     timings: Timings,
     client: OnceLock<Client>,
+    /// Follows no redirect.
+    writer: OnceLock<Client>,
 }
 
 #[derive(Debug)]
@@ -63,9 +68,9 @@ impl From<ForgeError> for Trouble {
 }
 
 impl Asker {
-    /// `authorization` must be marked as sensitive, so that no Debug shows it.
-    pub(super) fn new(base: Url, authorization: HeaderValue, timings: Timings) -> Asker {
-        Asker { base, authorization, timings, client: OnceLock::new() }
+    pub(super) fn new(base: Url, credentials: Credentials, timings: Timings) -> Asker {
+        let (client, writer) = (OnceLock::new(), OnceLock::new());
+        Asker { base, credentials, timings, client, writer }
     }
 
     pub(super) fn get(
@@ -75,9 +80,16 @@ impl Asker {
         memory: &Memory,
     ) -> Result<Answer, ForgeError> {
         let mut pauses = self.timings.pauses.iter();
+        let mut renewed = false;
         loop {
             let why = match self.try_get(url, etag, memory) {
                 Ok(answer) => return Ok(answer),
+                Err(Trouble::Lasting(ForgeError::Unauthorized))
+                    if !renewed && self.credentials.forget(memory) =>
+                {
+                    renewed = true;
+                    continue;
+                }
                 Err(Trouble::Lasting(err)) => return Err(err),
                 Err(Trouble::Passing(why)) => why,
             };
@@ -99,7 +111,7 @@ impl Asker {
             .timeout(self.timings.request)
             .header(header::ACCEPT, "application/vnd.github+json")
             .header("X-GitHub-Api-Version", "2022-11-28")
-            .header(header::AUTHORIZATION, self.authorization.clone());
+            .header(header::AUTHORIZATION, self.authorization(memory)?);
         if let Some(etag) = etag {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
@@ -131,6 +143,102 @@ impl Asker {
                 Err(malformed(format_args!("it answers {status}: {}", message(&body))).into())
             }
         }
+    }
+
+    fn authorization(&self, memory: &Memory) -> Result<HeaderValue, ForgeError> {
+        self.credentials.authorization(&|| self.writer(), &self.base, &self.timings, memory)
+    }
+
+    /// What the App's installation may do; None for a token, which does not say.
+    pub(super) fn granted(
+        &self,
+        memory: &Memory,
+    ) -> Result<Option<BTreeMap<String, String>>, ForgeError> {
+        let Credentials::App(app) = &self.credentials else { return Ok(None) };
+        // A fresh one: the permissions of an older one may have changed.
+        self.credentials.forget(memory);
+        let token = app.token(&|| self.writer(), &self.base, &self.timings, memory)?;
+        Ok(Some(token.permissions))
+    }
+
+    /// Sends it once; twice only where GitHub has said that it did not take the credentials.
+    /// `changes`: it is about something that was there, so that 404 says it is gone.
+    pub(super) fn write(
+        &self,
+        method: Method,
+        url: &Url,
+        body: &Value,
+        changes: bool,
+        memory: &Memory,
+    ) -> Result<Vec<u8>, PostError> {
+        match self.try_write(method.clone(), url, body, changes, memory) {
+            Err(PostError::Forge(ForgeError::Unauthorized)) if self.credentials.forget(memory) => {
+                self.try_write(method, url, body, changes, memory)
+            }
+            other => other,
+        }
+    }
+
+    fn try_write(
+        &self,
+        method: Method,
+        url: &Url,
+        body: &Value,
+        changes: bool,
+        memory: &Memory,
+    ) -> Result<Vec<u8>, PostError> {
+        let unavailable = |err: &(dyn std::error::Error + 'static)| {
+            ForgeError::Unavailable(Failure::of(err).to_string())
+        };
+        let request = self
+            .writer()?
+            .request(method, url.clone())
+            .timeout(self.timings.request)
+            .header(header::ACCEPT, "application/vnd.github+json")
+            .header("X-GitHub-Api-Version", "2022-11-28")
+            .header(header::AUTHORIZATION, self.authorization(memory)?)
+            .json(body);
+        let mut response = request.send().map_err(|err| unavailable(&err))?;
+        let (answer, _) =
+            client::read_body(&mut response, LARGEST_PAGE).map_err(|err| unavailable(&err))?;
+        let why = || message(&answer);
+        match response.status() {
+            status if status.is_success() => Ok(answer),
+            StatusCode::UNAUTHORIZED => Err(ForgeError::Unauthorized.into()),
+            status @ (StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => {
+                match refusal(status, response.headers(), &answer, memory) {
+                    // One conversation is closed, not the interface.
+                    ForgeError::Forbidden(why) if why.contains("locked") => {
+                        Err(PostError::Rejected(why))
+                    }
+                    ForgeError::Forbidden(why) => Err(PostError::Forbidden(why)),
+                    other => Err(other.into()),
+                }
+            }
+            StatusCode::NOT_FOUND if !changes => Err(PostError::Forbidden(why())),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Err(PostError::Gone(why())),
+            status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+                Err(ForgeError::Unavailable(format!("it answers {status}")).into())
+            }
+            status if status.is_redirection() => Err(malformed(
+                "it redirects what is written: the repository was renamed, or `github_api_url` is \
+                 wrong; correct `owner`, `repo` or `github_api_url`",
+            )
+            .into()),
+            status => Err(PostError::Rejected(format!("{status}: {}", why()))),
+        }
+    }
+
+    fn writer(&self) -> Result<&Client, ForgeError> {
+        if let Some(client) = self.writer.get() {
+            return Ok(client);
+        }
+        let client = client::builder(self.base.scheme() == "https")
+            .connect_timeout(self.timings.connect)
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|err| ForgeError::Local(format!("no HTTP client: {}", Failure::of(&err))))?;
+        Ok(self.writer.get_or_init(|| client))
     }
 
     fn page(&self, response: &Response, body: Vec<u8>) -> Result<Page, ForgeError> {

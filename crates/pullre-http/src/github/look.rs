@@ -1,5 +1,7 @@
 //! What a token sees and may do, for whoever sets it up.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use pullre::ports::ForgeError;
 use serde::Deserialize;
@@ -18,6 +20,8 @@ pub struct Look {
     pub scopes: Option<Vec<String>>,
     /// What its account may do in the repository.
     pub permissions: Vec<String>,
+    /// What an App's installation may do; None for a token, which does not say.
+    pub granted: Option<BTreeMap<String, String>>,
     /// How much GitHub's clock is ahead of ours.
     pub ahead: Option<SignedDuration>,
 }
@@ -27,7 +31,7 @@ struct Repository {
     full_name: String,
     private: bool,
     #[serde(default)]
-    permissions: std::collections::BTreeMap<String, bool>,
+    permissions: BTreeMap<String, bool>,
 }
 
 impl GitHub {
@@ -53,6 +57,7 @@ impl GitHub {
             is_private: repository.private,
             scopes: page.scopes.as_deref().map(words),
             permissions: permissions.filter(|(_, may)| *may).map(|(name, _)| name).collect(),
+            granted: self.asker.granted(&self.memory)?,
             ahead: page.date.map(|date| date.duration_since(now)),
         })
     }

@@ -1,5 +1,5 @@
 //! What a process leaves in `state_dir` for the next one: the validator of the page that an idle
-//! tick asks for, and how long GitHub wants to be left alone.
+//! tick asks for, an App's token, and how long GitHub wants to be left alone.
 //!
 //! Both are only ever hints. A file that is missing, damaged or of another credential costs one
 //! unconditional request.
@@ -17,8 +17,11 @@ use ring::digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::auth::InstallationToken;
+
 const ETAG_FILE: &str = "github-etag.json";
 const LIMIT_FILE: &str = "github-rate-limit.json";
+const TOKEN_FILE: &str = "github-app-token.json";
 
 /// GitHub's limits are by the hour. What claims to last longer is a wrong clock.
 pub(super) const LONGEST_LIMIT: SignedDuration = SignedDuration::from_hours(2);
@@ -47,14 +50,15 @@ struct StoredLimit {
     until: Timestamp,
 }
 
+pub(super) fn fingerprint(secret: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, secret.as_bytes());
+    hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
 impl Memory {
-    pub(super) fn new(dir: &Path, url: &str, token: &str) -> Memory {
-        let hash = digest::digest(&digest::SHA256, token.as_bytes());
-        Memory {
-            dir: dir.to_owned(),
-            url: url.to_owned(),
-            credential: hash.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
-        }
+    /// `credential`: its name, which tells it from others.
+    pub(super) fn new(dir: &Path, url: &str, credential: &str) -> Memory {
+        Memory { dir: dir.to_owned(), url: url.to_owned(), credential: fingerprint(credential) }
     }
 
     /// The validator, if the store holds exactly what the page showed then: after a restored or
@@ -98,6 +102,19 @@ impl Memory {
     pub(super) fn keep_limit(&self, until: Timestamp) -> io::Result<()> {
         let credential = self.credential.clone();
         self.write(LIMIT_FILE, &StoredLimit { credential, until })
+    }
+
+    pub(super) fn token(&self) -> Option<InstallationToken> {
+        self.read(TOKEN_FILE)
+    }
+
+    pub(super) fn keep_token(&self, token: &InstallationToken) -> io::Result<()> {
+        self.write(TOKEN_FILE, token)
+    }
+
+    /// One that cannot be removed is refused again, and renewed again.
+    pub(super) fn forget_token(&self) {
+        let _ = fs::remove_file(self.dir.join(TOKEN_FILE));
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {

@@ -20,23 +20,27 @@
 //!   would need no second one. It belongs to one watermark: see [`memory`].
 
 mod ask;
+mod auth;
 mod look;
 mod memory;
 mod parse;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use pullre::config::Secret;
-use pullre::domain::{Invalid, PullNumber, PullRequest, PullState};
-use pullre::ports::{Forge, ForgeError, KnownPulls, PullReading, ReadingMark};
+use pullre::config::GithubLogin;
+use pullre::domain::{Invalid, Login, PullNumber, PullRequest, PullState};
+use pullre::ports::{
+    Comment, Find, Forge, ForgeError, KnownPulls, Post, PostError, PullReading, ReadingMark,
+};
 use reqwest::Url;
-use reqwest::header::HeaderValue;
 
 use crate::probe::without_credentials;
 use ask::{Answer, Asker, Page};
+use auth::Credentials;
 pub use look::Look;
 use memory::Memory;
 use parse::malformed;
@@ -55,7 +59,7 @@ pub struct GitHubAccess {
     pub api_url: String,
     pub owner: String,
     pub repo: String,
-    pub token: Secret,
+    pub login: GithubLogin,
     /// Where ETags and rate limits are kept between processes.
     pub state_dir: PathBuf,
     pub timings: Timings,
@@ -84,6 +88,7 @@ impl Default for Timings {
 pub struct GitHub {
     /// `owner/repo` as configured.
     full_name: String,
+    repo_url: Url,
     pulls_url: Url,
     updates_url: Url,
     open_url: Url,
@@ -160,26 +165,22 @@ impl GitHub {
                 return Err(Invalid::new(name, "a name of an owner or a repository"));
             }
         }
-        let token = access.token.expose();
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))
-            .ok()
-            .filter(|_| !token.is_empty())
-            .ok_or_else(|| Invalid::new("(hidden)", "a token for GitHub: one line of text"))?;
-        authorization.set_sensitive(true);
+        let credentials = Credentials::new(&access.login)?;
 
         let full_name = format!("{}/{}", access.owner, access.repo);
         let at = |query: &str| {
             let base = base.as_str().trim_end_matches('/');
-            Url::parse(&format!("{base}/repos/{full_name}/pulls{query}")).map_err(|_| bad_url())
+            Url::parse(&format!("{base}/repos/{full_name}{query}")).map_err(|_| bad_url())
         };
-        let updates_url = at("?state=all&sort=updated&direction=desc&per_page=100")?;
+        let updates_url = at("/pulls?state=all&sort=updated&direction=desc&per_page=100")?;
         Ok(GitHub {
-            pulls_url: at("")?,
+            repo_url: at("")?,
+            pulls_url: at("/pulls")?,
             // Oldest first: new ones go to the end and move nothing.
-            open_url: at("?state=open&sort=created&direction=asc&per_page=100")?,
-            memory: Memory::new(&access.state_dir, updates_url.as_str(), token),
+            open_url: at("/pulls?state=open&sort=created&direction=asc&per_page=100")?,
+            memory: Memory::new(&access.state_dir, updates_url.as_str(), &credentials.name()),
             updates_url,
-            asker: Asker::new(base, authorization, access.timings),
+            asker: Asker::new(base, credentials, access.timings),
             full_name,
         })
     }
@@ -343,5 +344,25 @@ impl Forge for GitHub {
 
     fn remember(&self, mark: &ReadingMark) -> Result<(), ForgeError> {
         self.memory.keep_etag(mark).map_err(|err| ForgeError::Local(err.to_string()))
+    }
+
+    fn credential(&self) -> String {
+        self.asker.credentials.name()
+    }
+
+    fn find(&self, find: &Find) -> Result<Option<i64>, PostError> {
+        self.search(find)
+    }
+
+    fn post(&self, post: &Post) -> Result<i64, PostError> {
+        self.write(post)
+    }
+
+    fn read_comments(&self, since: Timestamp) -> Result<Vec<Comment>, ForgeError> {
+        self.comments(since)
+    }
+
+    fn may_write(&self, login: &Login) -> Result<bool, PostError> {
+        self.permits(login)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pullre::config::Secret;
+use pullre::config::{GithubLogin, Secret};
 use pullre::domain::{PullNumber, PullRequest, PullState};
 use pullre::ports::{Forge, ForgeError, KnownPulls, PullReading};
 use pullre_http::github::{GitHub, GitHubAccess, Timings};
@@ -79,7 +79,7 @@ impl Setup {
             api_url: self.fake.url(),
             owner: "acme".to_owned(),
             repo: "shop".to_owned(),
-            token: Secret::new(self.fake.token()),
+            login: GithubLogin::Token(Secret::new(self.fake.token())),
             state_dir: self.dir.path().join("state"),
             timings: Timings {
                 request: Duration::from_secs(10),

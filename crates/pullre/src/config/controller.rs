@@ -6,7 +6,9 @@ use tracing::Level;
 
 use super::console::{self, ConsoleConfig};
 use super::reader::{ConfigErrors, Reader, word};
+use super::report::{GithubLogin, ReportConfig};
 use super::{CloneConfig, DatabaseConfig, RawConfig, Secret};
+use crate::admission::Admission;
 use crate::schema_clone::mask::Dialect;
 
 /// Where the staging servers run.
@@ -22,7 +24,7 @@ pub enum ComputeKind {
 pub struct ControllerConfig {
     pub owner: String,
     pub repo: String,
-    pub token: Secret,
+    pub login: GithubLogin,
     /// Without a slash at its end.
     pub github_api_url: String,
     /// `https://` or `http://`.
@@ -45,6 +47,9 @@ pub struct ControllerConfig {
     pub clone: CloneConfig,
     /// How long an environment that is not eligible any more keeps its server.
     pub grace: Duration,
+    /// Which pull requests may have an environment.
+    pub admission: Admission,
+    pub report: ReportConfig,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
     /// 0: one tick per run. Else the seconds between two ticks.
@@ -53,6 +58,8 @@ pub struct ControllerConfig {
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
     pub console: ConsoleConfig,
+    /// Every secret that is set: what is told to others is searched for them.
+    pub secrets: Vec<Secret>,
 }
 
 const DAY: u64 = 24 * 60 * 60;
@@ -62,8 +69,7 @@ impl ControllerConfig {
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut r = Reader::new(raw);
         let (owner, repo) = r.repository();
-        let token =
-            r.required("token", "a GitHub token (one word) that may read the repository", word);
+        let login = r.github_login();
         let database = r.database();
         let default = match database {
             Some(DatabaseConfig::Mysql { .. }) => ComputeKind::Ec2,
@@ -107,6 +113,8 @@ impl ControllerConfig {
         };
         let clone = CloneConfig::read(&mut r, dialect);
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
+        let admission = r.admission();
+        let report = r.report();
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
         let poll_seconds = r.poll_seconds();
         let auto_timezone = r.parsed(
@@ -117,17 +125,17 @@ impl ControllerConfig {
         let logging_level = r.logging_level();
         let console = console::read(&mut r);
 
-        let required = match (owner, repo, token, database) {
-            (Some(owner), Some(repo), Some(token), Some(database)) => {
-                Some((owner, repo, Secret::new(token), database))
+        let required = match (owner, repo, login, database) {
+            (Some(owner), Some(repo), Some(login), Some(database)) => {
+                Some((owner, repo, login, database))
             }
             _ => None,
         };
-        let (owner, repo, token, database) = r.finish(required)?;
+        let (owner, repo, login, database) = r.finish(required)?;
         Ok(ControllerConfig {
             owner,
             repo,
-            token,
+            login,
             github_api_url: github_api_url.unwrap_or_else(|| "https://api.github.com".into()),
             protocol: protocol.unwrap_or_else(|| "https://".into()),
             domain,
@@ -143,11 +151,14 @@ impl ControllerConfig {
             agent_timeout,
             clone,
             grace,
+            admission,
+            report,
             max_changes,
             poll_seconds,
             auto_timezone,
             logging_level,
             console,
+            secrets: raw.secrets(),
         })
     }
 }

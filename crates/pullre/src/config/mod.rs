@@ -11,6 +11,7 @@ mod controller;
 mod keys;
 mod raw;
 mod reader;
+mod report;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
 pub use raw::RawConfig;
 pub use reader::{ConfigErrors, Problem};
+pub use report::{GithubLogin, ReportConfig};
 pub use secret::Secret;
 
 use std::path::PathBuf;

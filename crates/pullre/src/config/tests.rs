@@ -208,7 +208,7 @@ fn all_that_is_missing_or_malformed_is_said_at_once_and_no_secret_is() {
     insta::assert_snapshot!(said(&bad, bad.controller()), @r#"
     DIR/app.ini: `owner` is not set, expected the GitHub account that owns the repository: write `owner = ...` there, or set PULLRE_OWNER
     DIR/app.ini: `repo` is not set, expected the GitHub repository's name, without its owner: write `repo = ...` there, or set PULLRE_REPO
-    DIR/app.ini:1: `token` is malformed (not shown), expected a GitHub token (one word) that may read the repository: correct it
+    DIR/app.ini:1: `token` is malformed (not shown), expected a GitHub token (one word) that may read the repository, or a GitHub App (github_app_id): correct it
     DIR/app.ini:3: `database` is "oracle", expected `mysql` or `sqlite`: correct it
     DIR/app.ini: `AWS_ACCESS_KEY_ID` is not set, expected the id of AWS_SECRET_KEY: write `AWS_ACCESS_KEY_ID = ...` there, or set PULLRE_AWS_ACCESS_KEY_ID
     DIR/app.ini:4: `github_api_url` is malformed (not shown), expected a URL that starts with https:// or http://: correct it
@@ -222,7 +222,7 @@ fn the_controllers_defaults() {
     let ini = ini(CONTROLLER);
     let c = ini.controller().unwrap();
     assert_eq!((c.owner.as_str(), c.repo.as_str()), ("acme", "shop"));
-    assert_eq!(c.token.expose(), "ghp_0123456789");
+    assert_eq!(c.login, GithubLogin::Token(Secret::new("ghp_0123456789")));
     assert_eq!(c.github_api_url, "https://api.github.com");
     assert_eq!((c.protocol.as_str(), c.domain), ("https://", None));
     let database =

@@ -17,12 +17,19 @@ pub enum LockName {
     Schema(SchemaName),
     /// Alone, and before all others: one run among those that look again and again.
     Polling,
+    /// What is said on GitHub of one pull request. Not its environment's lock: a clone that takes
+    /// minutes does not keep anybody from saying so.
+    Reports(PullNumber),
+    /// What the chat is told.
+    Alerts,
 }
 
 impl LockName {
     fn text(&self) -> String {
         match self {
             LockName::Environment(number) => format!("environment-{}", number.0),
+            LockName::Reports(number) => format!("reports-{}", number.0),
+            LockName::Alerts => "alerts".to_owned(),
             LockName::Server(id) => format!("server-{}", id.0),
             LockName::Polling => "polling".to_owned(),
             // Names that may be one schema on some server share a lock.

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::condition::Policy;
+use crate::facts::Facts;
 use crate::ports::{Compute, Forge};
+use crate::report::plan::{Saying, What};
+use crate::report::show::View;
+use crate::report::{self, apply as voice, commands};
 use crate::schema_clone::Schemas;
 use crate::store::{Database, Store, StoreError};
 use lock::Locks;
@@ -32,6 +36,8 @@ pub struct Controller<'a> {
     pub schemas: &'a Schemas,
     pub locks: &'a Locks,
     pub policy: &'a Policy,
+    /// What is said on GitHub.
+    pub report: &'a report::Settings,
 }
 
 impl std::fmt::Debug for Controller<'_> {
@@ -61,6 +67,8 @@ pub enum Said<'a> {
         chain: &'a Chain,
         why: &'a str,
     },
+    /// GitHub was told.
+    Told(&'a Saying),
 }
 
 /// What came of a tick.
@@ -75,6 +83,8 @@ pub struct Report {
     /// Servers in the pool, and how many of them are somebody's.
     pub pool: usize,
     pub busy: usize,
+    /// Why GitHub could not be read, if so.
+    pub forge: Option<String>,
 }
 
 /// `now`, going on from the moment at which the tick began. Virtual time of tests stays virtual.
@@ -96,7 +106,8 @@ impl Controller<'_> {
     pub fn plan(&self, now: Timestamp) -> Result<(Observed, Plan), StoreError> {
         let mut store = self.database.open()?;
         let observed = observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
-        let plan = plan(&observed);
+        let mut plan = plan(&observed);
+        plan.sayings = self.sayings(&mut store, &observed, &plan)?;
         Ok((observed, plan))
     }
 
@@ -125,6 +136,7 @@ impl Controller<'_> {
         let mut observed = observe::observe(store, self.forge, self.compute, self.policy, now)?;
         observed.confirmed = confirmed;
         report.failures.extend(observed.unknown());
+        report.forge = observed.forge.unknown().map(str::to_owned);
         for round in 0..ROUNDS {
             let mut plan = plan(&observed);
             plan.chains.retain(|chain| !ended.contains(&chain.subject));
@@ -136,8 +148,24 @@ impl Controller<'_> {
                 self.remember(&plan.records, &mut report);
             }
             report.last = plan;
+            let due = observed.facts.comments_due.is_some()
+                || report.last.records.iter().any(|record| matches!(record, Record::Mark(_)));
+            if round == 0 && observed.forge.known().is_some() && self.obey(store, due, clock)? {
+                // What people asked for changes the plan.
+                observed = observe::observe_again(store.facts()?, self.compute, &observed);
+                continue;
+            }
             if report.last.chains.is_empty() {
                 break;
+            }
+            // A copy may take minutes; nobody shall wait for the news until then.
+            let copies = |chain: &Chain| {
+                chain.actions.iter().any(|action| matches!(action, Action::Clone { .. }))
+            };
+            if report.last.chains.iter().any(copies) {
+                let mut facts = store.facts()?;
+                voice::anticipate(&mut facts, &report.last.chains, clock.now());
+                self.speak(store, &observed, &facts, &report.last.chains, clock, say)?;
             }
             let outcomes = apply::side_by_side(self, &report.last.chains, &observed, clock, say);
             for outcome in outcomes {
@@ -155,6 +183,11 @@ impl Controller<'_> {
                 break;
             }
         }
+        let facts = match report.last.records.is_empty() {
+            true => observed.facts.clone(),
+            false => store.facts()?,
+        };
+        self.speak(store, &observed, &facts, &[], clock, say)?;
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
@@ -163,6 +196,54 @@ impl Controller<'_> {
         report.pool = pool().count();
         report.busy = pool().filter(|s| facts.assignment_of_server(s.id).is_some()).count();
         Ok(report)
+    }
+
+    /// What a tick would say once this plan's records are written.
+    fn sayings(
+        &self,
+        store: &mut Store,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<Vec<Saying>, StoreError> {
+        if !self.report.report
+            || observed.facts.paused.is_some()
+            || observed.forge.known().is_none()
+        {
+            return Ok(Vec::new());
+        }
+        let mut facts = observed.facts.clone();
+        plan.records.iter().for_each(|record| record.apply_to(&mut facts, observed.now));
+        voice::anticipate(&mut facts, &plan.chains, observed.now);
+        let told = store.told(&facts)?;
+        let view = View::new(&facts, &told, self.report, self.policy, observed.now);
+        let mut sayings = report::plan::plan(&view, &self.forge.credential());
+        sayings.retain(|saying| saying.what != What::Settle);
+        Ok(sayings)
+    }
+
+    /// Says on GitHub what is true now. While GitHub cannot be read, nobody knows what that is.
+    fn speak(
+        &self,
+        store: &mut Store,
+        observed: &Observed,
+        facts: &Facts,
+        chains: &[Chain],
+        clock: Clock,
+        say: &(dyn Fn(Said<'_>) + Sync),
+    ) -> Result<(), StoreError> {
+        if observed.forge.known().is_none() {
+            return Ok(());
+        }
+        voice::speak(self, store, facts, chains, clock.now(), &|saying| say(Said::Told(saying)))
+    }
+
+    /// Whether people asked for something in comments, and it was done.
+    fn obey(&self, store: &mut Store, due: bool, clock: Clock) -> Result<bool, StoreError> {
+        if !due && store.open_commands()?.is_empty() {
+            return Ok(false);
+        }
+        let facts = store.facts()?;
+        Ok(commands::obey(self, store, &facts, clock.now())? > 0)
     }
 
     fn remember(&self, records: &[Record], report: &mut Report) {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::condition::{self, Condition, Data, Policy, Power, Serving, Target};
+use crate::condition::{self, Condition, Data, Ineligible, Policy, Power, Serving, Target};
 use crate::domain::{
     Instance, InstanceId, InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId,
     Sha,
 };
 use crate::facts::{Assignment, Facts, Hold, Pull, Server};
 use crate::ports::{PullReading, ReadingMark};
+use crate::report::plan::Saying;
 use crate::words;
 
 pub use display::ActionOn;
@@ -75,6 +76,8 @@ pub struct Plan {
     pub limit: usize,
     pub queue: Vec<Waiting>,
     pub notes: Vec<String>,
+    /// What is said on GitHub once all of this is recorded; more may follow from what is done.
+    pub sayings: Vec<Saying>,
 }
 
 impl Plan {
@@ -116,6 +119,11 @@ pub struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     Pull(Box<PullRequest>),
+    /// Only its time of change is another, as after a comment.
+    Touched {
+        pull: PullNumber,
+        at: Timestamp,
+    },
     /// The forge knows this pull request no more.
     Gone(PullNumber),
     Eligible(PullNumber),
@@ -225,7 +233,8 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut taken = BTreeSet::new();
     let mut free = condition::free_servers(&facts, observed.now);
     let mut why = None;
-    for (index, pull) in condition::queue(&facts, observed.now).into_iter().enumerate() {
+    let queue = condition::queue(&facts, &observed.policy, observed.now);
+    for (index, pull) in queue.into_iter().enumerate() {
         let best = (0..free.len()).min_by_key(|&at| free[at].rank(pull));
         match best {
             Some(best) => {
@@ -266,7 +275,17 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
     let mut records = Vec::new();
     if let Reading::Known(reading) = &observed.forge {
         for request in &reading.pulls {
-            let news = match facts.pulls.get(&request.number) {
+            let known = facts.pulls.get(&request.number);
+            if let Some(pull) = known.filter(|pull| pull.described && pull.request != *request) {
+                let touched =
+                    PullRequest { updated_at: request.updated_at, ..pull.request.clone() };
+                if touched == *request {
+                    let (pull, at) = (request.number, request.updated_at);
+                    records.push(Record::Touched { pull, at });
+                    continue;
+                }
+            }
+            let news = match known {
                 Some(pull) => !pull.described || pull.request != *request,
                 // A closed one that was never open with us is history, not work.
                 None => request.state == PullState::Open,
@@ -309,8 +328,11 @@ fn records(observed: &Observed, facts: &mut Facts) -> Vec<Record> {
         settled.iter().for_each(|record| record.apply_to(facts, observed.now));
         records.extend(settled);
     }
-    let changed: Vec<_> =
-        facts.pulls.values().filter_map(|pull| eligibility_change(pull, facts)).collect();
+    let changed: Vec<_> = facts
+        .pulls
+        .values()
+        .filter_map(|pull| eligibility_change(pull, facts, &observed.policy))
+        .collect();
     changed.iter().for_each(|record| record.apply_to(facts, observed.now));
     records.extend(changed);
     records.extend(forget(observed));
@@ -360,12 +382,12 @@ fn stop_is_settled(server: &Server, facts: &Facts) -> bool {
     down || !server.is_staging || facts.assignment_of_server(server.id).is_some()
 }
 
-fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
+fn eligibility_change(pull: &Pull, facts: &Facts, policy: &Policy) -> Option<Record> {
     if !pull.described || pull.request.state == PullState::Closed {
         return None;
     }
     let number = pull.request.number;
-    match condition::eligibility(pull, facts) {
+    match condition::eligibility(pull, facts, policy) {
         Ok(_) if pull.eligible_since.is_none() => Some(Record::Eligible(number)),
         Err(_) if pull.ineligible_since.is_none() => Some(Record::Ineligible(number)),
         _ => None,
@@ -375,7 +397,10 @@ fn eligibility_change(pull: &Pull, facts: &Facts) -> Option<Record> {
 impl Record {
     /// Of no interest to a person.
     fn is_bookkeeping(&self) -> bool {
-        matches!(self, Record::Mark(_) | Record::Forget { .. } | Record::Refused(_))
+        matches!(
+            self,
+            Record::Mark(_) | Record::Forget { .. } | Record::Refused(_) | Record::Touched { .. }
+        )
     }
 
     /// The same change on facts in memory as the store makes in its tables.
@@ -389,6 +414,7 @@ impl Record {
                     ineligible_since: None,
                     approved: None,
                     hold: None,
+                    stopped: None,
                     last_server: None,
                 });
                 pull.request = (**request).clone();
@@ -396,6 +422,11 @@ impl Record {
                 if request.state == PullState::Closed {
                     pull.eligible_since = None;
                     pull.ineligible_since = None;
+                }
+            }
+            Record::Touched { pull, at } => {
+                if let Some(pull) = facts.pulls.get_mut(pull) {
+                    pull.request.updated_at = *at;
                 }
             }
             Record::Gone(number) => {
@@ -467,11 +498,13 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
         }
         chains.extend(match why {
             Some(why) => Some(chain(assignment, facts, why, vec![Action::Release])),
-            None => condition::eligibility(pull, facts).ok().and_then(|target| {
+            None => condition::eligibility(pull, facts, &observed.policy).ok().and_then(|target| {
                 let condition =
                     condition::assess(assignment, &target, facts, &observed.policy, now);
                 if server.is_some_and(|server| should_move(server, &condition, now)) {
-                    let spare = spare.get_or_insert_with(|| condition::spare_servers(facts, now));
+                    let spare = spare.get_or_insert_with(|| {
+                        condition::spare_servers(facts, &observed.policy, now)
+                    });
                     if *spare > 0 {
                         *spare -= 1;
                         let why = "the provider has no machine for it, and another server is free";
@@ -499,8 +532,10 @@ fn released(pull: &Pull, policy: &Policy, facts: &Facts, now: Timestamp) -> Opti
         return Some("closed".into());
     }
     let since = pull.ineligible_since?;
-    let why = condition::eligibility(pull, facts).err()?;
-    (words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
+    let why = condition::eligibility(pull, facts, policy).err()?;
+    // Whoever stops it wants the server back now.
+    let at_once = matches!(why, Ineligible::Stopped { .. });
+    (at_once || words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
 }
 
 /// The next actions of an environment that shall live.
@@ -590,7 +625,7 @@ fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Actio
 /// A free server for a pull request that waits. Start and clone go on at the same time: a start
 /// is only asked for, and the machine boots while the data is copied.
 fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) -> Option<Chain> {
-    let target = condition::eligibility(pull, facts).ok()?;
+    let target = condition::eligibility(pull, facts, &observed.policy).ok()?;
     let (Some(instance), Ok(destination)) = (&server.instance, &server.schema) else {
         return None;
     };

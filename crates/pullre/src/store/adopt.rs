@@ -44,6 +44,7 @@ struct OldPull {
     /// 0 and 1: its data was cloned; 1: its client launched `sha`.
     is_launched: Option<i64>,
     source: Option<SchemaName>,
+    check_run: Option<i64>,
 }
 
 /// Everything that the findings follow from.
@@ -56,6 +57,12 @@ struct Old {
     /// What we have records of already.
     assigned: Vec<(ServerId, PullNumber)>,
     owned: Vec<(SchemaName, ServerId)>,
+}
+
+impl Old {
+    fn check_run_of(&self, pull: PullNumber) -> Option<i64> {
+        self.pulls.iter().find(|old| old.number == pull)?.check_run
+    }
 }
 
 impl Store {
@@ -77,7 +84,8 @@ impl Store {
                     (*pull, Some(*server))
                 }
                 Finding::Environment { pull, server, serves } => {
-                    self.adopt_environment(*pull, *server, serves.as_ref(), now)?;
+                    let check_run = old.check_run_of(*pull);
+                    self.adopt_environment(*pull, *server, serves.as_ref(), check_run, now)?;
                     (Some(*pull), Some(*server))
                 }
                 Finding::Left { pull, server, .. } => (*pull, *server),
@@ -116,6 +124,7 @@ impl Store {
         pull: PullNumber,
         server: ServerId,
         serves: Option<&Sha>,
+        check_run: Option<i64>,
         now: Timestamp,
     ) -> Result<()> {
         let mut deployment = Value::Null;
@@ -135,6 +144,7 @@ impl Store {
             )?;
             deployment = self.backend.last_insert_id()?.into();
             self.app_is(server, Some(&App { pull, sha: sha.clone() }))?;
+            self.adopt_report(pull, sha.as_str(), check_run, now)?;
         }
         self.execute(
             "INSERT INTO assignments (server_id, pull_number, assigned_at, deployment_id)
@@ -169,7 +179,7 @@ impl Store {
             old.servers.insert(id, server);
         }
         for row in self.rows_of(
-            "SELECT number, state, sha, server_id, is_launched, db_schema FROM pull_requests
+            "SELECT number, state, sha, server_id, is_launched, db_schema, check_run_id FROM pull_requests
              WHERE server_id IS NOT NULL ORDER BY number",
         )? {
             // Numbers that are none are nobody's.
@@ -183,6 +193,7 @@ impl Store {
                 server: ServerId(server),
                 is_launched: row.opt_int("is_launched").ok().flatten(),
                 source: row.opt_parsed("db_schema").ok().flatten(),
+                check_run: row.opt_int("check_run_id").ok().flatten(),
             });
         }
         for row in self.rows_of("SELECT db_schema FROM git_hub_users ORDER BY id")? {

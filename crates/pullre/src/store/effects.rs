@@ -35,6 +35,11 @@ impl Store {
     fn record_one(&mut self, record: &Record, now: Timestamp) -> Result<()> {
         match record {
             Record::Pull(request) => self.record_pull(request, now),
+            Record::Touched { pull, at } => {
+                let params = [(*at).into(), pull.0.into()];
+                self.execute("UPDATE pull_facts SET changed_at = ? WHERE number = ?", &params)
+                    .map(drop)
+            }
             Record::Gone(number) => {
                 self.execute(
                     "UPDATE pull_requests SET state = 'closed', updated_at = ? WHERE number = ?",
@@ -67,6 +72,14 @@ impl Store {
             }
             Record::Mark(mark) => {
                 self.set_setting("watermark", Some(mark.watermark.to_string()))?;
+                // A crash before comments are read must not lose what they ask for.
+                self.set_setting("comments_due", Some(now.to_string()))?;
+                if self
+                    .query_one("SELECT name FROM settings WHERE name = 'comments_read'", &[])?
+                    .is_none()
+                {
+                    self.set_setting("comments_read", Some(mark.watermark.to_string()))?;
+                }
                 if mark.whole {
                     self.set_setting("whole_read_at", Some(now.to_string()))?;
                 }

@@ -9,17 +9,19 @@ use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, Invalid, Login, PullNumber, PullRequest, PullState, ServerId};
 use crate::facts::{
     Agent, App, AppDeath, Assignment, Contents, Deployment, Facts, Hold, Pull, Pulse, SchemaClone,
-    Server, StartTries, User,
+    Server, StartTries, Stopped, User,
 };
 use crate::switches::{self, Switching, Weekdays};
 
 const PULLS: &str = "
     SELECT p.number, p.state, p.sha, p.title, p.body, p.ref, f.author, f.head_repo, f.is_fork,
         f.is_draft, f.labels, f.base_ref, f.opened_at, f.changed_at, f.closed_at, f.eligible_since,
-        f.ineligible_since, f.last_server_id, w.approved_sha, w.held_at, w.held_until, w.held_reason
+        f.ineligible_since, f.last_server_id, w.approved_sha, w.held_at, w.held_until, w.held_reason,
+        s.stopped_at, s.stopped_by
     FROM pull_requests p
     LEFT JOIN pull_facts f ON f.number = p.number
-    LEFT JOIN pull_wishes w ON w.number = p.number ";
+    LEFT JOIN pull_wishes w ON w.number = p.number
+    LEFT JOIN pull_stops s ON s.number = p.number ";
 
 const SERVERS: &str = "
     SELECT s.id, s.instance_id, s.name, s.private_ip, s.db_schema, s.check_url, s.is_staging,
@@ -88,6 +90,9 @@ impl Store {
                 "refused" => facts.refused = Some(content),
                 "watermark" => facts.watermark = moment(&content),
                 "forgot_at" => facts.forgot_at = moment(&content),
+                "report_trouble" => facts.report_trouble = Some(content),
+                "comments_read" => facts.comments_read = moment(&content),
+                "comments_due" => facts.comments_due = Some(content),
                 "whole_read_at" => facts.whole_read_at = moment(&content),
                 _ => {}
             }
@@ -189,6 +194,13 @@ fn pull(row: &Row) -> Result<Pull> {
         updated_at: row.opt_time("changed_at")?.unwrap_or_default(),
         closed_at: row.opt_time("closed_at")?,
     };
+    let stopped = match row.opt_time("stopped_at")? {
+        None => None,
+        Some(since) => {
+            let by = row.opt_text("stopped_by")?.unwrap_or_default();
+            Some(Stopped { since, by })
+        }
+    };
     Ok(Pull {
         request,
         described,
@@ -196,6 +208,7 @@ fn pull(row: &Row) -> Result<Pull> {
         ineligible_since: row.opt_time("ineligible_since")?,
         approved: row.opt_parsed("approved_sha")?,
         hold: hold(row, HELD)?,
+        stopped,
         last_server: row.opt_int("last_server_id")?.map(ServerId),
     })
 }

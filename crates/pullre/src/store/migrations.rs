@@ -130,7 +130,32 @@ const MIGRATIONS: &[Migration] = migrations! {
         PRIMARY KEY (number, sha)) {own}",
     "waits": "CREATE TABLE IF NOT EXISTS waits (
         number INT NOT NULL, assigned_at BIGINT NOT NULL, millis BIGINT NOT NULL,
-        PRIMARY KEY (number, assigned_at)) {own}";
+        PRIMARY KEY (number, assigned_at)) {own}",
+    // Who gave an environment's server back.
+    "pull_stops": "CREATE TABLE IF NOT EXISTS pull_stops (
+        number INT NOT NULL PRIMARY KEY, stopped_at BIGINT NOT NULL, stopped_by VARCHAR(128) NOT NULL) {own}",
+    // What was last said on GitHub of a commit, or with an empty sha of a pull request.
+    "reports": "CREATE TABLE IF NOT EXISTS reports (
+        pull_number INT NOT NULL, kind VARCHAR(20) NOT NULL, sha VARCHAR(64) NOT NULL,
+        remote_id BIGINT, credential VARCHAR(80), state VARCHAR(20), digest VARCHAR(40),
+        said_at BIGINT, settled INT NOT NULL, tried_digest VARCHAR(40), tried_at BIGINT,
+        attempts INT NOT NULL, PRIMARY KEY (pull_number, kind, sha)) {own}",
+    // What a credential may not do on GitHub.
+    "report_refusals": "CREATE TABLE IF NOT EXISTS report_refusals (
+        kind VARCHAR(20) NOT NULL PRIMARY KEY, credential VARCHAR(80) NOT NULL,
+        refused_at BIGINT NOT NULL, why {text} NOT NULL) {own}",
+    // How often we wrote to GitHub, by the minute.
+    "report_writes": "CREATE TABLE IF NOT EXISTS report_writes (
+        minute BIGINT NOT NULL PRIMARY KEY, writes INT NOT NULL) {own}",
+    // Words of people in comments, each obeyed once.
+    "comment_commands": "CREATE TABLE IF NOT EXISTS comment_commands (
+        comment_id BIGINT NOT NULL PRIMARY KEY, pull_number INT NOT NULL, login VARCHAR(128) NOT NULL,
+        verb VARCHAR(20) NOT NULL, state VARCHAR(20) NOT NULL, changed_at BIGINT NOT NULL,
+        reaction VARCHAR(20), answer {text}) {own}",
+    // What the chat was told and still holds.
+    "alerts": "CREATE TABLE IF NOT EXISTS alerts (
+        name VARCHAR(128) NOT NULL PRIMARY KEY, message {text} NOT NULL, since BIGINT NOT NULL,
+        told_at BIGINT) {own}";
 
     "fit_servers": Step::Fit("servers", None),
     "fit_git_hub_users": Step::Fit("git_hub_users", None),

@@ -14,6 +14,7 @@ pub mod master;
 mod migrations;
 pub mod mysql;
 mod operator;
+mod reports;
 pub mod sqlite;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use effects::Won;
 pub use history::{Event, Step};
 pub use migrations::{all_migrations, all_tables};
 pub use operator::{AUTO_WEEKDAYS, SERVER_COLUMNS};
+pub use reports::{COMMENTS_OVERLAP, CommandState, StoredAlert, StoredCommand};
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 

@@ -137,6 +137,20 @@ impl Store {
         self.wish(pull, "held_at = ?, held_until = ?, held_reason = ?", vec![at, until, reason])
     }
 
+    pub fn stop_pull(&mut self, pull: PullNumber, stop: Option<(&str, Timestamp)>) -> Result<()> {
+        self.transaction(|store| {
+            store.execute("DELETE FROM pull_stops WHERE number = ?", &[pull.0.into()])?;
+            let Some((by, at)) = stop else { return Ok(()) };
+            let by: String = by.chars().take(128).collect();
+            store
+                .execute(
+                    "INSERT INTO pull_stops (number, stopped_at, stopped_by) VALUES (?, ?, ?)",
+                    &[pull.0.into(), at.into(), by.into()],
+                )
+                .map(drop)
+        })
+    }
+
     pub fn approve(&mut self, pull: PullNumber, sha: &Sha) -> Result<()> {
         self.wish(pull, "approved_sha = ?", vec![sha.as_str().into()])
     }

@@ -306,17 +306,18 @@ fn check_settled(world: &mut World, approved: &Approved) -> Result<(), TestCaseE
         };
         prop_assert_eq!(&pull.request, &request, "what we know is what is");
         let stage = standing(&pull, &facts, &world.policy, world.now).stage;
-        let expected = match (request.state, condition::eligibility(&pull, &facts).is_ok()) {
-            (PullState::Closed, _) => Stage::Closed,
-            (PullState::Open, false) => Stage::Ineligible,
-            (PullState::Open, true) if assigned => Stage::Ready,
-            (PullState::Open, true) => {
-                prop_assert_eq!(free, 0, "{} waits while a server is free", request.number);
-                let waits = plan.queue.iter().any(|waiting| waiting.pull == request.number);
-                prop_assert!(waits, "{} has no place in the queue", request.number);
-                Stage::Queued
-            }
-        };
+        let expected =
+            match (request.state, condition::eligibility(&pull, &facts, &world.policy).is_ok()) {
+                (PullState::Closed, _) => Stage::Closed,
+                (PullState::Open, false) => Stage::Ineligible,
+                (PullState::Open, true) if assigned => Stage::Ready,
+                (PullState::Open, true) => {
+                    prop_assert_eq!(free, 0, "{} waits while a server is free", request.number);
+                    let waits = plan.queue.iter().any(|waiting| waiting.pull == request.number);
+                    prop_assert!(waits, "{} has no place in the queue", request.number);
+                    Stage::Queued
+                }
+            };
         prop_assert_eq!(stage, expected, "{}", request.number);
         prop_assert!(stage == Stage::Ready || !assigned, "{} keeps a server", request.number);
     }

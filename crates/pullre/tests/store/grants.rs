@@ -14,6 +14,7 @@ use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
+use pullre::report::Settings;
 use pullre::schema_clone::mask::{Dialect, Mask};
 use pullre::schema_clone::{Request, Schemas, sqlite};
 use pullre::stage::Stage;
@@ -145,6 +146,15 @@ fn controller_and_client_live_with_exactly_their_grants() {
 
     let pull = hub.open("dev1", false, now);
     let policy = Policy::default();
+    let report = Settings {
+        report: true,
+        check_name: "pullre".into(),
+        comment: true,
+        deployments: true,
+        ..Settings::default()
+    };
+    hub.let_write("dev1");
+    hub.comment(pull, "dev1", "/pullre explain", now);
     let tick = |now: Timestamp| {
         let controller = Controller {
             database: &database,
@@ -153,6 +163,7 @@ fn controller_and_client_live_with_exactly_their_grants() {
             schemas: &Schemas::Sqlite { folder: folder.path().to_owned() },
             locks: &Locks::Mysql(MysqlAccess::new(&logins.controller).unwrap().0),
             policy: &policy,
+            report: &report,
         };
         let report = controller.tick(now, false, &|_| {}).unwrap();
         assert_eq!(report.failures, Vec::<String>::new());

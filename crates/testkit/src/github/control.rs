@@ -20,6 +20,7 @@ type Answer = Result<String, (StatusCode, String)>;
 
 pub(crate) fn router() -> Router<Arc<Mutex<Shared>>> {
     Router::new()
+        .route("/told", get(told))
         .route("/pulls", get(list).post(open))
         .route("/pulls/{number}/{verb}", post(change))
 }
@@ -43,6 +44,29 @@ async fn list(State(shared): SharedState) -> String {
         let (number, sha, branch) = (pull.number, &pull.sha, &pull.head_ref);
         let title = &pull.title;
         writeln!(lines, "#{number} {state} {sha} {branch}{from} by {author}: {title}")
+            .expect("a String takes everything");
+    }
+    lines
+}
+
+/// What GitHub shows beside the pull requests, for people.
+async fn told(State(shared): SharedState) -> String {
+    let shared = lock(&shared);
+    let told = shared.world.told();
+    let mut lines = String::new();
+    for run in told.checks.values() {
+        let body = &run.body;
+        let (conclusion, title) = (&body["conclusion"], &body["output"]["title"]);
+        writeln!(lines, "check {} of {}: {title} {conclusion}", body["name"], body["head_sha"])
+            .expect("a String takes everything");
+    }
+    for status in &told.statuses {
+        let (state, description) = (&status.body["state"], &status.body["description"]);
+        writeln!(lines, "status of {}: {state} {description}", status.sha)
+            .expect("a String takes everything");
+    }
+    for comment in told.comments.values() {
+        writeln!(lines, "comment on #{} by {}:\n{}", comment.number, comment.login, comment.body)
             .expect("a String takes everything");
     }
     lines
@@ -110,11 +134,17 @@ async fn change(
         "delete" => world.delete(number),
         "retarget" => world.retarget(number, field("base")?),
         "title" => world.retitle(number, field("title")?),
+        "comment" => {
+            let id = world.comment(number, field("login")?, field("body")?);
+            return Ok(format!("{id}\n"));
+        }
+        "permit" => world.permit(field("login")?, field("permission")?),
         "label" => world.label(number, field("label")?),
         "draft" => world.set_draft(number, field("draft")? == "true"),
         _ => {
             return Err(bad(
-                "what is there: push, close, reopen, merge, delete, retarget, title, label, draft",
+                "what is there: push, close, reopen, merge, delete, retarget, title, label, draft, \
+                 comment, permit",
             ));
         }
     }

@@ -19,6 +19,8 @@ pub enum Fault {
     Body(String),
     /// 200 with the right length, half of the body, and then the connection is cut.
     CutBody,
+    /// It is done as asked for, and then the connection is cut without an answer.
+    DoneAndCut,
     /// The right answer, late.
     Delay(Duration),
     /// 301 to this place.

@@ -7,6 +7,7 @@
 mod control;
 mod faults;
 mod serve;
+mod told;
 mod world;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 pub use faults::Fault;
+pub use told::{FakeCheckRun, FakeComment, FakeDeployment, FakeStatus, Told};
 pub use world::{PullSpec, World};
 
 /// How the fake is set up.
@@ -58,6 +60,8 @@ pub struct LoggedRequest {
     pub path: String,
     pub conditional: bool,
     pub status: u16,
+    /// What was sent along; Null where nothing was.
+    pub body: serde_json::Value,
 }
 
 impl fmt::Display for LoggedRequest {

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::faults::Fault;
+use super::told::Caller;
 use super::world::{Pull, REPO_ID, World};
 use super::{LoggedRequest, Shared, control, lock};
 
@@ -53,21 +54,27 @@ impl Reply {
 }
 
 async fn answer(State(shared): SharedState, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let sent = axum::body::to_bytes(body, 8 << 20).await.unwrap_or_default();
+    let sent: Value = serde_json::from_slice(&sent).unwrap_or(Value::Null);
     let (response, delay) = {
         let mut shared = lock(&shared);
         let fault = shared.next_faults.pop_front().or_else(|| shared.lasting_fault.clone());
-        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let path = path.strip_prefix(&shared.options.prefix).map(str::to_owned);
-        let headers = request.headers();
+        let (headers, method) = (&parts.headers, &parts.method);
         let reply = match &path {
-            Some(path) => faulty(&mut shared, request.method(), path, headers, fault.as_ref()),
+            Some(path) => {
+                faulty(&mut shared, &Asked { method, path, headers, body: &sent }, fault.as_ref())
+            }
             None => Reply::message(StatusCode::NOT_FOUND, "Not Found"),
         };
         shared.log.push(LoggedRequest {
-            method: request.method().to_string(),
-            path: path.unwrap_or_else(|| request.uri().to_string()),
+            method: method.to_string(),
+            path: path.unwrap_or_else(|| parts.uri.to_string()),
             conditional: headers.contains_key(header::IF_NONE_MATCH),
             status: reply.status.as_u16(),
+            body: sent,
         });
         run_pending(&mut shared);
         let delay = match fault {
@@ -98,7 +105,11 @@ fn http(reply: Reply, fault: Option<&Fault>) -> Response<Body> {
     for (name, value) in &reply.headers {
         response = response.header(*name, value);
     }
-    let body = if fault == Some(&Fault::CutBody) {
+    let body = if fault == Some(&Fault::DoneAndCut) {
+        response = response.header(header::CONTENT_LENGTH, reply.body.len() + 1);
+        // Nothing of what was promised comes.
+        Body::from_stream(Body::empty().into_data_stream())
+    } else if fault == Some(&Fault::CutBody) {
         response = response.header(header::CONTENT_LENGTH, reply.body.len());
         let half = reply.body.as_bytes()[..reply.body.len() / 2].to_vec();
         // As a stream its length is unknown to hyper, which then finds out too late.
@@ -109,16 +120,18 @@ fn http(reply: Reply, fault: Option<&Fault>) -> Response<Body> {
     response.body(body).expect("headers are made from visible ASCII here")
 }
 
-fn faulty(
-    shared: &mut Shared,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    fault: Option<&Fault>,
-) -> Reply {
+/// What came in.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    headers: &'a HeaderMap,
+    body: &'a Value,
+}
+
+fn faulty(shared: &mut Shared, asked: &Asked<'_>, fault: Option<&Fault>) -> Reply {
     let status = |code: u16| StatusCode::from_u16(code).expect("a fault names a valid status");
     match fault {
-        None | Some(Fault::CutBody | Fault::Delay(_)) => limited(shared, method, path, headers),
+        None | Some(Fault::CutBody | Fault::DoneAndCut | Fault::Delay(_)) => limited(shared, asked),
         Some(Fault::Status(code)) => Reply::message(status(*code), "Server Error"),
         Some(Fault::Unauthorized) => Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials"),
         Some(Fault::Forbidden(message)) => Reply::message(StatusCode::FORBIDDEN, message),
@@ -134,10 +147,10 @@ fn faulty(
             Reply::message(StatusCode::MOVED_PERMANENTLY, "Moved Permanently").with("location", to)
         }
         Some(Fault::NextPage(url)) => {
-            limited(shared, method, path, headers).with("link", format!("<{url}>; rel=\"next\""))
+            limited(shared, asked).with("link", format!("<{url}>; rel=\"next\""))
         }
         Some(Fault::NoEtag) => {
-            let mut reply = limited(shared, method, path, headers);
+            let mut reply = limited(shared, asked);
             reply.headers.retain(|(name, _)| *name != "etag");
             reply
         }
@@ -157,14 +170,24 @@ fn exceeded(reset: Timestamp) -> Reply {
 }
 
 /// Credentials, the rate limit and conditional requests: the same for every path.
-fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap) -> Reply {
+fn limited(shared: &mut Shared, asked: &Asked<'_>) -> Reply {
+    let Asked { method, path, headers, body } = *asked;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let authorization = text(header::AUTHORIZATION).unwrap_or("");
     let token =
         authorization.strip_prefix("Bearer ").or_else(|| authorization.strip_prefix("token "));
-    if token != Some(&shared.options.token) {
-        return Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials");
+    if let Some(installation) = path
+        .strip_prefix("/app/installations/")
+        .and_then(|rest| rest.strip_suffix("/access_tokens"))
+        && method == Method::POST
+    {
+        let (status, json) = shared.world.grant(installation, token.unwrap_or_default());
+        return Reply::json(status, &json);
     }
+    let caller = token.and_then(|token| shared.world.caller(token, &shared.options.token));
+    let Some(caller) = caller else {
+        return Reply::message(StatusCode::UNAUTHORIZED, "Bad credentials");
+    };
     if text(header::USER_AGENT).is_none() {
         return Reply::message(
             StatusCode::FORBIDDEN,
@@ -179,12 +202,12 @@ fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap
         return exceeded(shared.rate_reset);
     }
     let mut reply = if method == Method::GET {
-        get(&shared.world, &shared.url, path)
+        get(&shared.world, &shared.url, path, &caller)
     } else {
-        Reply::message(StatusCode::NOT_FOUND, "Not Found")
+        write(&mut shared.world, method, path, body, &caller)
     };
     let mut costs = true;
-    if reply.status == StatusCode::OK {
+    if reply.status == StatusCode::OK && method == Method::GET {
         let mut hasher = DefaultHasher::new();
         // Link is part of the answer: a 304 must not hide that there are more pages now.
         (path, authorization, &reply.body, &reply.headers).hash(&mut hasher);
@@ -209,11 +232,58 @@ fn limited(shared: &mut Shared, method: &Method, path: &str, headers: &HeaderMap
         .with("x-ratelimit-reset", shared.rate_reset.as_second())
 }
 
-fn get(world: &World, url: &str, path: &str) -> Reply {
+fn write(world: &mut World, method: &Method, path: &str, body: &Value, caller: &Caller) -> Reply {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let ["repos", owner, repo, rest @ ..] = &parts[..] else {
+        return Reply::message(StatusCode::NOT_FOUND, "Not Found");
+    };
+    let renamed = world.former_names.iter().any(|name| name.eq_ignore_ascii_case(repo));
+    if owner.eq_ignore_ascii_case(&world.owner) && renamed && world.visible {
+        return Reply::message(StatusCode::TEMPORARY_REDIRECT, "Temporary Redirect")
+            .with("location", format!("/repositories/{REPO_ID}/{}", rest.join("/")));
+    }
+    let ours = owner.eq_ignore_ascii_case(&world.owner) && repo.eq_ignore_ascii_case(&world.repo);
+    if !ours || !world.visible {
+        return Reply::message(StatusCode::NOT_FOUND, "Not Found");
+    }
+    let rest = rest.to_vec();
+    let (status, json) = world.write(method, &rest, body.clone(), caller);
+    Reply::json(status, &json)
+}
+
+/// One page of a list.
+fn page_of(items: Vec<Value>, uri: &Uri, url: &str, whole: impl Fn(Vec<Value>) -> Value) -> Reply {
+    let query = Query::<HashMap<String, String>>::try_from_uri(uri).map(|Query(q)| q);
+    let query = query.unwrap_or_default();
+    let number = |name: &str, default: usize| {
+        query.get(name).and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(default)
+    };
+    let (size, page) = (number("per_page", 30).min(100), number("page", 1));
+    let more = items.len() > size * page;
+    let shown: Vec<_> = items.into_iter().skip(size * (page - 1)).take(size).collect();
+    let reply = Reply::json(StatusCode::OK, &whole(shown));
+    if !more {
+        return reply;
+    }
+    let kept: Vec<_> =
+        uri.query().unwrap_or("").split('&').filter(|pair| !pair.starts_with("page=")).collect();
+    let next = format!("{url}{}?{}&page={}", uri.path(), kept.join("&"), page + 1);
+    reply.with("link", format!("<{next}>; rel=\"next\""))
+}
+
+fn get(world: &World, url: &str, path: &str, caller: &Caller) -> Reply {
     let not_found = || Reply::message(StatusCode::NOT_FOUND, "Not Found");
     let Ok(uri) = path.parse::<Uri>() else {
         return Reply::message(StatusCode::BAD_REQUEST, "Bad Request");
     };
+    if uri.path() == "/user" {
+        return match caller.app {
+            None => Reply::json(StatusCode::OK, &json!({ "login": caller.login, "id": 1 })),
+            Some(_) => {
+                Reply::message(StatusCode::FORBIDDEN, "Resource not accessible by integration")
+            }
+        };
+    }
     let mut segments = uri.path().split('/').skip(1);
     let rest: Vec<&str> = match segments.next() {
         Some("repos") => {
@@ -254,7 +324,21 @@ fn get(world: &World, url: &str, path: &str) -> Reply {
             }
             None => not_found(),
         },
-        _ => not_found(),
+        ["collaborators", login, "permission"] => {
+            let (status, json) = world.permission(&login.replace("%5B", "[").replace("%5D", "]"));
+            Reply::json(status, &json)
+        }
+        _ => {
+            let query = Query::<HashMap<String, String>>::try_from_uri(&uri).map(|Query(q)| q);
+            let query = query.unwrap_or_default();
+            let items = world.read_told(&rest, &|name| query.get(name).cloned(), url);
+            let Some(items) = items else { return not_found() };
+            let runs = rest.last() == Some(&"check-runs");
+            page_of(items, &uri, url, |items| match runs {
+                true => json!({ "total_count": items.len(), "check_runs": items }),
+                false => Value::Array(items),
+            })
+        }
     }
 }
 

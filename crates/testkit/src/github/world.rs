@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::told::Told;
+
 /// What a new pull request looks like. `PullSpec::default()` is a plain one from the repository itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSpec {
@@ -54,6 +56,8 @@ pub(crate) struct Pull {
     pub body: Option<String>,
     pub author: Option<String>,
     pub sha: String,
+    /// Commits that it had before: GitHub keeps them.
+    pub former: Vec<String>,
     pub head_ref: String,
     /// None when the repository that held the branch is gone.
     pub head_repo: Option<HeadRepo>,
@@ -92,6 +96,7 @@ pub struct World {
     pub(crate) scopes: Option<String>,
     pub(crate) pulls: BTreeMap<u32, Pull>,
     pub(crate) clock: Clock,
+    pub(crate) told: Told,
     last_number: u32,
     last_sha: u64,
 }
@@ -108,6 +113,7 @@ impl World {
             scopes: None,
             pulls: BTreeMap::new(),
             clock,
+            told: Told::default(),
             last_number: 0,
             last_sha: 0,
         }
@@ -142,6 +148,7 @@ impl World {
             body: spec.body,
             author: Some(spec.author),
             sha,
+            former: Vec::new(),
             head_ref: spec.head_ref.unwrap_or(format!("feature-{number}")),
             head_repo: Some(spec.fork.map_or(HeadRepo::Ours, HeadRepo::Fork)),
             base: spec.base,
@@ -173,7 +180,10 @@ impl World {
     }
 
     pub fn push(&mut self, number: u32, sha: &str) {
-        self.touch(number, |pull, _| pull.sha = sha.to_owned());
+        self.touch(number, |pull, _| {
+            let former = std::mem::replace(&mut pull.sha, sha.to_owned());
+            pull.former.push(former);
+        });
     }
 
     /// A push that becomes visible so many seconds after its own stamp, as with a replica that
@@ -264,6 +274,10 @@ impl World {
         self.pulls
             .get_mut(&number)
             .unwrap_or_else(|| panic!("the fake world has no pull request {number}"))
+    }
+
+    pub(super) fn touched(&mut self, number: u32) {
+        self.touch(number, |_, _| {});
     }
 
     fn touch(&mut self, number: u32, change: impl FnOnce(&mut Pull, Timestamp)) {

@@ -105,7 +105,21 @@ impl Site {
                 && word.chars().all(|c| c.is_ascii_digit() || "-:TZ.".contains(c))
                 && word.contains(['-', ':'])
         };
-        let words: Vec<_> = line.split(' ').map(|w| if moment(w) { "TIME" } else { w }).collect();
+        // What is done takes as long as it takes.
+        let short = |word: &str| word.len() == 3 && word.starts_with(|c: char| c.is_ascii_digit());
+        let mut before = "";
+        let mut words = Vec::new();
+        for word in line.split(' ') {
+            let took = before == "in" && short(word) && word.contains('.');
+            words.push(if took {
+                "0.0"
+            } else if moment(word) {
+                "TIME"
+            } else {
+                word
+            });
+            before = word;
+        }
         words.join(" ").replace(folder, "DIR").replace(&self.github.url(), "GITHUB")
     }
 }

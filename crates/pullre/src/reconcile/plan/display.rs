@@ -29,6 +29,7 @@ impl fmt::Display for Record {
                     words::plain(&request.title)
                 )
             }
+            Record::Touched { pull, at } => write!(f, "{pull} was touched at {at}"),
             Record::Gone(number) => write!(f, "{number} is gone from GitHub"),
             Record::Eligible(number) => write!(f, "{number} may have an environment"),
             Record::Ineligible(number) => write!(f, "{number} may have no environment"),
@@ -116,7 +117,14 @@ impl fmt::Display for Plan {
                 waiting.why
             )?;
         }
-        if !self.has_news() && self.queue.is_empty() && self.notes.is_empty() {
+        for saying in &self.sayings {
+            writeln!(f, "say    {saying}")?;
+        }
+        if !self.has_news()
+            && self.sayings.is_empty()
+            && self.queue.is_empty()
+            && self.notes.is_empty()
+        {
             writeln!(f, "nothing to do")?;
         }
         Ok(())

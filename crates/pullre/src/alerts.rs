@@ -1,0 +1,131 @@
+//! What a team's chat is told: once when it begins, and once when it is over.
+//!
+//! Told at least once: a crash right after the chat has taken it tells it again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::condition::{self, Policy};
+use crate::domain::{InstanceState, PullState};
+use crate::facts::Facts;
+use crate::reconcile::lock::{LockName, Locks};
+use crate::stage::{Stage, standing};
+use crate::store::{Store, StoreError};
+use crate::words;
+
+/// What may be over in a moment is told only after this.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Something that a person should see to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// The same for the same thing in each tick.
+    pub name: String,
+    pub message: String,
+    pub patience: Duration,
+}
+
+/// All that is wrong now. `forge`: why GitHub could not be read. Pure.
+pub fn alerts(
+    facts: &Facts,
+    policy: &Policy,
+    forge: Option<&str>,
+    page: Option<&str>,
+    now: Timestamp,
+) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    let mut add = |name: String, message: String, patience| {
+        let message = words::plain(&message);
+        alerts.push(Alert { name, message, patience });
+    };
+    if let Some(why) = forge {
+        add("github".into(), format!("GitHub cannot be read: {why}"), PATIENCE);
+    }
+    for pull in facts.pulls.values().filter(|pull| pull.request.state == PullState::Open) {
+        let number = pull.request.number;
+        if !facts.assignments.contains_key(&number) {
+            continue;
+        }
+        let standing = standing(pull, facts, policy, now);
+        if standing.stage == Stage::Failed {
+            let page = page.map_or(String::new(), |page| format!(" {page}"));
+            let text = format!("the environment of {number} failed: {}{page}", standing.why);
+            add(format!("failed {}", number.0), text, Duration::ZERO);
+        }
+    }
+    for server in facts.servers.values() {
+        let Some(assignment) = facts.assignment_of_server(server.id) else { continue };
+        let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
+        let seen = server.agent.as_ref().map(|agent| agent.seen_at);
+        let last = seen.unwrap_or(assignment.assigned_at).max(assignment.assigned_at);
+        let late = words::between(last, now) > policy.agent_timeout;
+        if server.state == Some(InstanceState::Running) && late && !held {
+            let text = format!(
+                "server {} is silent since {}; it serves {}",
+                server.name,
+                words::moment(last),
+                assignment.pull
+            );
+            add(format!("silent {}", server.id.0), text, Duration::ZERO);
+        }
+    }
+    let queue = condition::queue(facts, policy, now);
+    if !queue.is_empty() && condition::free_servers(facts, now).is_empty() {
+        let count = queue.len();
+        let (s, waits) = if count == 1 { ("", "waits") } else { ("s", "wait") };
+        let text = format!("no server is free, and {count} pull request{s} {waits}");
+        add("pool".into(), text, PATIENCE);
+    }
+    alerts
+}
+
+/// Tells the chat what is new, and what is over. `send` says why it could not.
+pub fn tell(
+    wanted: &[Alert],
+    store: &mut Store,
+    locks: &Locks,
+    now: Timestamp,
+    send: &dyn Fn(&str) -> Result<(), String>,
+) -> Result<(), StoreError> {
+    let known = store.alerts()?;
+    let wanted: BTreeMap<&str, &Alert> = wanted.iter().map(|a| (a.name.as_str(), a)).collect();
+    if known.is_empty() && wanted.is_empty() {
+        return Ok(());
+    }
+    // Another tick is at it: the next one looks again.
+    let Ok(Some(_held)) = locks.try_lock(&LockName::Alerts) else { return Ok(()) };
+    let known = store.alerts()?;
+    let warn = |why: String| tracing::warn!("the chat could not be told: {why}");
+    for (name, alert) in &wanted {
+        let since = match known.get(*name) {
+            None => {
+                store.alert_began(name, &alert.message, now)?;
+                now
+            }
+            Some(known) if known.told_at.is_none() => known.since,
+            Some(_) => continue,
+        };
+        if words::between(since, now) < alert.patience {
+            continue;
+        }
+        match send(&alert.message) {
+            Ok(()) => store.alert_told(name, now)?,
+            Err(why) => {
+                warn(why);
+                return Ok(());
+            }
+        }
+    }
+    for (name, alert) in known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str())) {
+        if alert.told_at.is_some()
+            && let Err(why) = send(&format!("over: {}", alert.message))
+        {
+            warn(why);
+            return Ok(());
+        }
+        store.alert_over(name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! Says it. Under the lock of the pull request's reports, after a second look at what was said: of
+//! two controllers one speaks, and what a killed one has made is found before another is made.
+//!
+//! The record is written after GitHub has taken it. A crash in between leaves something that the
+//! record does not know: the next tick looks for it by `external_id`, mark or commit, and changes
+//! that.
+
+use jiff::Timestamp;
+
+use super::plan::{Saying, What, mark_of, plan, plan_one};
+use super::show::View;
+use super::{Kind, Said, Told};
+use crate::facts::{Assignment, Facts};
+use crate::ports::{CheckRun, Find, ForgeError, Post, PostError};
+use crate::reconcile::Controller;
+use crate::reconcile::lock::LockName;
+use crate::reconcile::plan::{Action, Chain, Subject};
+use crate::store::{Store, StoreError};
+
+/// GitHub allows about 80 writes a minute and 500 an hour; others may use the same credential.
+const WRITES_A_MINUTE: u32 = 60;
+const WRITES_AN_HOUR: u32 = 450;
+
+/// Why no more is said in this tick.
+enum Stop {
+    /// All of it waits for a later tick.
+    Forge(ForgeError),
+    Store(StoreError),
+    Budget,
+}
+
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Stop {
+        Stop::Store(e)
+    }
+}
+
+/// What came of one saying.
+enum Done {
+    Said,
+    /// Somebody else said it, or is about to.
+    Left,
+    /// These credentials may not; there may be another way.
+    Refused,
+}
+
+/// The facts, with what these chains are about to give to whom: said at the beginning of a tick
+/// that copies for minutes.
+fn facts_with(store: &mut Store, chains: &[Chain], now: Timestamp) -> Result<Facts, StoreError> {
+    let mut facts = store.facts()?;
+    anticipate(&mut facts, chains, now);
+    Ok(facts)
+}
+
+pub(crate) fn anticipate(facts: &mut Facts, chains: &[Chain], now: Timestamp) {
+    for chain in chains {
+        let (Subject::Environment(pull), Some(Action::Assign { .. })) =
+            (chain.subject, chain.actions.first())
+        else {
+            continue;
+        };
+        let taken = facts.assignment_of_server(chain.server).is_some();
+        if !taken && facts.pulls.contains_key(&pull) && !facts.assignments.contains_key(&pull) {
+            let server = chain.server;
+            let assignment = Assignment { server, pull, assigned_at: now, deployment: None };
+            facts.assignments.insert(pull, assignment);
+        }
+    }
+}
+
+/// Says what is to be said, as far as GitHub and the budget allow. Trouble with GitHub is no error:
+/// it is warned of once, and a later tick goes on.
+pub(crate) fn speak(
+    controller: &Controller<'_>,
+    store: &mut Store,
+    facts: &Facts,
+    chains: &[Chain],
+    now: Timestamp,
+    say: &dyn Fn(&Saying),
+) -> Result<(), StoreError> {
+    if !controller.report.report || facts.paused.is_some() {
+        return Ok(());
+    }
+    let speaker = Speaker { controller, chains, now, say };
+    match speaker.all(store, facts) {
+        Ok(()) if facts.report_trouble.is_none() => Ok(()),
+        Ok(()) => store.report_trouble(None).map(drop),
+        Err(Stop::Budget) => {
+            tracing::debug!(
+                "the writes of this minute or hour are used up; the rest is said later"
+            );
+            Ok(())
+        }
+        Err(Stop::Forge(e)) => {
+            let why = e.to_string();
+            if store.report_trouble(Some(&why))? {
+                tracing::warn!("not everything can be said on GitHub: {why}");
+            }
+            Ok(())
+        }
+        Err(Stop::Store(e)) => Err(e),
+    }
+}
+
+struct Speaker<'a> {
+    controller: &'a Controller<'a>,
+    chains: &'a [Chain],
+    now: Timestamp,
+    say: &'a dyn Fn(&Saying),
+}
+
+impl Speaker<'_> {
+    fn plan(&self, facts: &Facts, told: &Told) -> Vec<Saying> {
+        let Controller { report, policy, forge, .. } = self.controller;
+        let view = View::new(facts, told, report, policy, self.now);
+        plan(&view, &forge.credential())
+    }
+
+    fn all(&self, store: &mut Store, facts: &Facts) -> Result<(), Stop> {
+        let told = store.told(facts)?;
+        let mut sayings = self.plan(facts, &told);
+        // Where check runs turn out to be refused, statuses are planned; once is enough.
+        for _ in 0..2 {
+            let mut refused = false;
+            for saying in &sayings {
+                if saying.what == What::Settle {
+                    store.settle_report(&saying.key)?;
+                } else {
+                    refused |= matches!(self.one(saying, store)?, Done::Refused);
+                }
+            }
+            if !refused {
+                break;
+            }
+            let facts = facts_with(store, self.chains, self.now)?;
+            let told = store.told(&facts)?;
+            sayings = self.plan(&facts, &told);
+        }
+        Ok(())
+    }
+
+    fn one(&self, announced: &Saying, store: &mut Store) -> Result<Done, Stop> {
+        let lock = LockName::Reports(announced.key.number);
+        let held = match self.controller.locks.try_lock(&lock) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(Done::Left),
+            Err(e) => return Err(ForgeError::Local(format!("cannot lock: {e}")).into()),
+        };
+        // Again, from what is true under the lock.
+        let facts = facts_with(store, self.chains, self.now)?;
+        let told = store.told(&facts)?;
+        let Controller { report, policy, forge, .. } = self.controller;
+        let view = View::new(&facts, &told, report, policy, self.now);
+        let again = plan_one(&view, &forge.credential(), announced.key.number);
+        let again = again.into_iter().find(|saying| saying.key == announced.key);
+        let Some(saying) = again.filter(|saying| saying.what != What::Settle) else {
+            return Ok(Done::Left);
+        };
+        let said = told.said.get(&saying.key).cloned().unwrap_or_default();
+        if !held.is_held() {
+            return Ok(Done::Left);
+        }
+        let kind = saying.key.kind;
+        let why = match self.say(&saying, &said, store) {
+            Ok(id) => {
+                let credential = self.controller.forge.credential();
+                store.report_said(&saying, id, &credential, self.now)?;
+                (self.say)(&saying);
+                return Ok(Done::Said);
+            }
+            Err(Trouble::Stop(stop)) => return Err(stop),
+            Err(Trouble::Post(PostError::Forge(e))) => return Err(Stop::Forge(e)),
+            Err(Trouble::Post(PostError::Forbidden(why))) => {
+                let credential = self.controller.forge.credential();
+                if store.report_refused(kind, &credential, &why, self.now)? {
+                    let needed = kind.permission();
+                    let instead = match kind {
+                        Kind::Check => "; commit statuses take its place",
+                        _ => "",
+                    };
+                    tracing::warn!(
+                        "GitHub does not permit a {kind}: {why}. It needs {needed}{instead}"
+                    );
+                }
+                return Ok(Done::Refused);
+            }
+            Err(Trouble::Post(e @ (PostError::Gone(_) | PostError::Rejected(_)))) => e.to_string(),
+        };
+        if store.report_tried(&saying, self.now)? == 1 {
+            tracing::warn!("{} {kind}: {why}; tried again with growing pauses", saying.key.number);
+        }
+        Ok(Done::Left)
+    }
+
+    /// Returns the id of what says it now.
+    fn say(&self, saying: &Saying, said: &Said, store: &mut Store) -> Result<i64, Trouble> {
+        let credential = self.controller.forge.credential();
+        let same_hand = said.credential.as_ref().is_none_or(|other| *other == credential);
+        match &saying.what {
+            What::Check(run) => {
+                let ours = said.id.filter(|_| same_hand);
+                self.check(run, ours, store)
+            }
+            What::Status { head, status } => {
+                let post = Post::Status { head: head.clone(), status: status.clone() };
+                self.post(&post, store)
+            }
+            What::Comment(body) => {
+                let number = saying.key.number;
+                let comment = |id| Post::Comment { id, number, body: body.clone() };
+                let find = Find::Comment { number, mark: mark_of(saying) };
+                // Whoever may write to the repository may also edit what another hand wrote.
+                self.change_or_make(said.id, &find, comment, store)
+            }
+            What::Deployment { head, environment, status } => {
+                let known = said.id.filter(|_| same_hand);
+                let id = match known {
+                    Some(id) => id,
+                    None => {
+                        let (head, environment) = (head.clone(), environment.clone());
+                        let find = Find::Deployment {
+                            head: head.clone(),
+                            environment: environment.clone(),
+                        };
+                        match self.find(&find)? {
+                            Some(id) => id,
+                            None => {
+                                let description = format!("Staging of {}", saying.key.number);
+                                let post = Post::Deployment { head, environment, description };
+                                self.post(&post, store)?
+                            }
+                        }
+                    }
+                };
+                self.post(&Post::DeploymentStatus { id, status: status.clone() }, store)?;
+                Ok(id)
+            }
+            What::Settle => Ok(0),
+        }
+    }
+
+    fn check(&self, run: &CheckRun, id: Option<i64>, store: &mut Store) -> Result<i64, Trouble> {
+        let find = Find::CheckRun {
+            head: run.head.clone(),
+            name: run.name.clone(),
+            external_id: run.external_id.clone(),
+        };
+        let post = |id| Post::CheckRun { id, run: run.clone() };
+        self.change_or_make(id, &find, post, store)
+    }
+
+    /// Changes what is known to be there, else what is found, else makes it.
+    fn change_or_make(
+        &self,
+        known: Option<i64>,
+        find: &Find,
+        post: impl Fn(Option<i64>) -> Post,
+        store: &mut Store,
+    ) -> Result<i64, Trouble> {
+        if let Some(id) = known {
+            match self.post(&post(Some(id)), store) {
+                Err(Trouble::Post(PostError::Gone(_) | PostError::Forbidden(_))) => {}
+                other => return other,
+            }
+        }
+        let found = self.find(find)?.filter(|found| Some(*found) != known);
+        self.post(&post(found), store)
+    }
+
+    fn find(&self, find: &Find) -> Result<Option<i64>, Trouble> {
+        Ok(self.controller.forge.find(find)?)
+    }
+
+    fn post(&self, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
+        if !store.reserve_write(self.now, WRITES_A_MINUTE, WRITES_AN_HOUR).map_err(Stop::Store)? {
+            return Err(Trouble::Stop(Stop::Budget));
+        }
+        Ok(self.controller.forge.post(post)?)
+    }
+}
+
+enum Trouble {
+    Stop(Stop),
+    Post(PostError),
+}
+
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Trouble {
+        Trouble::Stop(stop)
+    }
+}
+
+impl From<PostError> for Trouble {
+    fn from(e: PostError) -> Trouble {
+        Trouble::Post(e)
+    }
+}
+
+impl From<ForgeError> for Stop {
+    fn from(e: ForgeError) -> Stop {
+        Stop::Forge(e)
+    }
+}
+
+/// Whether one more write fits into the budget of this minute and hour; it is used up then.
+pub(crate) fn may_write(store: &mut Store, now: Timestamp) -> Result<bool, StoreError> {
+    store.reserve_write(now, WRITES_A_MINUTE, WRITES_AN_HOUR)
+}

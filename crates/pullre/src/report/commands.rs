@@ -1,0 +1,360 @@
+//! What people ask for in comments: a line `/pullre VERB`, from somebody who may write to the
+//! repository, obeyed once.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::apply::may_write;
+use crate::domain::{Login, PullNumber};
+use crate::facts::Facts;
+use crate::ops::{Operator, OpsError};
+use crate::ports::{Comment, ForgeError, Post, PostError, Reaction};
+use crate::reconcile::Controller;
+use crate::reconcile::lock::LockName;
+use crate::store::{COMMENTS_OVERLAP, CommandState, Store, StoreError, StoredCommand, Won};
+use crate::words;
+
+/// After an outage what was asked for longer ago than this is not done any more.
+const OLDEST: SignedDuration = SignedDuration::from_hours(24);
+/// Whoever is at a command for longer has died.
+const TAKEN_FOR: Duration = Duration::from_secs(600);
+
+const VERBS: &str = "`redeploy`, `reset-db`, `hold`, `release`, `stop` and `explain`";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Redeploy,
+    ResetDb,
+    Hold,
+    Release,
+    Stop,
+    Explain,
+}
+
+impl Verb {
+    fn of(word: &str) -> Option<Verb> {
+        Some(match word {
+            "redeploy" => Verb::Redeploy,
+            "reset-db" => Verb::ResetDb,
+            "hold" => Verb::Hold,
+            "release" => Verb::Release,
+            "stop" => Verb::Stop,
+            "explain" => Verb::Explain,
+            _ => return None,
+        })
+    }
+}
+
+/// The words behind `/pullre` on the lines of a comment that are commands: nothing that is quoted,
+/// code, or an HTML comment.
+pub fn parse(body: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut fence: Option<(char, usize)> = None;
+    let mut hidden = false;
+    for line in body.lines() {
+        let text = line.trim_start_matches(' ');
+        let indent = line.len() - text.len();
+        let first = text.chars().next().unwrap_or(' ');
+        let run = text.chars().take_while(|c| *c == first).count();
+        if let Some((mark, length)) = fence {
+            let closes = first == mark && run >= length && text[run..].trim().is_empty();
+            if closes && indent < 4 {
+                fence = None;
+            }
+            continue;
+        }
+        if hidden {
+            hidden = !line.contains("-->");
+            continue;
+        }
+        // What is indented this far is code.
+        if indent >= 4 || line.starts_with('\t') {
+            continue;
+        }
+        if matches!(first, '`' | '~') && run >= 3 {
+            fence = Some((first, run));
+            continue;
+        }
+        if let Some(begin) = line.rfind("<!--") {
+            hidden = !line[begin..].contains("-->");
+            continue;
+        }
+        if let Some(rest) = text.strip_prefix("/pullre")
+            && (rest.is_empty() || rest.starts_with([' ', '\t']))
+        {
+            found.push(rest.trim().to_owned());
+        }
+    }
+    found
+}
+
+/// Reads what people asked for, if the list of pull requests has changed, and does it. Returns how
+/// much was done. Trouble with GitHub is warned of, and a later tick goes on.
+pub(crate) fn obey(
+    controller: &Controller<'_>,
+    store: &mut Store,
+    facts: &Facts,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    if facts.paused.is_some() {
+        return Ok(0);
+    }
+    match read_and_do(controller, store, facts, now) {
+        Ok(done) => Ok(done),
+        Err(Trouble::Store(e)) => Err(e),
+        Err(Trouble::Forge(e)) => {
+            tracing::warn!("commands in comments wait: {e}");
+            Ok(0)
+        }
+    }
+}
+
+enum Trouble {
+    Store(StoreError),
+    Forge(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(e: StoreError) -> Trouble {
+        Trouble::Store(e)
+    }
+}
+
+impl From<ForgeError> for Trouble {
+    fn from(e: ForgeError) -> Trouble {
+        Trouble::Forge(e.to_string())
+    }
+}
+
+impl From<PostError> for Trouble {
+    fn from(e: PostError) -> Trouble {
+        Trouble::Forge(e.to_string())
+    }
+}
+
+fn read_and_do(
+    controller: &Controller<'_>,
+    store: &mut Store,
+    facts: &Facts,
+    now: Timestamp,
+) -> Result<usize, Trouble> {
+    if let Some(due) = &facts.comments_due {
+        let oldest = now.saturating_sub(OLDEST).unwrap_or(now);
+        let since = facts.comments_read.unwrap_or(now).max(oldest);
+        if controller.report.report {
+            let from = since.saturating_sub(COMMENTS_OVERLAP).unwrap_or(since);
+            let comments = controller.forge.read_comments(from)?;
+            let read = comments.iter().map(|comment| comment.updated_at).max();
+            let commands: Vec<_> =
+                comments.into_iter().filter_map(|comment| command(comment, facts, now)).collect();
+            store.comments_read(&commands, read.map_or(since, |read| read.max(since)), due)?;
+        } else {
+            // Whoever lets us speak later does not mean what was asked for until then.
+            store.comments_read(&[], now, due)?;
+        }
+    }
+    let mut done = 0;
+    for command in store.open_commands()? {
+        done += usize::from(Doer { controller, now }.one(command, store)?);
+    }
+    Ok(done)
+}
+
+/// The command in a comment on an open pull request, if there is one.
+fn command(comment: Comment, facts: &Facts, now: Timestamp) -> Option<StoredCommand> {
+    facts.pulls.get(&comment.number)?;
+    let login = comment.author?.0;
+    let verb = match parse(&comment.body).as_slice() {
+        [] => return None,
+        [one] => one.clone(),
+        [_, ..] => "(several)".to_owned(),
+    };
+    Some(StoredCommand {
+        comment: comment.id,
+        number: comment.number,
+        login,
+        verb: words::plain(&verb),
+        state: CommandState::New,
+        changed_at: now,
+        reaction: None,
+    })
+}
+
+struct Doer<'a> {
+    controller: &'a Controller<'a>,
+    now: Timestamp,
+}
+
+impl Doer<'_> {
+    /// Whether something was done.
+    fn one(&self, mut command: StoredCommand, store: &mut Store) -> Result<bool, Trouble> {
+        match command.state {
+            CommandState::New => {
+                let login = Login(command.login.clone());
+                let (state, reaction, text) = if !self.may(&login)? {
+                    // No words: whoever may not command shall not fill the comment either.
+                    (CommandState::Answered, Reaction::Refused, None)
+                } else if self.is_at_work(command.number)? {
+                    return Ok(false); // A tick is at it; the next one does this.
+                } else {
+                    // Before it is done: a crash must not do it twice.
+                    if self.is(&mut command, CommandState::Taken, None, store)? == Won::No {
+                        return Ok(false);
+                    }
+                    let (reaction, text) = self.act(&command, store)?;
+                    (CommandState::Answered, reaction, Some(text))
+                };
+                let answer = Some((reaction.as_str(), text.as_deref()));
+                if self.is(&mut command, state, answer, store)? == Won::Yes {
+                    self.react(command, store)?;
+                }
+                Ok(true)
+            }
+            CommandState::Taken if words::between(command.changed_at, self.now) > TAKEN_FOR => {
+                let text =
+                    "it was interrupted; if the stage above is not what you asked for, ask again";
+                let answer = Some((Reaction::NotUnderstood.as_str(), Some(text)));
+                if self.is(&mut command, CommandState::Answered, answer, store)? == Won::Yes {
+                    self.react(command, store)?;
+                }
+                Ok(true)
+            }
+            CommandState::Answered => self.react(command, store).map(|()| true),
+            CommandState::Taken | CommandState::Done => Ok(false),
+        }
+    }
+
+    fn is(
+        &self,
+        command: &mut StoredCommand,
+        state: CommandState,
+        answer: Option<(&str, Option<&str>)>,
+        store: &mut Store,
+    ) -> Result<Won, StoreError> {
+        let won = store.command_is(command, state, answer, self.now)?;
+        command.state = state;
+        if let Some((reaction, _)) = answer {
+            command.reaction = Some(reaction.to_owned());
+        }
+        Ok(won)
+    }
+
+    fn may(&self, login: &Login) -> Result<bool, Trouble> {
+        match self.controller.forge.may_write(login) {
+            Ok(may) => Ok(may),
+            // Whoever cannot be asked about has no right.
+            Err(PostError::Forbidden(why) | PostError::Rejected(why)) => {
+                tracing::warn!("whether {login} may command cannot be asked: {why}");
+                Ok(false)
+            }
+            Err(PostError::Gone(_)) => Ok(false),
+            Err(PostError::Forge(e)) => Err(e.into()),
+        }
+    }
+
+    fn is_at_work(&self, number: PullNumber) -> Result<bool, Trouble> {
+        let lock = self.controller.locks.try_lock(&LockName::Environment(number));
+        lock.map(|held| held.is_none()).map_err(|e| Trouble::Forge(format!("cannot lock: {e}")))
+    }
+
+    fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Trouble> {
+        let reaction = match command.reaction.as_deref() {
+            Some("+1") => Reaction::Done,
+            Some("-1") => Reaction::Refused,
+            _ => Reaction::NotUnderstood,
+        };
+        if !may_write(store, self.now)? {
+            return Ok(());
+        }
+        let post = Post::Reaction { comment: command.comment, reaction };
+        match self.controller.forge.post(&post) {
+            Err(PostError::Forge(e)) => return Err(e.into()),
+            // The comment may be gone, or reactions not permitted: the words are enough.
+            Err(e) => tracing::debug!("no reaction to comment {}: {e}", command.comment),
+            Ok(_) => {}
+        }
+        // `No`: another tick has put it too, which GitHub counts once.
+        let _ = self.is(&mut command, CommandState::Done, None, store)?;
+        Ok(())
+    }
+
+    fn act(
+        &self,
+        command: &StoredCommand,
+        store: &mut Store,
+    ) -> Result<(Reaction, String), Trouble> {
+        let Some(verb) = Verb::of(&command.verb) else {
+            let text = match command.verb.as_str() {
+                "(several)" => "one command in a comment, please".to_owned(),
+                _ => format!("not understood; there are {VERBS}, without more words"),
+            };
+            return Ok((Reaction::NotUnderstood, text));
+        };
+        let Controller { policy, locks, .. } = self.controller;
+        let number = command.number;
+        let who = format!("{} (comment)", command.login);
+        let mut operator = Operator { store, who: &who, now: self.now };
+        let done = match verb {
+            Verb::Redeploy => {
+                let stopped = operator.pull_release_if_stopped(number);
+                stopped.and_then(|released| match released {
+                    true => Ok("in automatic hands again; it gets a server".to_owned()),
+                    false => operator.redeploy(number, policy, locks).map(str::to_owned),
+                })
+            }
+            Verb::ResetDb => operator.reset_db(number, locks).map(|()| {
+                "its app is stopped, its data cloned anew, and its app started again".to_owned()
+            }),
+            Verb::Hold => operator
+                .pull_hold(number, &format!("by {} in a comment", command.login), None)
+                .map(|()| "held: nothing changes it before `/pullre release`".to_owned()),
+            Verb::Release => {
+                operator.pull_release(number).map(|()| "in automatic hands again".to_owned())
+            }
+            Verb::Stop => operator.pull_stop(number).map(|()| {
+                "its server goes back to the pool; `/pullre release` brings it back".to_owned()
+            }),
+            Verb::Explain => operator.explain(number, policy).map(|told| told.to_string()),
+        };
+        match done {
+            Ok(text) => Ok((Reaction::Done, text)),
+            Err(OpsError::Store(e)) => Err(e.into()),
+            Err(e) => Ok((Reaction::NotUnderstood, e.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_line_of_its_own() {
+        let one = |text: &str| parse(text).join("|");
+        assert_eq!(one("/pullre redeploy"), "redeploy");
+        assert_eq!(one("Please:\r\n\r\n  /pullre   reset-db  \r\nthanks"), "reset-db");
+        assert_eq!(one("/pullre"), "");
+        assert_eq!(parse("/pullre").len(), 1);
+        assert_eq!(one("/pullre stop\n/pullre hold"), "stop|hold");
+        for none in [
+            "you can write /pullre redeploy",
+            "> /pullre redeploy",
+            "    /pullre redeploy",
+            "\t/pullre redeploy",
+            "```\n/pullre redeploy\n```",
+            "~~~~sh\n/pullre redeploy\n~~~\n/pullre stop\n~~~~",
+            "`/pullre redeploy`",
+            "<!--\n/pullre redeploy\n-->",
+            "<!-- /pullre redeploy -->",
+            "/pullre-redeploy",
+            "/pullredeploy",
+            "- /pullre redeploy",
+            "",
+        ] {
+            assert_eq!(parse(none), [] as [String; 0], "{none:?}");
+        }
+        assert_eq!(one("```\nx\n```\n/pullre stop"), "stop");
+        assert_eq!(one("<!-- x -->\n/pullre stop"), "stop");
+    }
+}

@@ -1,0 +1,215 @@
+//! What people are told on GitHub: one check run for each head commit, one comment for each pull
+//! request, and deployments where they are wanted.
+//!
+//! Level-triggered like everything else: [`show`] derives what a reviewer shall see now, [`plan`]
+//! compares it with what was last said, [`apply`] says what differs. What could not be said is
+//! said by a later tick; nothing of it ever holds an environment back.
+
+pub mod apply;
+pub mod commands;
+pub mod markdown;
+pub mod plan;
+pub mod show;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::config::Secret;
+use crate::domain::{Invalid, PullNumber};
+use crate::facts::Pull;
+use crate::store::Step;
+
+/// What is said, by app.ini.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// False: GitHub is only read.
+    pub report: bool,
+    pub check_name: String,
+    pub comment: bool,
+    pub deployments: bool,
+    /// The console's page of all environments, where there is one.
+    pub page: Option<String>,
+    /// Never shown, wherever they come from.
+    pub secrets: Vec<Secret>,
+}
+
+/// A way to say something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Check,
+    /// Where check runs are not permitted.
+    Status,
+    Comment,
+    Deployment,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Check => "check",
+            Kind::Status => "status",
+            Kind::Comment => "comment",
+            Kind::Deployment => "deployment",
+        }
+    }
+
+    /// What a credential lacks that may not.
+    pub fn permission(self) -> &'static str {
+        match self {
+            Kind::Check => "checks: write (GitHub Apps only)",
+            Kind::Status => "commit statuses: write",
+            Kind::Comment => "issues: write and pull requests: write",
+            Kind::Deployment => "deployments: write",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        Ok(match s {
+            "check" => Kind::Check,
+            "status" => Kind::Status,
+            "comment" => Kind::Comment,
+            "deployment" => Kind::Deployment,
+            _ => return Err(Invalid::new(s, "a kind of report")),
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How it stands with what is reported on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Queued,
+    Held,
+    InProgress,
+    Success,
+    Failure,
+    Neutral,
+    Cancelled,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Held => "held",
+            State::InProgress => "in progress",
+            State::Success => "success",
+            State::Failure => "failure",
+            State::Neutral => "neutral",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether a commit that says this may be made to say `new`. What is completed stays, but for
+    /// a failure that is tried again, a success that fails later, and what was never tried.
+    fn gives_way_to(self, new: State) -> bool {
+        use State::*;
+        match self {
+            Queued | Held | InProgress => true,
+            Success => matches!(new, Success | Failure),
+            Failure => matches!(new, Success | Failure | InProgress | Queued),
+            Neutral | Cancelled => !matches!(new, Held | Cancelled),
+        }
+    }
+
+    fn has_ended(self) -> bool {
+        !matches!(self, State::Queued | State::Held | State::InProgress)
+    }
+}
+
+impl FromStr for State {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        use State::*;
+        [Queued, Held, InProgress, Success, Failure, Neutral, Cancelled]
+            .into_iter()
+            .find(|state| state.as_str() == s)
+            .ok_or_else(|| Invalid::new(s, "the state of a report"))
+    }
+}
+
+/// What a report is about. A comment is about no commit: its `sha` is empty.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub number: PullNumber,
+    pub kind: Kind,
+    pub sha: String,
+}
+
+/// What stands in [`Said::digest`] for what pullre-kun said: it counts as said as long as it is
+/// true, whatever its words.
+pub const ADOPTED: &str = "adopted";
+
+/// What was last said of something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// What GitHub calls it.
+    pub id: Option<i64>,
+    /// Who made it; None where nobody knows.
+    pub credential: Option<String>,
+    /// None: nothing was said yet, though it may be there.
+    pub state: Option<State>,
+    pub digest: Option<String>,
+    /// Nothing more is to be said.
+    pub settled: bool,
+    pub tried: Option<Tried>,
+}
+
+/// GitHub did not take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub digest: String,
+    pub at: Timestamp,
+    pub attempts: u32,
+}
+
+/// A credential may not use an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub credential: String,
+    pub at: Timestamp,
+    pub why: String,
+}
+
+/// What became of somebody's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub login: String,
+    pub verb: String,
+    pub at: Timestamp,
+    pub text: String,
+}
+
+/// Everything that the records know of reports.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Of open pull requests, and what is not settled yet.
+    pub said: BTreeMap<Key, Said>,
+    pub refusals: BTreeMap<Kind, Refusal>,
+    /// Of deployments that run or failed, while their environment has them.
+    pub steps: BTreeMap<i64, Vec<Step>>,
+    /// The newest last.
+    pub answers: BTreeMap<PullNumber, Vec<Answer>>,
+    /// Closed pull requests without a server, of which something is still to be said.
+    pub closed: BTreeMap<PullNumber, Pull>,
+}
+
+/// The same text gives the same digest in every version of every controller.
+fn digest(text: &str) -> String {
+    // FNV-1a of 128 bits.
+    let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
+    });
+    format!("{hash:032x}")
+}

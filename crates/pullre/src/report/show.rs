@@ -1,0 +1,351 @@
+//! What a reviewer shall see now of one pull request. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::markdown::{code, end_of_output, link, masked, prose, shortened};
+use super::{Settings, State, Told};
+use crate::condition::{self, Ineligible, Policy};
+use crate::domain::{PullNumber, PullState};
+use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
+use crate::stage::{Stage, Standing, standing};
+use crate::status::shown_url;
+use crate::store::Step;
+use crate::words;
+
+/// Those further behind are not told their place: each move of the queue would be a message.
+const TOLD_THEIR_PLACE: usize = 5;
+const OUTPUT_LINES: usize = 30;
+/// Answers to commands that the comment keeps.
+const ANSWERS: usize = 3;
+
+/// Everything that is looked at.
+#[derive(Debug)]
+pub struct View<'a> {
+    pub facts: &'a Facts,
+    pub told: &'a Told,
+    pub settings: &'a Settings,
+    pub policy: &'a Policy,
+    pub now: Timestamp,
+    places: BTreeMap<PullNumber, usize>,
+}
+
+impl<'a> View<'a> {
+    pub fn new(
+        facts: &'a Facts,
+        told: &'a Told,
+        settings: &'a Settings,
+        policy: &'a Policy,
+        now: Timestamp,
+    ) -> View<'a> {
+        let queue = condition::queue(facts, policy, now).into_iter().enumerate();
+        let places = queue.map(|(index, pull)| (pull.request.number, index + 1)).collect();
+        View { facts, told, settings, policy, now, places }
+    }
+}
+
+/// What is to be seen of a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub state: State,
+    /// Plain text, short.
+    pub title: String,
+    /// Markdown.
+    pub summary: String,
+    pub text: Option<String>,
+    /// Where it can be looked at.
+    pub url: Option<String>,
+    pub began: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub comment: String,
+    /// Whether a comment is made where there is none yet: a rule of the operator's that keeps a
+    /// pull request out is no reason to write to everybody.
+    pub comments: bool,
+    /// It has, or gets, a server.
+    pub deploys: bool,
+}
+
+/// None: GitHub has not described it to us, so nothing is known.
+pub fn show(pull: &Pull, view: &View<'_>) -> Option<Shown> {
+    if !pull.described {
+        return None;
+    }
+    let number = pull.request.number;
+    let assignment = view.facts.assignments.get(&number);
+    let server = assignment.and_then(|a| view.facts.servers.get(&a.server));
+    let standing = match view.places.get(&number) {
+        Some(place) if *place > TOLD_THEIR_PLACE => Standing {
+            stage: Stage::Queued,
+            why: format!("more than {TOLD_THEIR_PLACE} pull requests are before it"),
+            next: None,
+        },
+        _ => standing(pull, view.facts, view.policy, view.now),
+    };
+    let subject = Subject { pull, assignment, server, standing, view };
+    Some(subject.shown())
+}
+
+struct Subject<'a> {
+    pull: &'a Pull,
+    assignment: Option<&'a Assignment>,
+    server: Option<&'a Server>,
+    standing: Standing,
+    view: &'a View<'a>,
+}
+
+impl Subject<'_> {
+    fn shown(&self) -> Shown {
+        let closed = self.pull.request.state == PullState::Closed;
+        let state = match self.standing.stage {
+            _ if closed => State::Cancelled,
+            Stage::Ineligible => State::Neutral,
+            Stage::Queued => State::Queued,
+            Stage::Starting | Stage::Cloning | Stage::Deploying => State::InProgress,
+            Stage::Ready => State::Success,
+            Stage::Failed => State::Failure,
+            Stage::Held => State::Held,
+            Stage::Stopping | Stage::Closed => State::Cancelled,
+        };
+        let ready = state == State::Success;
+        let deployment = self.deployment().filter(|_| ready);
+        let number = self.pull.request.number.0;
+        let title = self.title();
+        let mut lines = vec![format!("Pull request #{number} at {}.", self.commit())];
+        lines.extend(self.paragraphs());
+        let details = self.details();
+        let mut summary = lines.join("\n\n");
+        if !details.is_empty() {
+            summary.push_str("\n\n");
+            summary.push_str(&details.join("\n"));
+        }
+        let mask = |text: String| masked(&text, &self.view.settings.secrets);
+        Shown {
+            state,
+            title: shortened(&mask(title), 200),
+            summary: mask(summary),
+            text: self.output().map(mask),
+            url: self.server.and_then(shown_url).filter(|_| ready),
+            began: deployment.map(|d| d.started_at.unwrap_or(d.offered_at)),
+            ended: deployment.and_then(|d| d.finished_at),
+            comment: mask(self.comment(closed)),
+            comments: !closed && !self.is_excluded(),
+            deploys: self.assignment.is_some() && !closed,
+        }
+    }
+
+    fn is_excluded(&self) -> bool {
+        let policy = self.view.policy;
+        let why = condition::eligibility(self.pull, self.view.facts, policy).err();
+        matches!(why, Some(Ineligible::Excluded(_)))
+    }
+
+    fn commit(&self) -> String {
+        code(self.pull.request.head.short())
+    }
+
+    fn server_name(&self) -> String {
+        let name = self.assignment.map(|a| self.view.facts.server_name(a.server));
+        words::plain(&name.unwrap_or_else(|| "its server".into()))
+    }
+
+    /// The deployment of the head commit.
+    fn deployment(&self) -> Option<&Deployment> {
+        let deployment = self.assignment?.deployment.as_ref()?;
+        (deployment.sha == self.pull.request.head).then_some(deployment)
+    }
+
+    fn steps(&self) -> &[Step] {
+        let steps = self.deployment().and_then(|d| self.view.told.steps.get(&d.id));
+        steps.map_or(&[], Vec::as_slice)
+    }
+
+    fn title(&self) -> String {
+        let server = self.server_name();
+        match self.standing.stage {
+            Stage::Ineligible => "No environment".into(),
+            Stage::Queued => match self.view.places.get(&self.pull.request.number) {
+                Some(place) if *place <= TOLD_THEIR_PLACE => format!("Queued, place {place}"),
+                _ => "Queued".into(),
+            },
+            Stage::Starting => format!("Starting {server}"),
+            Stage::Cloning => format!("Cloning the database for {server}"),
+            Stage::Deploying => match self.steps().last() {
+                Some(step) if step.finished_at.is_none() => {
+                    format!("Deploying to {server}: {}", words::plain(&step.name))
+                }
+                _ => format!("Deploying to {server}"),
+            },
+            Stage::Ready => format!("Ready on {server}"),
+            Stage::Failed => match self.failed() {
+                Some(deployment) => {
+                    let step = deployment.failed_step.as_deref().unwrap_or("deployment");
+                    let why = deployment.reason.as_deref().unwrap_or("no reason recorded");
+                    format!("Failed in {}: {}", words::plain(step), words::plain(why))
+                }
+                None => format!("Failed: {}", words::plain(&self.standing.why)),
+            },
+            Stage::Held => "Held".into(),
+            Stage::Stopping | Stage::Closed => "Closed".into(),
+        }
+    }
+
+    fn failed(&self) -> Option<&Deployment> {
+        self.deployment()
+            .filter(|d| self.standing.stage == Stage::Failed && d.outcome == Outcome::Failed)
+    }
+
+    /// Why it stands so, and what comes next; only what does not change by the minute.
+    fn paragraphs(&self) -> Vec<String> {
+        let server = prose(&self.server_name());
+        let sentence = |text: &str| {
+            let mut chars = text.chars();
+            let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+            format!("{}.", prose(&format!("{first}{}", chars.as_str())))
+        };
+        let why = match self.standing.stage {
+            Stage::Starting => format!("{server} comes up."),
+            Stage::Cloning => format!("The database of {server} is being copied."),
+            Stage::Deploying => format!("{server} deploys it."),
+            Stage::Ready => format!("{server} serves {}.", self.commit()),
+            _ => sentence(&self.standing.why),
+        };
+        let number = self.pull.request.number.0;
+        let next = self.standing.next.as_ref().filter(|_| {
+            !matches!(self.standing.stage, Stage::Starting | Stage::Cloning | Stage::Deploying)
+        });
+        let by_comment = |text: &String| {
+            let by_hand = format!("`update-pull pull redeploy {number}`");
+            sentence(&text.replace(&by_hand, "`/pullre redeploy` in a comment"))
+        };
+        [Some(why), next.map(by_comment)].into_iter().flatten().collect()
+    }
+
+    /// What there is: address, server, data, how long it took.
+    fn details(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Some(server) = self.server else { return lines };
+        if let Some(url) = shown_url(server).filter(|_| self.standing.stage == Stage::Ready) {
+            lines.push(format!("- URL: {}", link(&url)));
+        }
+        lines.push(format!("- Server: {}", prose(&server.name)));
+        lines.extend(self.data(server));
+        if let Some(deployment) = self.deployment().filter(|d| d.outcome == Outcome::Succeeded)
+            && let (Some(began), Some(ended)) = (deployment.started_at, deployment.finished_at)
+            && began < ended
+        {
+            let took = words::duration(words::between(began, ended));
+            lines.push(format!("- Deployed: {}, in {took}", words::moment(ended)));
+        }
+        if self.failed().is_some() {
+            lines.extend(self.steps().iter().map(step_line));
+        }
+        lines
+    }
+
+    fn data(&self, server: &Server) -> Option<String> {
+        let schema = server.schema.as_ref().ok()?;
+        let clone = self.view.facts.clones.get(schema)?;
+        let ours = clone.pull == Some(self.pull.request.number)
+            && matches!(clone.state, CloneState::Ready | CloneState::Stale);
+        let source = clone.source.as_ref().filter(|_| ours)?;
+        let mut line =
+            format!("- Database: {}, a copy of {}", code(schema.as_str()), code(source.as_str()));
+        if let Some(at) = clone.finished_at {
+            line.push_str(&format!(" made {}", words::moment(at)));
+        }
+        if let (Some(bytes), Some(millis)) = (clone.bytes, clone.millis) {
+            let took = std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+            let size = words::bytes(u64::try_from(bytes).unwrap_or(0));
+            line.push_str(&format!(" ({size} in {})", words::duration(took)));
+        }
+        Some(line)
+    }
+
+    /// The end of what the failed step printed.
+    fn output(&self) -> Option<String> {
+        let failed = self.failed()?;
+        let step = self.steps().iter().rfind(|s| failed.failed_step.as_ref() == Some(&s.name))?;
+        end_of_output(&step.output, OUTPUT_LINES)
+    }
+
+    fn comment(&self, closed: bool) -> String {
+        let number = self.pull.request.number;
+        let mut body = format!("{}\n", mark(number));
+        if closed {
+            body.push_str("**Staging: closed**\n\nIts server goes back to the pool.\n");
+            return body;
+        }
+        let mut heading = format!("**Staging: {}**", self.standing.stage);
+        let url = self.server.and_then(shown_url);
+        if let Some(url) = url.filter(|_| self.standing.stage == Stage::Ready) {
+            heading.push_str(&format!(" {}", link(&url)));
+        }
+        body.push_str(&heading);
+        body.push('\n');
+        for paragraph in self.paragraphs() {
+            body.push_str(&format!("\n{paragraph}\n"));
+        }
+        body.push_str(&format!("\n- Commit: {}\n", self.commit()));
+        let details = self.details();
+        for line in details.iter().filter(|line| !line.starts_with("- URL:")) {
+            body.push_str(&format!("{line}\n"));
+        }
+        if let Some(output) = self.output() {
+            body.push_str(&format!(
+                "\n<details><summary>The end of its output</summary>\n\n{output}\n\n</details>\n"
+            ));
+        }
+        body.push_str(&self.answers());
+        body.push_str(
+            "\n<sub>People with write access can comment with a line `/pullre redeploy`, `reset-db`, \
+             `hold`, `release`, `stop` or `explain`.</sub>\n",
+        );
+        body
+    }
+
+    fn answers(&self) -> String {
+        let Some(answers) = self.view.told.answers.get(&self.pull.request.number) else {
+            return String::new();
+        };
+        let mut text = String::new();
+        for answer in answers.iter().rev().take(ANSWERS).rev() {
+            let intro = format!(
+                "{} of {}, {}",
+                code(&format!("/pullre {}", answer.verb)),
+                code(&answer.login),
+                words::moment(answer.at)
+            );
+            match answer.text.trim_end().contains('\n') {
+                false => text.push_str(&format!("\n> {intro}: {}\n", prose(&answer.text))),
+                true => text.push_str(&format!(
+                    "\n<details><summary>{}</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                    "An answer",
+                    end_of_output(&answer.text, 60).unwrap_or_default()
+                )),
+            }
+        }
+        text
+    }
+}
+
+/// By which our comment is found again.
+pub fn mark(number: PullNumber) -> String {
+    format!("<!-- pullre:{} -->", number.0)
+}
+
+fn step_line(step: &Step) -> String {
+    let name = prose(&step.name);
+    match step.finished_at {
+        None => format!("- {name}: has not ended"),
+        Some(end) => {
+            let took = words::duration(words::between(step.started_at, end));
+            match step.exit_status {
+                Some(status) if status != 0 => {
+                    format!("- {name}: exit status {status} after {took}")
+                }
+                _ => format!("- {name}: {took}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! What was said on GitHub, what people asked for in comments, and what the chat was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::backend::{Row, Value};
+use super::effects::Won;
+use super::{Result, Store, StoreError};
+use crate::domain::{Invalid, PullNumber, PullState};
+use crate::facts::{Facts, Outcome};
+use crate::report::plan::Saying;
+use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
+use crate::store::Step;
+
+const TROUBLE: &str = "report_trouble";
+
+/// A credential's fingerprint, or another short word, that fits its column.
+fn short(text: &str) -> Value {
+    text.chars().take(80).collect::<String>().into()
+}
+
+impl Store {
+    /// Everything that reports are planned from, beside the facts.
+    pub fn told(&mut self, facts: &Facts) -> Result<Told> {
+        let mut told = Told::default();
+        let rows = self.query(
+            "SELECT r.* FROM reports r WHERE r.settled = 0 OR EXISTS
+                 (SELECT 1 FROM pull_requests p WHERE p.number = r.pull_number AND p.state = 'open')",
+            &[],
+        )?;
+        for row in &rows {
+            match said(row) {
+                Ok((key, said)) => drop(told.said.insert(key, said)),
+                // Of what was damaged by hand nothing is said any more.
+                Err(StoreError::Row(why)) => tracing::debug!("a row of reports: {why}"),
+                Err(e) => return Err(e),
+            }
+        }
+        for row in self.query("SELECT * FROM report_refusals", &[])? {
+            let refusal = Refusal {
+                credential: row.text("credential")?,
+                at: row.time("refused_at")?,
+                why: row.text("why")?,
+            };
+            if let Some(kind) = row.opt_parsed("kind")? {
+                told.refusals.insert(kind, refusal);
+            }
+        }
+        self.steps_for_reports(facts, &mut told)?;
+        self.answers(&mut told)?;
+        let unknown: BTreeSet<_> =
+            told.said.iter().filter(|(_, said)| !said.settled).map(|(key, _)| key.number).collect();
+        let unknown: Vec<_> =
+            unknown.into_iter().filter(|number| !facts.pulls.contains_key(number)).collect();
+        for pull in self.pulls(&unknown)? {
+            if pull.request.state == PullState::Closed {
+                told.closed.insert(pull.request.number, pull);
+            }
+        }
+        Ok(told)
+    }
+
+    fn steps_for_reports(&mut self, facts: &Facts, told: &mut Told) -> Result<()> {
+        let interesting = facts.assignments.values().any(|a| {
+            a.deployment
+                .as_ref()
+                .is_some_and(|d| matches!(d.outcome, Outcome::Running | Outcome::Failed))
+        });
+        if !interesting {
+            return Ok(());
+        }
+        let rows = self.query(
+            "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status, s.output
+             FROM deployment_steps s
+             JOIN assignments a ON a.deployment_id = s.deployment_id
+             JOIN deployments d ON d.id = a.deployment_id
+             WHERE d.outcome IN ('running', 'failed') ORDER BY s.id",
+            &[],
+        )?;
+        for row in &rows {
+            let step = Step {
+                name: row.text("name")?,
+                started_at: row.time("started_at")?,
+                finished_at: row.opt_time("finished_at")?,
+                exit_status: row.opt_int("exit_status")?,
+                output: row.text("output")?,
+            };
+            told.steps.entry(row.int("deployment_id")?).or_default().push(step);
+        }
+        Ok(())
+    }
+
+    fn answers(&mut self, told: &mut Told) -> Result<()> {
+        let rows = self.query(
+            "SELECT c.pull_number, c.login, c.verb, c.changed_at, c.answer FROM comment_commands c
+             JOIN pull_requests p ON p.number = c.pull_number AND p.state = 'open'
+             WHERE c.answer IS NOT NULL ORDER BY c.comment_id",
+            &[],
+        )?;
+        for row in &rows {
+            let answer = Answer {
+                login: row.text("login")?,
+                verb: row.text("verb")?,
+                at: row.time("changed_at")?,
+                text: row.text("answer")?,
+            };
+            told.answers.entry(PullNumber(row.u32("pull_number")?)).or_default().push(answer);
+        }
+        Ok(())
+    }
+
+    /// GitHub has taken it.
+    pub fn report_said(
+        &mut self,
+        saying: &Saying,
+        id: i64,
+        credential: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.transaction(|store| {
+            store.report_row(&saying.key)?;
+            let [number, kind, sha] = key_values(&saying.key);
+            store.execute(
+                "UPDATE reports SET remote_id = ?, credential = ?, state = ?, digest = ?, said_at = ?,
+                     settled = ?, tried_digest = NULL, tried_at = NULL, attempts = 0
+                 WHERE pull_number = ? AND kind = ? AND sha = ?",
+                &[
+                    id.into(),
+                    short(credential),
+                    saying.state.as_str().into(),
+                    saying.digest.as_str().into(),
+                    now.into(),
+                    saying.settles.into(),
+                    number.clone(),
+                    kind,
+                    sha.clone(),
+                ],
+            )?;
+            if saying.key.kind == Kind::Check {
+                // pullre-kun, should it come back, goes on with the check run of the head.
+                store.execute(
+                    "UPDATE pull_requests SET check_run_id = ? WHERE number = ? AND sha = ?",
+                    &[id.into(), number, sha],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// GitHub did not take it; how often that was now.
+    pub fn report_tried(&mut self, saying: &Saying, now: Timestamp) -> Result<u32> {
+        self.transaction(|store| {
+            store.report_row(&saying.key)?;
+            let [number, kind, sha] = key_values(&saying.key);
+            let of_row = "WHERE pull_number = ? AND kind = ? AND sha = ?";
+            store.execute(
+                // The digest last: MySQL shows later assignments what earlier ones set.
+                &format!(
+                    "UPDATE reports SET attempts = CASE WHEN tried_digest = ? THEN attempts + 1 ELSE 1 END,
+                         tried_at = ?, tried_digest = ? {of_row}"
+                ),
+                &[
+                    saying.digest.as_str().into(),
+                    now.into(),
+                    saying.digest.as_str().into(),
+                    number.clone(),
+                    kind.clone(),
+                    sha.clone(),
+                ],
+            )?;
+            let row = store
+                .query_one(&format!("SELECT attempts FROM reports {of_row}"), &[number, kind, sha])?;
+            row.map_or(Ok(1), |row| row.u32("attempts"))
+        })
+    }
+
+    /// What pullre-kun said of a commit that it brought up.
+    pub(super) fn adopt_report(
+        &mut self,
+        pull: PullNumber,
+        sha: &str,
+        check_run: Option<i64>,
+        now: Timestamp,
+    ) -> Result<()> {
+        for (kind, sha, id) in [
+            (Kind::Check, sha, check_run),
+            (Kind::Status, sha, None),
+            (Kind::Comment, "", None),
+            (Kind::Deployment, sha, None),
+        ] {
+            let key = Key { number: pull, kind, sha: sha.to_owned() };
+            self.report_row(&key)?;
+            let [number, kind, sha] = key_values(&key);
+            self.execute(
+                "UPDATE reports SET remote_id = ?, state = ?, digest = ?, said_at = ?
+                 WHERE pull_number = ? AND kind = ? AND sha = ?",
+                &[
+                    id.into(),
+                    State::Success.as_str().into(),
+                    crate::report::ADOPTED.into(),
+                    now.into(),
+                    number,
+                    kind,
+                    sha,
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn report_row(&mut self, key: &Key) -> Result<()> {
+        let values = key_values(key);
+        let row = self.query_one(
+            "SELECT kind FROM reports WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &values,
+        )?;
+        if row.is_some() {
+            return Ok(());
+        }
+        self.execute(
+            "INSERT INTO reports (pull_number, kind, sha, settled, attempts) VALUES (?, ?, ?, 0, 0)",
+            &values,
+        )
+        .map(drop)
+    }
+
+    pub fn settle_report(&mut self, key: &Key) -> Result<()> {
+        self.execute(
+            "UPDATE reports SET settled = 1 WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &key_values(key),
+        )
+        .map(drop)
+    }
+
+    /// These credentials may not. True where that is news.
+    pub fn report_refused(
+        &mut self,
+        kind: Kind,
+        credential: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.transaction(|store| {
+            let kind = Value::from(kind.as_str());
+            let known = store.query_one(
+                "SELECT kind FROM report_refusals WHERE kind = ? AND credential = ?",
+                &[kind.clone(), short(credential)],
+            )?;
+            store.execute("DELETE FROM report_refusals WHERE kind = ?", std::slice::from_ref(&kind))?;
+            store.execute(
+                "INSERT INTO report_refusals (kind, credential, refused_at, why) VALUES (?, ?, ?, ?)",
+                &[kind, short(credential), now.into(), why.into()],
+            )?;
+            Ok(known.is_none())
+        })
+    }
+
+    /// Why nothing can be said; None: it can. True where that is news.
+    pub fn report_trouble(&mut self, why: Option<&str>) -> Result<bool> {
+        let row =
+            self.query_one("SELECT content FROM settings WHERE name = ?", &[TROUBLE.into()])?;
+        let known = row.map(|row| row.text("content")).transpose()?;
+        if known.as_deref() == why {
+            return Ok(false);
+        }
+        self.set_setting(TROUBLE, why.map(str::to_owned))?;
+        Ok(known.is_none())
+    }
+
+    /// Counts one write, if it fits into what may be written in a minute and in an hour. Shared by
+    /// all controllers.
+    pub fn reserve_write(&mut self, now: Timestamp, a_minute: u32, an_hour: u32) -> Result<bool> {
+        let minute = now.as_second().div_euclid(60);
+        let hour_ago = minute - 59;
+        let rows = self.query(
+            "SELECT writes FROM report_writes WHERE minute >= ? AND minute <= ?",
+            &[hour_ago.into(), minute.into()],
+        )?;
+        let used = rows.iter().map(|row| row.int("writes")).sum::<Result<i64>>()?;
+        if used >= i64::from(an_hour) {
+            return Ok(false);
+        }
+        // Another tick may make the row of the minute between the two.
+        for _ in 0..2 {
+            let counted = self.execute(
+                "UPDATE report_writes SET writes = writes + 1 WHERE minute = ? AND writes < ?",
+                &[minute.into(), a_minute.into()],
+            )?;
+            if counted > 0 {
+                return Ok(true);
+            }
+            let made = self.execute(
+                "INSERT INTO report_writes (minute, writes) VALUES (?, 1)",
+                &[minute.into()],
+            );
+            match made {
+                Ok(_) => {
+                    self.execute("DELETE FROM report_writes WHERE minute < ?", &[hour_ago.into()])?;
+                    return Ok(true);
+                }
+                Err(StoreError::Conflict(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn key_values(key: &Key) -> [Value; 3] {
+    [key.number.0.into(), key.kind.as_str().into(), key.sha.as_str().into()]
+}
+
+fn said(row: &Row) -> Result<(Key, Said)> {
+    let key = Key {
+        number: PullNumber(row.u32("pull_number")?),
+        kind: row.parsed("kind")?,
+        sha: row.text("sha")?,
+    };
+    let tried = match (row.opt_text("tried_digest")?, row.opt_time("tried_at")?) {
+        (Some(digest), Some(at)) => Some(Tried { digest, at, attempts: row.u32("attempts")? }),
+        _ => None,
+    };
+    let said = Said {
+        id: row.opt_int("remote_id")?,
+        credential: row.opt_text("credential")?,
+        state: row.opt_parsed("state")?,
+        digest: row.opt_text("digest")?,
+        settled: row.opt_int("settled")? == Some(1),
+        tried,
+    };
+    Ok((key, said))
+}
+
+/// A command that somebody wrote, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCommand {
+    pub comment: i64,
+    pub number: PullNumber,
+    pub login: String,
+    pub verb: String,
+    pub state: CommandState,
+    pub changed_at: Timestamp,
+    pub reaction: Option<String>,
+}
+
+/// What is between two of these may be lost by a crash, and is never done twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandState {
+    /// Read; nothing was done.
+    New,
+    /// A tick is at it, or died in it: nobody knows whether it was done, so it is not done again.
+    Taken,
+    /// Done or refused; the reaction is still to be put.
+    Answered,
+    Done,
+}
+
+impl CommandState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CommandState::New => "new",
+            CommandState::Taken => "taken",
+            CommandState::Answered => "answered",
+            CommandState::Done => "done",
+        }
+    }
+}
+
+impl std::str::FromStr for CommandState {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        Ok(match s {
+            "new" => CommandState::New,
+            "taken" => CommandState::Taken,
+            "answered" => CommandState::Answered,
+            "done" => CommandState::Done,
+            _ => return Err(Invalid::new(s, "the state of a command")),
+        })
+    }
+}
+
+impl Store {
+    /// Comments were read up to `read`; these commands were among them. `due`: the mark that made
+    /// us read them, unless the list has changed again.
+    pub fn comments_read(
+        &mut self,
+        commands: &[StoredCommand],
+        read: Timestamp,
+        due: &str,
+    ) -> Result<()> {
+        self.transaction(|store| {
+            for command in commands {
+                let id = Value::from(command.comment);
+                let known = store.query_one(
+                    "SELECT comment_id FROM comment_commands WHERE comment_id = ?",
+                    std::slice::from_ref(&id),
+                )?;
+                if known.is_some() {
+                    continue;
+                }
+                store.execute(
+                    "INSERT INTO comment_commands
+                         (comment_id, pull_number, login, verb, state, changed_at)
+                     VALUES (?, ?, ?, ?, ?, ?)",
+                    &[
+                        id,
+                        command.number.0.into(),
+                        command.login.chars().take(128).collect::<String>().into(),
+                        command.verb.chars().take(20).collect::<String>().into(),
+                        CommandState::New.as_str().into(),
+                        command.changed_at.into(),
+                    ],
+                )?;
+            }
+            store.set_setting("comments_read", Some(read.to_string()))?;
+            store
+                .execute(
+                    "DELETE FROM settings WHERE name = 'comments_due' AND content = ?",
+                    &[due.into()],
+                )
+                .map(drop)
+        })
+    }
+
+    /// Commands that are not done yet, the oldest first.
+    pub fn open_commands(&mut self) -> Result<Vec<StoredCommand>> {
+        let rows = self.query(
+            "SELECT * FROM comment_commands WHERE state <> 'done' ORDER BY comment_id",
+            &[],
+        )?;
+        rows.iter()
+            .map(|row| {
+                Ok(StoredCommand {
+                    comment: row.int("comment_id")?,
+                    number: PullNumber(row.u32("pull_number")?),
+                    login: row.text("login")?,
+                    verb: row.text("verb")?,
+                    state: row.parsed("state")?,
+                    changed_at: row.time("changed_at")?,
+                    reaction: row.opt_text("reaction")?,
+                })
+            })
+            .collect()
+    }
+
+    /// `No` where another tick was faster.
+    pub fn command_is(
+        &mut self,
+        command: &StoredCommand,
+        state: CommandState,
+        answer: Option<(&str, Option<&str>)>,
+        now: Timestamp,
+    ) -> Result<Won> {
+        let (reaction, text) = match answer {
+            Some((reaction, text)) => (Some(reaction), text),
+            None => (command.reaction.as_deref(), None),
+        };
+        let keep = if answer.is_some() { "answer = ?" } else { "answer = COALESCE(?, answer)" };
+        let matched = self.execute(
+            &format!(
+                "UPDATE comment_commands SET state = ?, changed_at = ?, reaction = ?, {keep}
+                 WHERE comment_id = ? AND state = ?"
+            ),
+            &[
+                state.as_str().into(),
+                now.into(),
+                reaction.into(),
+                text.into(),
+                command.comment.into(),
+                command.state.as_str().into(),
+            ],
+        )?;
+        Ok(matched.into())
+    }
+}
+
+/// Something that the chat shall know, or knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAlert {
+    pub message: String,
+    pub since: Timestamp,
+    pub told_at: Option<Timestamp>,
+}
+
+impl Store {
+    pub fn alerts(&mut self) -> Result<BTreeMap<String, StoredAlert>> {
+        let rows = self.query("SELECT * FROM alerts", &[])?;
+        rows.iter()
+            .map(|row| {
+                let alert = StoredAlert {
+                    message: row.text("message")?,
+                    since: row.time("since")?,
+                    told_at: row.opt_time("told_at")?,
+                };
+                Ok((row.text("name")?, alert))
+            })
+            .collect()
+    }
+
+    pub fn alert_began(&mut self, name: &str, message: &str, now: Timestamp) -> Result<()> {
+        self.execute(
+            "INSERT INTO alerts (name, message, since) VALUES (?, ?, ?)",
+            &[name.into(), message.into(), now.into()],
+        )
+        .map(drop)
+    }
+
+    pub fn alert_told(&mut self, name: &str, now: Timestamp) -> Result<()> {
+        self.execute("UPDATE alerts SET told_at = ? WHERE name = ?", &[now.into(), name.into()])
+            .map(drop)
+    }
+
+    pub fn alert_over(&mut self, name: &str) -> Result<()> {
+        self.execute("DELETE FROM alerts WHERE name = ?", &[name.into()]).map(drop)
+    }
+}
+
+/// Comments that were changed in the same second as the last one read are read again.
+pub const COMMENTS_OVERLAP: SignedDuration = SignedDuration::from_mins(1);

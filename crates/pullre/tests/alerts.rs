@@ -1,0 +1,104 @@
+//! What the chat is told: each thing once, and its end once.
+
+#![allow(clippy::unwrap_used)]
+
+use std::cell::RefCell;
+
+use insta::assert_snapshot;
+use pullre::alerts;
+use pullre::domain::PullNumber;
+use testkit::fuse::Fuse;
+use testkit::world::World;
+
+/// One tick, and what the chat hears of it. `works`: it can be reached.
+fn hears(world: &World, works: bool) -> Vec<String> {
+    let report = world.tick();
+    let (facts, mut store) = (world.facts(), world.store());
+    let wanted = alerts::alerts(&facts, &world.policy, report.forge.as_deref(), None, world.now);
+    let heard = RefCell::new(Vec::new());
+    let send = |text: &str| match works {
+        true => {
+            heard.borrow_mut().push(text.to_owned());
+            Ok(())
+        }
+        false => Err("no answer".to_owned()),
+    };
+    alerts::tell(&wanted, &mut store, &world.locks(), world.now, &send).unwrap();
+    heard.into_inner()
+}
+
+fn all(world: &mut World, minutes: usize) -> String {
+    let mut heard = Vec::new();
+    for _ in 0..minutes {
+        heard.extend(hears(world, true));
+        world.settle_machines();
+        world.advance(60);
+    }
+    heard.join("\n")
+}
+
+#[test]
+fn nothing_is_told_while_all_is_well() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.minutes(4);
+    assert_eq!(hears(&world, true), [] as [String; 0]);
+}
+
+#[test]
+fn a_failed_environment_is_told_at_once_and_when_it_is_over() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    assert_eq!(hears(&world, false), [] as [String; 0], "the chat is away: told later");
+    assert_snapshot!(hears(&world, true).join("\n"), @"the environment of #1 failed: its deployment failed (try 1): migrate: exit status 1");
+    assert_eq!(hears(&world, true), [] as [String; 0], "once");
+    world.advance(60);
+    world.minutes(3);
+    assert_snapshot!(hears(&world, true).join("\n"), @"over: the environment of #1 failed: its deployment failed (try 1): migrate: exit status 1");
+    assert_eq!(hears(&world, true), [] as [String; 0], "once");
+}
+
+#[test]
+fn an_exhausted_pool_is_told_after_five_minutes() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    world.hub.open("dev1", false, world.now);
+    world.hub.open("dev2", false, world.now);
+    world.minutes(1);
+    assert_eq!(all(&mut world, 5), "");
+    world.client_ticks(&Fuse::never(), |_| true);
+    assert_snapshot!(all(&mut world, 3), @"no server is free, and 2 pull requests wait");
+    world.hub.close(PullNumber(1), world.now);
+    world.hub.close(PullNumber(2), world.now);
+    assert_snapshot!(all(&mut world, 2), @"over: no server is free, and 2 pull requests wait");
+}
+
+#[test]
+fn an_unreadable_forge_is_told_after_five_minutes_and_a_short_one_never() {
+    let mut world = World::new(1);
+    world.minutes(1);
+    world.hub.set_unreachable(true);
+    assert_eq!(all(&mut world, 3), "");
+    world.hub.set_unreachable(false);
+    assert_eq!(all(&mut world, 2), "", "what was never told is never over");
+    world.hub.set_unreachable(true);
+    assert_snapshot!(all(&mut world, 8), @"GitHub cannot be read: GitHub cannot be read now: no route to the forge; the next tick tries again");
+    world.hub.set_unreachable(false);
+    assert_snapshot!(all(&mut world, 2), @"over: GitHub cannot be read: GitHub cannot be read now: no route to the forge; the next tick tries again");
+}
+
+#[test]
+fn a_silent_server_is_told_once() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    world.advance(700);
+    assert_snapshot!(all(&mut world, 3), @"server stg1 is silent since 2026-11-22 12:02 UTC; it serves #1");
+    world.minutes(1);
+    assert_snapshot!(all(&mut world, 1), @"over: server stg1 is silent since 2026-11-22 12:02 UTC; it serves #1");
+}

@@ -1,0 +1,168 @@
+//! What people ask for in comments.
+
+use insta::assert_snapshot;
+use pullre::ports::Reaction;
+use pullre::stage::{Stage, standing};
+use testkit::fuse::Fuse;
+use testkit::world::World;
+
+use super::{ONE, ready, visible};
+
+fn stage(world: &World) -> Stage {
+    let pull = world.store().pull(ONE).unwrap().unwrap();
+    standing(&pull, &world.facts(), &world.policy, world.now).stage
+}
+
+/// Says it, and lets a tick hear it.
+fn says(world: &mut World, login: &str, body: &str) -> Option<Reaction> {
+    let id = world.hub.comment(ONE, login, body, world.now);
+    world.tick();
+    let told = world.hub.told();
+    told.reactions.iter().find(|(comment, _)| *comment == id).map(|(_, reaction)| *reaction)
+}
+
+fn writable() -> World {
+    let mut world = ready();
+    world.hub.let_write("alice");
+    world.advance(60);
+    world
+}
+
+/// The answers in the one comment.
+fn answers(world: &World) -> String {
+    let told = world.hub.told();
+    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
+    let lines = ours.1.body.lines().filter(|line| line.starts_with("> "));
+    visible(&lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn redeploy_deploys_anew_in_the_same_tick() {
+    let mut world = writable();
+    assert_eq!(
+        says(&mut world, "alice", "Again, please\n/pullre redeploy\n"),
+        Some(Reaction::Done)
+    );
+    assert_eq!(stage(&world), Stage::Deploying);
+    assert_snapshot!(answers(&world), @"> `/pullre redeploy` of `alice`, 2026-11-22 12:05 UTC: deployed again as soon as its staging client looks");
+    let deployments = world.store().deployments_of(ONE, 10).unwrap().len();
+    world.minutes(3);
+    let after = world.store().deployments_of(ONE, 10).unwrap().len();
+    assert_eq!(after, deployments, "obeyed once");
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn stop_gives_the_server_back_and_release_brings_it_back() {
+    let mut world = writable();
+    assert_eq!(says(&mut world, "alice", "/pullre stop"), Some(Reaction::Done));
+    world.minutes(1);
+    assert!(world.facts().assignments.is_empty(), "its server is free");
+    assert_snapshot!(standing_of(&world), @"ineligible: alice (comment) stopped it 2026-11-22 12:05 UTC; `update-pull pull release 1` brings it back");
+    assert_eq!(says(&mut world, "alice", "/pullre release"), Some(Reaction::Done));
+    world.minutes(4);
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+fn standing_of(world: &World) -> String {
+    let pull = world.store().pull(ONE).unwrap().unwrap();
+    let standing = standing(&pull, &world.facts(), &world.policy, world.now);
+    format!("{}: {}", standing.stage, standing.why)
+}
+
+#[test]
+fn a_stranger_is_refused_without_a_word() {
+    let mut world = writable();
+    assert_eq!(says(&mut world, "mallory", "/pullre stop"), Some(Reaction::Refused));
+    world.minutes(2);
+    assert_eq!(stage(&world), Stage::Ready);
+    assert_eq!(answers(&world), "");
+}
+
+#[test]
+fn what_is_not_understood_is_answered_with_what_there_is() {
+    let mut world = writable();
+    let confused = Some(Reaction::NotUnderstood);
+    assert_eq!(says(&mut world, "alice", "/pullre dance @team"), confused);
+    world.advance(60);
+    assert_eq!(says(&mut world, "alice", "/pullre hold\n/pullre release"), confused);
+    world.advance(60);
+    assert_eq!(says(&mut world, "alice", "/pullre release"), confused);
+    assert_snapshot!(answers(&world), @"
+    > `/pullre dance @team` of `alice`, 2026-11-22 12:05 UTC: not understood; there are `redeploy`, `reset-db`, `hold`, `release`, `stop` and `explain`, without more words
+    > `/pullre (several)` of `alice`, 2026-11-22 12:06 UTC: one command in a comment, please
+    > `/pullre release` of `alice`, 2026-11-22 12:07 UTC: #{zero width}1 is neither held nor stopped
+    ");
+}
+
+#[test]
+fn explain_answers_in_the_one_comment() {
+    let mut world = writable();
+    assert_eq!(says(&mut world, "alice", "/pullre explain"), Some(Reaction::Done));
+    let told = world.hub.told();
+    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
+    assert!(ours.1.body.contains("stage   ready"), "{}", ours.1.body);
+}
+
+#[test]
+fn an_edited_comment_is_not_obeyed_again() {
+    let mut world = writable();
+    says(&mut world, "alice", "/pullre hold");
+    world.minutes(1);
+    assert_eq!(stage(&world), Stage::Held);
+    world.operator(&mut world.store()).pull_release(ONE).unwrap();
+    world.hub.edit(ONE, world.now, |_| {}); // As an edit of the comment does.
+    world.minutes(2);
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn a_kill_at_any_operation_obeys_a_command_at_most_once_and_answers_it() {
+    for operations in 0.. {
+        let mut world = writable();
+        let id = world.hub.comment(ONE, "alice", "/pullre redeploy", world.now);
+        let before = world.store().deployments_of(ONE, 10).unwrap().len();
+        let fuse = Fuse::after(operations);
+        let _ = world.try_tick(&fuse);
+        let killed = fuse.has_burnt();
+        world.advance(60);
+        world.minutes(2);
+        world.advance(700);
+        world.minutes(3);
+        let made = world.store().deployments_of(ONE, 10).unwrap().len() - before;
+        assert!(made <= 1, "killed after {operations}: {made} deployments");
+        let told = world.hub.told();
+        let reactions = told.reactions.iter().filter(|(comment, _)| *comment == id).count();
+        assert_eq!(reactions, 1, "killed after {operations}");
+        assert_eq!(stage(&world), Stage::Ready);
+        if !killed {
+            assert_eq!(made, 1);
+            return;
+        }
+    }
+}
+
+#[test]
+fn two_controllers_obey_once() {
+    let world = writable();
+    world.hub.comment(ONE, "alice", "/pullre redeploy", world.now);
+    let before = world.store().deployments_of(ONE, 10).unwrap().len();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.tick());
+        }
+    });
+    let made = world.store().deployments_of(ONE, 10).unwrap().len() - before;
+    assert_eq!(made, 1);
+}
+
+#[test]
+fn what_was_asked_for_while_we_were_silent_is_not_done_later() {
+    let mut world = writable();
+    world.report.report = false;
+    says(&mut world, "alice", "/pullre hold");
+    world.advance(60);
+    world.report.report = true;
+    world.minutes(2);
+    assert_eq!(stage(&world), Stage::Ready);
+}

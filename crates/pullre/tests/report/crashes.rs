@@ -1,0 +1,147 @@
+//! A process that dies after any number of operations, and two at once: never two check runs of a
+//! commit, never two comments, and the truth at the end.
+
+use std::collections::BTreeSet;
+
+use pullre::domain::InstanceState;
+use testkit::fuse::Fuse;
+use testkit::world::World;
+
+use super::{ONE, ready};
+
+/// As many as there shall be, and all of them true.
+fn once_and_true(world: &World, what: &str) {
+    let told = world.hub.told();
+    let ids: Vec<_> = told.checks.values().map(|(_, run)| run.external_id.clone()).collect();
+    let distinct: BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "{what}: two check runs of one commit: {ids:?}");
+    let comments = told.comments.values().filter(|(_, c)| c.body.contains("<!-- pullre:1 -->"));
+    assert!(comments.count() <= 1, "{what}: two comments");
+    let deployments: Vec<_> = told.deployments.values().map(|(sha, env, _)| (sha, env)).collect();
+    let distinct: BTreeSet<_> = deployments.iter().collect();
+    assert_eq!(distinct.len(), deployments.len(), "{what}: two deployments of one commit");
+}
+
+fn killed_anywhere(prepare: impl Fn() -> World, end: &str) {
+    for operations in 0.. {
+        let mut world = prepare();
+        world.report.deployments = true;
+        let fuse = Fuse::after(operations);
+        // An error is what a killed process looks like from outside.
+        let _ = world.try_tick(&fuse);
+        let killed = fuse.has_burnt();
+        once_and_true(&world, &format!("right after the kill at {operations}"));
+        world.settle_machines();
+        world.client_ticks(&Fuse::never(), |_| true);
+        world.advance(60);
+        world.minutes(5);
+        once_and_true(&world, &format!("killed after {operations} operations"));
+        let (_, plan) = world.plan();
+        assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
+        let head = &world.hub.pulls()[0].head;
+        let told = world.hub.told();
+        let run = told.checks.values().find(|(_, run)| run.head == *head).map(|(_, run)| run);
+        let said = run.map_or("nothing", |run| run.title.as_str());
+        assert_eq!(said, end, "killed after {operations} operations");
+        if !killed {
+            assert!(operations > 20, "the tick had hardly anything to do");
+            return;
+        }
+    }
+}
+
+#[test]
+fn while_a_pull_request_is_opened() {
+    let prepare = || {
+        let world = World::new(2).speaks();
+        world.hub.open("dev1", false, world.now);
+        world
+    };
+    killed_anywhere(prepare, "Ready on stg1");
+}
+
+#[test]
+fn while_a_push_supersedes_what_was_in_progress() {
+    let prepare = || {
+        let mut world = World::new(2).speaks();
+        world.hub.open("dev1", false, world.now);
+        world.tick();
+        world.advance(60);
+        world.hub.push(ONE, world.now);
+        world
+    };
+    killed_anywhere(prepare, "Ready on stg1");
+}
+
+#[test]
+fn while_a_success_is_said() {
+    let prepare = || {
+        let mut world = World::new(2).speaks();
+        world.hub.open("dev1", false, world.now);
+        world.tick();
+        world.settle_machines();
+        world.tick();
+        world.client_ticks(&Fuse::never(), |_| true);
+        world
+    };
+    killed_anywhere(prepare, "Ready on stg1");
+}
+
+#[test]
+fn while_a_pull_request_is_closed() {
+    let prepare = || {
+        let mut world = World::new(2).speaks();
+        world.hub.open("dev1", false, world.now);
+        world.tick();
+        world.advance(60);
+        world.hub.close(ONE, world.now);
+        world
+    };
+    killed_anywhere(prepare, "Closed");
+}
+
+#[test]
+fn two_controllers_speak_once() {
+    let world = World::new(2).speaks();
+    world.hub.open("dev1", false, world.now);
+    // A whole tick of another controller at each thing that this one does.
+    world.tick_beside(&|_| drop(world.tick()));
+    once_and_true(&world, "two at once");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.tick());
+        }
+    });
+    once_and_true(&world, "four at once");
+    assert_eq!(world.hub.told().checks.len(), 1);
+    assert_eq!(world.hub.told().comments.len(), 1);
+}
+
+#[test]
+fn while_one_controller_speaks_another_is_silent_about_the_same() {
+    let world = World::new(0).speaks();
+    world.hub.open("dev1", false, world.now);
+    let (under_way, go_on) = world.hub.halt_next_post();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| world.tick());
+        under_way.recv().unwrap();
+        // The check run is on its way, and nothing of it is known yet.
+        world.tick();
+        go_on.send(()).unwrap();
+        first.join().unwrap();
+    });
+    once_and_true(&world, "one in the middle");
+    assert_eq!(world.hub.told().checks.len(), 1);
+    assert_eq!(world.hub.told().comments.len(), 1);
+}
+
+#[test]
+fn an_older_view_never_overwrites_a_newer_one() {
+    let mut world = ready();
+    world.fleet.force("stg1", Some(InstanceState::Stopped));
+    world.settle_machines();
+    let (_, plan) = world.plan();
+    assert!(!plan.sayings.is_empty() || !plan.chains.is_empty());
+    world.minutes(4);
+    once_and_true(&world, "in the end");
+}

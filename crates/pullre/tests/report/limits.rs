@@ -1,0 +1,120 @@
+//! GitHub refuses, limits, or is away: environments go on, and nothing is lost.
+
+use jiff::SignedDuration;
+use pullre::ports::{ForgeError, PostError};
+use testkit::world::World;
+
+use super::{checks, seen};
+
+#[test]
+fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_first() {
+    let mut world = World::new(0).speaks();
+    for _ in 0..50 {
+        world.hub.open("dev1", false, world.now);
+    }
+    world.tick();
+    assert_eq!(world.hub.told().writes, 60, "a minute's budget");
+    assert_eq!(world.hub.told().checks.len(), 50, "check runs before comments");
+    world.tick();
+    assert_eq!(world.hub.told().writes, 60, "a second tick of the minute shares it");
+    world.advance(60);
+    world.tick();
+    assert_eq!(world.hub.told().comments.len(), 50);
+    assert_eq!(world.hub.told().writes, 100);
+}
+
+#[test]
+fn a_limit_ends_the_talk_of_this_tick_and_holds_no_environment_back() {
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    let until = world.now + SignedDuration::from_secs(60);
+    world.hub.fail_next_post(ForgeError::RateLimited { until }.into(), false);
+    let report = world.tick();
+    assert_eq!(report.failures, [] as [String; 0], "no failure of the tick");
+    assert!(report.acted > 0, "the environment is brought up all the same");
+    // After the first refusal, before the copy, nothing more is asked; at the end it goes on.
+    world.settle_machines();
+    world.advance(60);
+    world.minutes(3);
+    assert_eq!(checks(&world).len(), 1);
+}
+
+#[test]
+fn a_post_whose_answer_was_lost_is_not_made_twice() {
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    for _ in 0..2 {
+        let lost = ForgeError::Unavailable("the connection was cut".into());
+        world.hub.fail_next_post(lost.into(), true);
+    }
+    world.minutes(4);
+    assert_eq!(world.hub.told().checks.len(), 1);
+    assert_eq!(world.hub.told().comments.len(), 1);
+}
+
+#[test]
+fn what_is_rejected_is_tried_again_with_growing_pauses() {
+    let mut world = World::new(0).speaks();
+    world.report.comment = false;
+    world.hub.open("dev1", false, world.now);
+    for _ in 0..3 {
+        world.hub.fail_next_post(PostError::Rejected("Validation Failed".into()), false);
+    }
+    let mut said_at = None;
+    for minute in 0..20 {
+        world.tick();
+        if said_at.is_none() && !world.hub.told().checks.is_empty() {
+            said_at = Some(minute);
+        }
+        // A little more than a minute: the pause begins when GitHub has answered.
+        world.advance(65);
+    }
+    assert_eq!(said_at, Some(1 + 2 + 4), "tries at 0, 1, 3 and 7 minutes");
+}
+
+#[test]
+fn a_forge_that_is_away_costs_nothing_but_the_news() {
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    world.hub.set_unreachable(true);
+    for _ in 0..3 {
+        world.tick();
+        world.settle_machines();
+        world.client_ticks(&testkit::fuse::Fuse::never(), |_| true);
+        world.advance(60);
+    }
+    world.hub.set_unreachable(false);
+    world.minutes(2);
+    assert_eq!(checks(&world).len(), 1);
+    assert!(seen(&world).contains("success: Ready on stg1"), "{}", seen(&world));
+}
+
+#[test]
+fn forbidden_comments_are_tried_again_when_the_credential_changes() {
+    let mut world = World::new(0).speaks();
+    world.hub.forbid("comment");
+    world.hub.open("dev1", false, world.now);
+    world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    assert_eq!(world.hub.told().comments.len(), 0);
+    assert_eq!(world.hub.told().checks.len(), 2);
+    world.hub.permit("comment");
+    world.minutes(3);
+    assert_eq!(world.hub.told().comments.len(), 0, "left alone for a day");
+    world.hub.set_credential("app");
+    world.minutes(1);
+    assert_eq!(world.hub.told().comments.len(), 2);
+}
+
+#[test]
+fn paused_means_silent() {
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    world.operator(&mut world.store()).pause().unwrap();
+    world.minutes(2);
+    assert_eq!(world.hub.told().writes, 0);
+    world.operator(&mut world.store()).resume().unwrap();
+    world.minutes(1);
+    assert!(world.hub.told().writes > 0);
+}

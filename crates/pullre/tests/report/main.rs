@@ -1,0 +1,85 @@
+//! What a reviewer sees on GitHub: story by story, after crashes, with two controllers, and when
+//! GitHub does not want to listen.
+
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod crashes;
+mod limits;
+mod rules;
+mod stories;
+
+use pullre::domain::PullNumber;
+use testkit::world::World;
+
+pub const ONE: PullNumber = PullNumber(1);
+
+/// Everything that GitHub shows, as people read it.
+pub fn seen(world: &World) -> String {
+    let told = world.hub.told();
+    let mut text = String::new();
+    for (_, run) in told.checks.values() {
+        let (status, conclusion) = run.state.words();
+        let state = conclusion.unwrap_or(status);
+        text.push_str(&format!("[{} of {}] {state}: {}\n", run.name, run.external_id, run.title));
+        text.push_str(&indented(&run.summary));
+        text.push_str(&indented(run.text.as_deref().unwrap_or_default()));
+        if let Some(url) = &run.details_url {
+            text.push_str(&format!("    details: {url}\n"));
+        }
+    }
+    for (head, status) in &told.statuses {
+        let short = head.short();
+        let url = status.target_url.as_deref().unwrap_or("-");
+        text.push_str(&format!(
+            "[status of {short}] {}: {} {url}\n",
+            status.state, status.description
+        ));
+    }
+    for (head, environment, statuses) in told.deployments.values() {
+        let states: Vec<_> = statuses.iter().map(|status| status.state).collect();
+        let last = statuses.last().and_then(|status| status.environment_url.clone());
+        let (short, states) = (head.short(), states.join(", "));
+        let url = last.unwrap_or_else(|| "-".into());
+        text.push_str(&format!("[deployment {environment} of {short}] {states} {url}\n"));
+    }
+    for (who, comment) in told.comments.values() {
+        text.push_str(&format!("[comment on {} by {who:?}]\n", comment.number));
+        text.push_str(&indented(&comment.body));
+    }
+    visible(&text)
+}
+
+/// The character that keeps a mention from being one is to be seen in here.
+pub fn visible(text: &str) -> String {
+    text.replace('\u{200b}', "{zero width}")
+}
+
+fn indented(text: &str) -> String {
+    // How long a copy takes is no part of any story.
+    let timeless = |line: &str| match line.split_once(" kB in ") {
+        Some((before, _)) => format!("{before} kB in TIME)"),
+        None => line.to_owned(),
+    };
+    text.lines().map(|line| format!("    {}\n", timeless(line)).replace("    \n", "\n")).collect()
+}
+
+/// The titles of all check runs, with their states.
+pub fn checks(world: &World) -> Vec<String> {
+    let told = world.hub.told();
+    let run = |(_, run): &(String, pullre::ports::CheckRun)| {
+        let (status, conclusion) = run.state.words();
+        format!("{} {}: {}", run.external_id.split_at(9).0, conclusion.unwrap_or(status), run.title)
+    };
+    told.checks.values().map(run).collect()
+}
+
+/// One speaking installation with a ready environment.
+pub fn ready() -> World {
+    let mut world = World::new(2).speaks();
+    let set = ["check_url=http://tester:hunter2@stg1.example:8000/health?x=1".to_owned()];
+    world.operator(&mut world.store()).server_set("stg1", &set).unwrap();
+    world.hub.open("dev1", false, world.now);
+    world.minutes(4);
+    world
+}

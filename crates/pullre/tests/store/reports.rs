@@ -1,0 +1,135 @@
+//! What was said on GitHub, and what it may cost.
+
+use pullre::domain::PullNumber;
+use pullre::report::plan::{Saying, What};
+use pullre::report::{Key, Kind, State};
+use pullre::store::{CommandState, StoredCommand, Won};
+
+use crate::db::{Db, at};
+
+on_each_engine!(
+    what_was_said_is_remembered_until_it_is_settled,
+    tries_are_counted_by_what_was_tried,
+    a_refusal_is_news_once_for_each_credential,
+    trouble_is_news_once_until_it_is_over,
+    writes_fit_into_a_minute_and_an_hour,
+    a_command_is_kept_once_and_taken_once,
+    a_stop_lasts_until_its_release,
+    an_alert_is_kept_from_its_beginning_to_its_end,
+);
+
+fn saying(number: u32, kind: Kind, sha: &str, digest: &str) -> Saying {
+    Saying {
+        key: Key { number: PullNumber(number), kind, sha: sha.to_owned() },
+        state: State::Success,
+        what: What::Settle,
+        digest: digest.to_owned(),
+        settles: false,
+    }
+}
+
+fn what_was_said_is_remembered_until_it_is_settled(db: &mut Db) {
+    let check = saying(7, Kind::Check, "abc", "one");
+    db.report_said(&check, 11, "token", at(0)).unwrap();
+    db.report_said(&Saying { digest: "two".into(), ..check.clone() }, 12, "token", at(1)).unwrap();
+    let facts = db.facts().unwrap();
+    let told = db.told(&facts).unwrap();
+    let said = &told.said[&check.key];
+    assert_eq!((said.id, said.digest.as_deref()), (Some(12), Some("two")));
+    assert_eq!((said.state, said.settled), (Some(State::Success), false));
+    db.settle_report(&check.key).unwrap();
+    assert!(db.told(&facts).unwrap().said.is_empty(), "not open, and all is said");
+    db.open_pull(7);
+    let facts = db.facts().unwrap();
+    assert_eq!(db.told(&facts).unwrap().said.len(), 1, "open: what was said counts");
+}
+
+fn tries_are_counted_by_what_was_tried(db: &mut Db) {
+    let comment = saying(7, Kind::Comment, "", "one");
+    assert_eq!(db.report_tried(&comment, at(0)).unwrap(), 1);
+    assert_eq!(db.report_tried(&comment, at(60)).unwrap(), 2);
+    let other = Saying { digest: "two".into(), ..comment.clone() };
+    assert_eq!(db.report_tried(&other, at(120)).unwrap(), 1);
+    let facts = db.facts().unwrap();
+    let said = db.told(&facts).unwrap().said.remove(&comment.key).unwrap();
+    let tried = said.tried.unwrap();
+    assert_eq!((tried.digest.as_str(), tried.at, tried.attempts), ("two", at(120), 1));
+    assert_eq!(said.state, None, "nothing was said");
+}
+
+fn a_refusal_is_news_once_for_each_credential(db: &mut Db) {
+    assert!(db.report_refused(Kind::Check, "token", "no App", at(0)).unwrap());
+    assert!(!db.report_refused(Kind::Check, "token", "no App", at(90)).unwrap());
+    assert!(db.report_refused(Kind::Check, "app", "not granted", at(99)).unwrap());
+    let facts = db.facts().unwrap();
+    let refusal = db.told(&facts).unwrap().refusals.remove(&Kind::Check).unwrap();
+    assert_eq!((refusal.credential.as_str(), refusal.at), ("app", at(99)));
+}
+
+fn trouble_is_news_once_until_it_is_over(db: &mut Db) {
+    assert!(db.report_trouble(Some("away")).unwrap());
+    assert!(!db.report_trouble(Some("away")).unwrap());
+    assert!(!db.report_trouble(Some("still away")).unwrap());
+    assert_eq!(db.facts().unwrap().report_trouble.as_deref(), Some("still away"));
+    let _ = db.report_trouble(None).unwrap();
+    assert!(db.report_trouble(Some("away")).unwrap());
+}
+
+fn writes_fit_into_a_minute_and_an_hour(db: &mut Db) {
+    let mut reserve = |second| db.reserve_write(at(second), 3, 5).unwrap();
+    assert_eq!([0, 1, 2, 3].map(&mut reserve), [true, true, true, false]);
+    assert_eq!([60, 61, 62].map(&mut reserve), [true, true, false], "the hour has five");
+    assert!(!reserve(3500));
+    assert!(reserve(3605), "the first minute is an hour ago");
+    assert!(reserve(-7200), "a clock that was put back does not stop us");
+}
+
+fn a_command_is_kept_once_and_taken_once(db: &mut Db) {
+    let command = StoredCommand {
+        comment: 5,
+        number: PullNumber(7),
+        login: "alice".into(),
+        verb: "redeploy".into(),
+        state: CommandState::New,
+        changed_at: at(0),
+        reaction: None,
+    };
+    for _ in 0..2 {
+        db.comments_read(std::slice::from_ref(&command), at(3), "mark").unwrap();
+    }
+    assert_eq!(db.open_commands().unwrap(), std::slice::from_ref(&command));
+    assert_eq!(db.facts().unwrap().comments_read, Some(at(3)));
+    let taken = |db: &mut Db| db.command_is(&command, CommandState::Taken, None, at(4)).unwrap();
+    assert_eq!([taken(db), taken(db)], [Won::Yes, Won::No]);
+    let mut taken = db.open_commands().unwrap().remove(0);
+    let answer = Some(("+1", Some("it is done")));
+    assert_eq!(db.command_is(&taken, CommandState::Answered, answer, at(5)).unwrap(), Won::Yes);
+    taken.state = CommandState::Answered;
+    taken.reaction = Some("+1".into());
+    assert_eq!(db.command_is(&taken, CommandState::Done, None, at(6)).unwrap(), Won::Yes);
+    assert!(db.open_commands().unwrap().is_empty());
+    db.open_pull(7);
+    let facts = db.facts().unwrap();
+    let answers = db.told(&facts).unwrap().answers;
+    assert_eq!(answers[&PullNumber(7)][0].text, "it is done", "the last step keeps it");
+}
+
+fn a_stop_lasts_until_its_release(db: &mut Db) {
+    db.open_pull(7);
+    let seven = PullNumber(7);
+    db.stop_pull(seven, Some(("alice", at(1)))).unwrap();
+    db.stop_pull(seven, Some(("bob", at(2)))).unwrap();
+    let stopped = db.pull(seven).unwrap().unwrap().stopped.unwrap();
+    assert_eq!((stopped.by.as_str(), stopped.since), ("bob", at(2)));
+    db.stop_pull(seven, None).unwrap();
+    assert_eq!(db.pull(seven).unwrap().unwrap().stopped, None);
+}
+
+fn an_alert_is_kept_from_its_beginning_to_its_end(db: &mut Db) {
+    db.alert_began("pool", "no server is free", at(0)).unwrap();
+    db.alert_told("pool", at(9)).unwrap();
+    let alert = db.alerts().unwrap().remove("pool").unwrap();
+    assert_eq!((alert.since, alert.told_at), (at(0), Some(at(9))));
+    db.alert_over("pool").unwrap();
+    assert!(db.alerts().unwrap().is_empty());
+}
