@@ -12,17 +12,24 @@ pub const OWNER: &str = "acme";
 pub const REPO: &str = "shop";
 
 /// Of the owner.
-pub const TOKEN: &str = "emulated-token";
+const TOKEN: &str = "emulated-token";
 
 const AUTHOR_TOKEN: &str = "emulated-author-token";
+
+/// Made for tests; opens nothing.
+const KEY: &str = include_str!("../../pullre-http/tests/keys/pkcs1.pem");
 
 /// Who opens the pull requests.
 pub const AUTHOR: &str = "alice";
 
+/// The GitHub App that is installed there.
+const APP: u32 = 7;
+const INSTALLATION: u32 = 70;
+
 #[derive(Debug)]
 pub struct Emulate {
     peer: Peer,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Emulate {
@@ -30,16 +37,30 @@ impl Emulate {
         let node = installed("node/bin/node")?;
         let program = installed("emulate/node_modules/emulate/dist/index.js")?;
         let folder = tempfile::tempdir()?;
-        let seed = folder.path().join("seed.yaml");
-        std::fs::write(
-            &seed,
-            format!(
-                "tokens:\n  {TOKEN}: {{login: {OWNER}, scopes: [repo]}}\n  \
-                 {AUTHOR_TOKEN}: {{login: {AUTHOR}, scopes: [repo]}}\n\
-                 github:\n  users: [{{login: {OWNER}}}, {{login: {AUTHOR}}}]\n  \
-                 repos: [{{owner: {OWNER}, name: {REPO}, auto_init: true}}]\n"
-            ),
-        )?;
+        let seed = folder.path().join("seed.json");
+        std::fs::write(folder.path().join("app.pem"), KEY)?;
+        let world = json!({
+            "tokens": {
+                TOKEN: {"login": OWNER, "scopes": ["repo"]},
+                AUTHOR_TOKEN: {"login": AUTHOR, "scopes": ["repo"]},
+            },
+            "github": {
+                "users": [{"login": OWNER}, {"login": AUTHOR}],
+                "repos": [{"owner": OWNER, "name": REPO, "auto_init": true}],
+                "apps": [{
+                    "app_id": APP, "slug": "pullre", "name": "pullre", "private_key": KEY,
+                    "permissions": {
+                        "checks": "write", "contents": "read", "issues": "write",
+                        "metadata": "read", "pull_requests": "write",
+                    },
+                    "installations": [{
+                        "installation_id": INSTALLATION, "account": OWNER,
+                        "repository_selection": "all",
+                    }],
+                }],
+            },
+        });
+        std::fs::write(&seed, world.to_string())?;
         let peer = Peer::start(&node, |port| {
             let words = ["start", "--service", "github", "--port", port, "--seed"];
             let mut all = vec![program.display().to_string()];
@@ -47,13 +68,19 @@ impl Emulate {
             all.push(seed.display().to_string());
             all
         })?;
-        let emulate = Emulate { peer, _folder: folder };
+        let emulate = Emulate { peer, folder };
         emulate.call("PUT", &format!("/collaborators/{AUTHOR}"), &json!({"permission": "push"}));
         Ok(emulate)
     }
 
-    pub fn url(&self) -> String {
-        self.peer.url()
+    /// What app.ini says to come as the App.
+    pub fn app_ini(&self) -> String {
+        let (url, key) = (self.peer.url(), self.folder.path().join("app.pem"));
+        format!(
+            "owner = {OWNER}\nrepo = {REPO}\ngithub_api_url = {url}\ngithub_app_id = {APP}\n\
+             github_app_installation_id = {INSTALLATION}\ngithub_private_key = {}\n",
+            key.display()
+        )
     }
 
     /// One request below the repository, as its owner.

@@ -13,10 +13,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mysql::prelude::Queryable;
 use pullre::config::DatabaseConfig;
-use pullre::domain::{InstanceId, PullState};
+use pullre::domain::{InstanceId, PullNumber, PullState};
 use pullre::facts::{App, Facts, Outcome};
 use pullre::store::{Database, Store, Won};
-use testkit::emulate::{AUTHOR, Emulate, OWNER, REPO, TOKEN};
+use serde_json::Value;
+use testkit::emulate::{AUTHOR, Emulate};
 use testkit::mariadb::Mariadb;
 use testkit::moto::Moto;
 
@@ -52,7 +53,9 @@ struct Place {
     /// Two controllers, on machines of their own.
     controllers: [tempfile::TempDir; 2],
     instances: Vec<InstanceId>,
+    /// Which are open.
     pulls: BTreeMap<u32, bool>,
+    heads: BTreeSet<(u32, String)>,
 }
 
 impl Place {
@@ -70,6 +73,7 @@ impl Place {
             controllers,
             instances,
             pulls: BTreeMap::new(),
+            heads: BTreeSet::new(),
         };
         place.write_configuration();
         place.stop_all();
@@ -96,10 +100,9 @@ impl Place {
         let DatabaseConfig::Mysql { host, port, user, name, .. } = &self.database else {
             panic!("MySQL")
         };
-        let (github, ec2, region) = (self.github.url(), self.moto.url(), self.region);
+        let (github, ec2, region) = (self.github.app_ini(), self.moto.url(), self.region);
         let ini = format!(
-            "owner = {OWNER}\nrepo = {REPO}\ntoken = {TOKEN}\ngithub_api_url = {github}\n\
-             mysql_host = {host}\nmysql_port = {port}\nmysql_user = {user}\nmysql_db = {name}\n\
+            "{github}mysql_host = {host}\nmysql_port = {port}\nmysql_user = {user}\nmysql_db = {name}\n\
              aws_region = {region}\naws_endpoint_url = {ec2}\nAWS_ACCESS_KEY_ID = AKIAKEYID\n\
              AWS_SECRET_KEY = s3cr3t\nmax_changes = 100\n"
         );
@@ -142,6 +145,33 @@ impl Place {
         self.store().facts().unwrap()
     }
 
+    /// What reviewers see: one check run for a head, one comment for a pull request, both true.
+    fn assert_told(&self) {
+        let facts = self.facts();
+        for (number, head) in &self.heads {
+            let runs =
+                self.github.call("GET", &format!("/commits/{head}/check-runs"), &Value::Null);
+            let runs = runs["check_runs"].as_array().unwrap();
+            let of_this = |run: &&Value| run["external_id"] == format!("{number}:{head}");
+            let runs: Vec<_> = runs.iter().filter(of_this).collect();
+            assert!(runs.len() <= 1, "{number} at {head}: {runs:#?}");
+            if !self.pulls[number] || *head != self.github.head(*number) {
+                continue;
+            }
+            let served = facts.assignments.contains_key(&PullNumber(*number));
+            let expected = if served { "success" } else { "queued" };
+            let run = runs[0];
+            let said = if served { &run["conclusion"] } else { &run["status"] };
+            assert_eq!(said, expected, "{number}: {run:#}");
+        }
+        for (number, open) in &self.pulls {
+            let path = format!("/issues/{number}/comments");
+            let comments = self.github.call("GET", &path, &Value::Null);
+            let count = comments.as_array().unwrap().len();
+            assert!(count <= 1 && (count == 1 || !open), "{number}: {comments:#}");
+        }
+    }
+
     /// A minute goes by: whatever we wrote down is a minute older. GitHub's own moments stay.
     fn minute(&self) {
         let DatabaseConfig::Mysql { name, .. } = &self.database else { panic!("MySQL") };
@@ -154,6 +184,7 @@ impl Place {
             ))
             .unwrap();
         assert!(moments.len() > 10, "{moments:?}");
+        admin.query_drop(format!("DELETE FROM {name}.report_writes")).unwrap();
         for (table, column) in moments {
             admin
                 .query_drop(format!("UPDATE {name}.{table} SET {column} = {column} - 60000"))
@@ -188,6 +219,12 @@ impl Place {
         }
     }
 
+    fn open(&mut self) {
+        let number = self.github.open(&format!("topic-{}", self.pulls.len()));
+        self.pulls.insert(number, true);
+        self.heads.insert((number, self.github.head(number)));
+    }
+
     fn happen(&mut self, dice: &mut Dice) {
         let one = |pulls: &BTreeMap<u32, bool>, dice: &mut Dice, open: bool| {
             let some: Vec<_> = pulls.iter().filter(|(_, is)| **is == open).collect();
@@ -195,8 +232,7 @@ impl Place {
         };
         match dice.below(8) {
             0..=2 => {
-                let number = self.github.open(&format!("topic-{}", self.pulls.len()));
-                self.pulls.insert(number, true);
+                self.open();
             }
             3 | 4 => {
                 if let Some(number) = one(&self.pulls, dice, true) {
@@ -213,6 +249,7 @@ impl Place {
             6 => {
                 if let Some(number) = one(&self.pulls, dice, true) {
                     self.github.push(number);
+                    self.heads.insert((number, self.github.head(number)));
                 }
             }
             // Somebody stops a machine in the provider's console.
@@ -288,6 +325,7 @@ fn whatever_happens_three_clean_ticks_settle_it() {
         place.minute();
     }
     place.assert_settled();
+    place.assert_told();
     let plan = place.done("plan");
     let waits = |line: &str| line.contains(" waits, place ") || line == "nothing to do";
     assert!(plan.lines().all(waits), "{plan}");
@@ -296,10 +334,7 @@ fn whatever_happens_three_clean_ticks_settle_it() {
 #[test]
 fn two_controllers_at_once_start_each_machine_once_and_give_it_away_once() {
     let mut place = Place::new("ap-southeast-2", 3);
-    for topic in 0..4 {
-        let number = place.github.open(&format!("topic-{topic}"));
-        place.pulls.insert(number, true);
-    }
+    (0..4).for_each(|_| place.open());
     for _ in 0..3 {
         let ticks = [0, 1, 0, 1].map(|at| place.begin_tick(at));
         for mut tick in ticks {
@@ -308,6 +343,7 @@ fn two_controllers_at_once_start_each_machine_once_and_give_it_away_once() {
         place.clients();
     }
     place.assert_settled();
+    place.assert_told();
     let DatabaseConfig::Mysql { name, .. } = &place.database else { panic!("MySQL") };
     let mut admin = Mariadb::shared().administrator();
     let attempts: Vec<i64> =
