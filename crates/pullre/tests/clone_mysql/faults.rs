@@ -87,6 +87,38 @@ fn a_server_that_is_killed_in_each_phase_loses_no_clone() {
     }
 }
 
+#[test]
+fn a_source_that_is_dropped_in_each_phase_leaves_the_old_clone() {
+    let w = world();
+    let to = w.name("to");
+    for phase in
+        [Phase::Comparing, Phase::Creating, Phase::Copying, Phase::Linking, Phase::Verifying]
+    {
+        let from = w.name(&format!("{phase:?}").to_lowercase());
+        w.create(&from, SHOP);
+        w.clone(&from, &to);
+        w.sql(&to, "CREATE TABLE stray (id INT)");
+        let before = w.dump(&to);
+        let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
+        let mut dropped = false;
+        let outcome =
+            w.server.clone_schema(&Request::new(&source, &destination, MINUTE), &mut |progress| {
+                if progress.phase == phase && !dropped {
+                    dropped = true;
+                    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&from))).unwrap();
+                }
+            });
+        assert!(dropped, "{phase:?} was not reached");
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(error, CloneError::SourceMissing { .. } | CloneError::SourceAltered { .. }),
+            "{phase:?}: {error}"
+        );
+        assert_eq!(w.dump(&to), before, "{phase:?}");
+        assert_eq!(w.names(), [to.clone()], "{phase:?}");
+    }
+}
+
 /// A folder of its own, of so many megabytes. None where we may not make one.
 struct SmallDisk(tempfile::TempDir);
 

@@ -77,6 +77,28 @@ fn a_strangers_schema_of_that_name_is_not_touched() {
 }
 
 #[test]
+fn a_login_that_may_not_keep_it_is_told_before_anything_is_replaced() {
+    let (mut w, _, b, to) = kept();
+    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&format!("{to}~prev")))).unwrap();
+    let user = w.name("u");
+    let mut admin = w.conn();
+    admin.query_drop(format!("GRANT ALL ON {}.* TO {user} IDENTIFIED BY ''", quoted(&b))).unwrap();
+    // What `update-pull grants` printed before it knew of previous clones.
+    for end in ["", "~new", "~old"] {
+        let schema = quoted(&format!("{to}{end}").replace('_', "\\_"));
+        admin.query_drop(format!("GRANT ALL ON {schema}.* TO {user}")).unwrap();
+    }
+    w.server = server_as(w.mariadb.port(), &user, "");
+    w.sql(&b, "INSERT INTO u VALUES (9)");
+    let before = w.dump(&to);
+    let error = w.try_clone(&b, &to).unwrap_err();
+    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
+    assert_eq!(w.dump(&to), before);
+    w.keep_previous = false;
+    w.clone(&b, &to);
+}
+
+#[test]
 fn long_names_have_previous_clones_too() {
     let mut w = world();
     let (from, to) = (w.name("from"), format!("{:x<64}", w.name("to_機能")));
