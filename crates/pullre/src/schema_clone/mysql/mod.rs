@@ -314,6 +314,10 @@ impl Job<'_> {
         if !in_place {
             progress(Progress::at(Phase::Comparing));
             if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+                // A run that was killed while it copied had begun beside.
+                if state(&mut control, &building)? == Some(State::Unfinished) {
+                    clear(self, &mut control, &building)?;
+                }
                 let kept = self.keep_previous && swap::keeps_previous(self, &mut control)?;
                 return self.outcome(&mut control, &from, built, kept, started, notes);
             }
