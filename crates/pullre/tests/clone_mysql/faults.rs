@@ -115,7 +115,7 @@ fn a_source_that_is_dropped_in_each_phase_leaves_the_old_clone() {
             "{phase:?}: {error}"
         );
         assert_eq!(w.dump(&to), before, "{phase:?}");
-        assert_eq!(w.names(), [to.clone()], "{phase:?}");
+        assert_eq!(w.names(), std::slice::from_ref(&to), "{phase:?}");
     }
 }
 
