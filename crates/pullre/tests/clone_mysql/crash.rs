@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mysql::prelude::Queryable;
-use pullre::schema_clone::Request;
+use pullre::schema_clone::{Progress, Request};
 
 use crate::world::{MINUTE, World, quoted, server_as, world};
 
@@ -44,10 +44,9 @@ fn child_process() {
     let keep_previous = std::env::var("PULLRE_TEST_KEEP").is_ok();
     for source in [a, b].iter().cycle() {
         let (source, to) = (source.parse().unwrap(), to.parse().unwrap());
-        if let Err(error) = server.clone_schema(
-            &Request { keep_previous, ..Request::new(&source, &to, MINUTE) },
-            &mut |_| {},
-        ) {
+        let request = Request { keep_previous, ..Request::new(&source, &to, MINUTE) };
+        let mut tell = |progress: Progress| println!("\n{:?}", progress.phase);
+        if let Err(error) = server.clone_schema(&request, &mut tell) {
             eprintln!("{error:?}");
             std::process::exit(3);
         }

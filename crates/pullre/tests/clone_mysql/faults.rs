@@ -87,6 +87,38 @@ fn a_server_that_is_killed_in_each_phase_loses_no_clone() {
     }
 }
 
+#[test]
+fn a_source_that_is_dropped_in_each_phase_leaves_the_old_clone() {
+    let w = world();
+    let to = w.name("to");
+    for phase in
+        [Phase::Comparing, Phase::Creating, Phase::Copying, Phase::Linking, Phase::Verifying]
+    {
+        let from = w.name(&format!("{phase:?}").to_lowercase());
+        w.create(&from, SHOP);
+        w.clone(&from, &to);
+        w.sql(&to, "CREATE TABLE stray (id INT)");
+        let before = w.dump(&to);
+        let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
+        let mut dropped = false;
+        let outcome =
+            w.server.clone_schema(&Request::new(&source, &destination, MINUTE), &mut |progress| {
+                if progress.phase == phase && !dropped {
+                    dropped = true;
+                    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&from))).unwrap();
+                }
+            });
+        assert!(dropped, "{phase:?} was not reached");
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(error, CloneError::SourceMissing { .. } | CloneError::SourceAltered { .. }),
+            "{phase:?}: {error}"
+        );
+        assert_eq!(w.dump(&to), before, "{phase:?}");
+        assert_eq!(w.names(), std::slice::from_ref(&to), "{phase:?}");
+    }
+}
+
 /// A folder of its own, of so many megabytes. None where we may not make one.
 struct SmallDisk(tempfile::TempDir);
 
@@ -390,13 +422,17 @@ fn two_thousand_tables_are_copied_and_compared() {
 }
 
 /// On demand: `PULLRE_BIG=1 cargo test -p pullre --test clone_mysql -- twenty_million --nocapture`
-/// needs some 5 GB of disk under TMPDIR, and minutes.
+/// needs some 5 GB of disk under TMPDIR, and minutes. Another number than 1 is so many rows.
 #[test]
 fn twenty_million_rows_in_one_table() {
-    if std::env::var_os("PULLRE_BIG").is_none() {
-        println!("SKIPPED: PULLRE_BIG=1 asks for it");
-        return;
-    }
+    let rows: u64 = match std::env::var("PULLRE_BIG").map(|n| n.parse()) {
+        Err(_) => {
+            println!("SKIPPED: PULLRE_BIG=1 asks for it");
+            return;
+        }
+        Ok(Ok(1)) => 20_000_000,
+        Ok(rows) => rows.expect("PULLRE_BIG is a number of rows"),
+    };
     let options =
         ["--innodb-buffer-pool-size=512M".to_owned(), "--innodb-log-file-size=256M".to_owned()];
     let mariadb: &'static Mariadb =
@@ -405,15 +441,18 @@ fn twenty_million_rows_in_one_table() {
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(
         &from,
-        "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b CHAR(32), KEY (a), KEY (b));
-         INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq) FROM seq_1_to_20000000; ANALYZE TABLE big",
+        &format!(
+            "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b CHAR(32), KEY (a), KEY (b));
+             INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq) FROM seq_1_to_{rows};
+             ANALYZE TABLE big"
+        ),
     );
     let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
     let request = Request::new(&source, &destination, 60 * MINUTE);
     let outcome =
         w.server.clone_schema(&request, &mut |progress| println!("{progress:?}")).unwrap();
     println!("{outcome:?}, at most {} kB in memory", memory());
-    assert_eq!(outcome.rows, 20_000_000);
+    assert_eq!(outcome.rows, rows);
     assert!(memory() < 60_000, "the rows came to us");
 }
 

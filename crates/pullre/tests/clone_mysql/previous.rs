@@ -77,6 +77,28 @@ fn a_strangers_schema_of_that_name_is_not_touched() {
 }
 
 #[test]
+fn a_login_that_may_not_keep_it_is_told_before_anything_is_replaced() {
+    let (mut w, _, b, to) = kept();
+    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&format!("{to}~prev")))).unwrap();
+    let user = w.name("u");
+    let mut admin = w.conn();
+    admin.query_drop(format!("GRANT ALL ON {}.* TO {user} IDENTIFIED BY ''", quoted(&b))).unwrap();
+    // What `update-pull grants` printed before it knew of previous clones.
+    for end in ["", "~new", "~old"] {
+        let schema = quoted(&format!("{to}{end}").replace('_', "\\_"));
+        admin.query_drop(format!("GRANT ALL ON {schema}.* TO {user}")).unwrap();
+    }
+    w.server = server_as(w.mariadb.port(), &user, "");
+    w.sql(&b, "INSERT INTO u VALUES (9)");
+    let before = w.dump(&to);
+    let error = w.try_clone(&b, &to).unwrap_err();
+    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
+    assert_eq!(w.dump(&to), before);
+    w.keep_previous = false;
+    w.clone(&b, &to);
+}
+
+#[test]
 fn long_names_have_previous_clones_too() {
     let mut w = world();
     let (from, to) = (w.name("from"), format!("{:x<64}", w.name("to_機能")));
@@ -186,19 +208,26 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
     w.clone(&b, &to);
     let usual = started.elapsed().as_micros() as u64;
     let mut random = seed();
-    for round in 0..25 {
+    for round in 0..40_usize {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["crash::child_process", "--exact", "--nocapture"])
             .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
             .env("PULLRE_TEST_KEEP", "1")
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_micros(5000 + next(&mut random) % usual));
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        // Anywhere, or in the swap.
+        let (mut line, phase) = (String::new(), ["Creating", "Swapping"][(round % 3).min(1)]);
+        while !line.starts_with(phase) {
+            line.clear();
+            said.read_line(&mut line).unwrap();
+        }
+        thread::sleep(Duration::from_micros(next(&mut random) % (usual / 2)));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "round {round}: it died by itself");
         // Undone once, it is one of the two, whole; undone again, the other or the same.
-        let wish = i64::from(round) * 2 + 10;
+        let wish = round as i64 + 10;
         if w.names().contains(&format!("{to}~prev")) || round % 2 == 0 {
             match w.undo(&to, wish) {
                 Ok(()) => assert!(dumps.contains(&w.dump(&to)), "round {round}"),
@@ -206,7 +235,7 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
                 Err(e) => panic!("round {round}: {e}"),
             }
         }
-        w.clone([&a, &b][(round % 2) as usize], &to);
+        w.clone([&a, &b][round % 2], &to);
         assert!(dumps.contains(&w.dump(&to)), "round {round}");
     }
     w.keep_previous = false;

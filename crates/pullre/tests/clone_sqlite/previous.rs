@@ -76,7 +76,8 @@ fn a_kill_between_two_steps_is_healed_by_asking_again() {
         let previous = fs::metadata(file(s, "previous")).unwrap();
         fs::write(file(s, "undo"), format!("5 {} {}\n", previous.dev(), previous.ino())).unwrap();
     };
-    let after: [(&str, &dyn Fn(&Schemas)); 4] = [
+    type Leave<'a> = (&'a str, &'a dyn Fn(&Schemas));
+    let after: [Leave<'_>; 4] = [
         ("the intent", &|s| intend(s)),
         ("the second name", &|s| {
             intend(s);

@@ -59,9 +59,9 @@ fn the_data_of_another_pull_request_never_comes_back() {
     world.minutes(3);
     world.enter("stg1", "of the first");
     world.hub.close(one, world.now);
-    let two = world.hub.open("dev2", false, world.now);
+    let two = world.hub.open("dev1", false, world.now);
     world.minutes(4);
-    assert!(world.holds_data_of("stg1", "dev2"));
+    assert!(world.holds_data_of("stg1", "dev1"));
     let mut store = world.store();
     let refused = world.operator(&mut store).undo_reset(two, &world.policy, &world.locks());
     assert_snapshot!(refused.unwrap_err(), @"no previous database of #2 is kept; with `keep_previous = yes` the next reset-db keeps one");

@@ -250,6 +250,21 @@ impl Job<'_> {
         Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
     }
 
+    /// That the previous clone can be kept is known before anything is copied, and not only when the
+    /// new one is in place already.
+    fn may_keep(&self, control: &mut Session) -> Result<(), Fault> {
+        let previous = swap::previous(self.destination.as_str());
+        if state(control, &previous)? == Some(State::Full) {
+            return Err(self.in_the_way(&previous));
+        }
+        // Finds nothing, whoever may look for it.
+        let sql = format!("DROP TABLE {}.`pullre~none`", quoted(&previous));
+        match control.run("keeping the previous clone", sql) {
+            Err(e) if e.is_forbidden() || e.is_lost() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn in_the_way(&self, schema: &str) -> Fault {
         Fault::Told(CloneError::InTheWay {
             schema: self.destination.clone(),
@@ -299,15 +314,15 @@ impl Job<'_> {
         if !in_place {
             progress(Progress::at(Phase::Comparing));
             if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+                // A run that was killed while it copied had begun beside.
+                if state(&mut control, &building)? == Some(State::Unfinished) {
+                    clear(self, &mut control, &building)?;
+                }
                 let kept = self.keep_previous && swap::keeps_previous(self, &mut control)?;
                 return self.outcome(&mut control, &from, built, kept, started, notes);
             }
             if self.keep_previous {
-                // Known to be somebody else's now, and not only after minutes of copying.
-                let previous = swap::previous(destination);
-                if state(&mut control, &previous)? == Some(State::Full) {
-                    return Err(self.in_the_way(&previous));
-                }
+                self.may_keep(&mut control)?;
             }
         }
         room::check(self, &mut control)?;

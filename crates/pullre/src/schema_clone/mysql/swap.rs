@@ -72,9 +72,15 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
         let (outgoing, previous) = (outgoing.clone(), previous.clone());
         let swap = Swap { job, intent, building, outgoing, previous };
         let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-        let moved = swap.intent.moved
-            || (!swap.intent.tables.is_empty()
-                && !swap.intent.tables.iter().any(|name| here.contains(name)));
+        let moved = match swap.intent.tables.as_slice() {
+            _ if swap.intent.moved => true,
+            // Nothing tells but the old ones, which must not be taken for leftovers.
+            [] => {
+                let out = tables_of(control, &swap.outgoing)?;
+                swap.intent.keep.is_some() && out.iter().any(|name| name != PROBE)
+            }
+            tables => !tables.iter().any(|name| here.contains(name)),
+        };
         if !moved && let Err(fault) = swap.move_tables(control) {
             swap.back(control)?;
             return Err(if fault.is_busy() { swap.busy(control) } else { fault });
