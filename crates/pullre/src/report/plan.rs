@@ -237,7 +237,9 @@ impl Planner<'_> {
         let (facts, told) = (self.view.facts, self.view.told);
         let pull = facts.pulls.get(&key.number).or_else(|| told.closed.get(&key.number));
         let shown = pull.and_then(|pull| show(pull, self.view));
-        let is_there = told.said.get(key).is_some_and(|said| said.id.is_some());
+        // One that was begun and not recorded may be there.
+        let said = told.said.get(key);
+        let is_there = said.is_some_and(|said| said.id.is_some() || said.state.is_none());
         match shown {
             Some(shown) if is_there && self.view.settings.comment && !self.refuses(key.kind) => {
                 self.propose_last(key.clone(), State::Cancelled, What::Comment(shown.comment));
@@ -249,8 +251,9 @@ impl Planner<'_> {
     fn last_word(&mut self, key: &Key, said: &Said, open: Option<&Pull>) {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
-            Kind::Deployment => said.state != Some(State::Cancelled) && said.id.is_some(),
-            _ => said.state.is_some_and(|state| !state.has_ended()),
+            Kind::Deployment => said.state != Some(State::Cancelled),
+            // What was begun and not recorded may be there.
+            _ => said.state.is_none_or(|state| !state.has_ended()),
         };
         if !over || self.refuses(key.kind) {
             return self.settle(key);

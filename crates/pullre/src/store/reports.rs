@@ -209,6 +209,11 @@ impl Store {
         Ok(())
     }
 
+    /// Something is about to be made, and may be there although nothing more is recorded of it.
+    pub fn report_begun(&mut self, key: &Key) -> Result<()> {
+        self.report_row(key)
+    }
+
     fn report_row(&mut self, key: &Key) -> Result<()> {
         let values = key_values(key);
         let row = self.query_one(

@@ -1,8 +1,10 @@
 //! What was said on GitHub, and what it may cost.
 
 use pullre::domain::PullNumber;
+use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
 use pullre::report::{Key, Kind, State};
+use pullre::store::backend::Value;
 use pullre::store::{CommandState, StoredCommand, Won};
 
 use crate::db::{Db, at};
@@ -16,6 +18,7 @@ on_each_engine!(
     a_command_is_kept_once_and_taken_once,
     a_stop_lasts_until_its_release,
     an_alert_is_kept_from_its_beginning_to_its_end,
+    what_is_over_is_forgotten_and_what_is_open_is_not,
 );
 
 fn saying(number: u32, kind: Kind, sha: &str, digest: &str) -> Saying {
@@ -132,4 +135,15 @@ fn an_alert_is_kept_from_its_beginning_to_its_end(db: &mut Db) {
     assert_eq!((alert.since, alert.told_at), (at(0), Some(at(9))));
     db.alert_over("pool").unwrap();
     assert!(db.alerts().unwrap().is_empty());
+}
+
+fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
+    for number in [7, 8] {
+        let check = saying(number, Kind::Check, "abc", "one");
+        db.report_said(&Saying { settles: true, ..check }, 11, "token", at(0)).unwrap();
+    }
+    db.open_pull(8);
+    db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
+    let left = db.read("SELECT pull_number FROM reports");
+    assert_eq!(left, [[Value::Int(8)]]);
 }
