@@ -146,8 +146,10 @@ fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
         // Whoever closed our stdout wants no more lines; the tick goes on all the same.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     };
-    let report = installation.controller().tick(now, confirm, &told)?;
-    alert(installation, report.forge.as_deref())?;
+    let mut report = installation.controller().tick(now, confirm, &told)?;
+    if let Err(e) = alert(installation, report.forge.as_deref()) {
+        report.failures.push(format!("the chat was not told: {e}"));
+    }
     if report.failures.is_empty() {
         return Ok(());
     }

@@ -140,10 +140,13 @@ impl Controller<'_> {
             report.last = plan;
             let due = observed.facts.comments_due.is_some()
                 || report.last.records.iter().any(|record| matches!(record, Record::Mark(_)));
-            if round == 0
-                && observed.forge.known().is_some()
-                && self.obey(&mut store, due, clock)?
-            {
+            let asked = round == 0 && observed.forge.known().is_some();
+            let obeyed = asked
+                && self.obey(&mut store, due, clock).unwrap_or_else(|e| {
+                    report.failures.push(format!("commands in comments wait: {e}"));
+                    false
+                });
+            if obeyed {
                 // What people asked for changes the plan.
                 observed = observe::observe_again(store.facts()?, self.compute, &observed);
                 continue;
@@ -156,9 +159,12 @@ impl Controller<'_> {
                 chain.actions.iter().any(|action| matches!(action, Action::Clone { .. }))
             };
             if report.last.chains.iter().any(copies) {
+                let chains = &report.last.chains;
                 let mut facts = store.facts()?;
-                voice::anticipate(&mut facts, &report.last.chains, clock.now());
-                self.speak(&mut store, &observed, &facts, &report.last.chains, clock, say)?;
+                voice::anticipate(&mut facts, chains, clock.now());
+                if let Err(e) = self.speak(&mut store, &observed, &facts, chains, clock, say) {
+                    report.failures.push(not_told(&e));
+                }
             }
             let outcomes = apply::side_by_side(self, &report.last.chains, &observed, clock, say);
             for outcome in outcomes {
@@ -180,7 +186,9 @@ impl Controller<'_> {
             true => observed.facts.clone(),
             false => store.facts()?,
         };
-        self.speak(&mut store, &observed, &facts, &[], clock, say)?;
+        if let Err(e) = self.speak(&mut store, &observed, &facts, &[], clock, say) {
+            report.failures.push(not_told(&e));
+        }
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
@@ -245,6 +253,11 @@ impl Controller<'_> {
             }
         }
     }
+}
+
+/// Whatever is wrong with what is said holds no environment back.
+fn not_told(e: &StoreError) -> String {
+    format!("GitHub was not told everything: {e}")
 }
 
 impl Observed {

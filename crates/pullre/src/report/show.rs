@@ -203,21 +203,25 @@ impl Subject<'_> {
             let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
             format!("{}.", prose(&format!("{first}{}", chars.as_str())))
         };
+        // What can be done without our command line is told so.
+        let number = self.pull.request.number.0;
+        let by_comment = |text: &String| {
+            let said = ["redeploy", "release"].iter().fold(text.clone(), |text, verb| {
+                let typed = format!("`update-pull pull {verb} {number}`");
+                text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
+            });
+            sentence(&said)
+        };
         let why = match self.standing.stage {
             Stage::Starting => format!("{server} comes up."),
             Stage::Cloning => format!("The database of {server} is being copied."),
             Stage::Deploying => format!("{server} deploys it."),
             Stage::Ready => format!("{server} serves {}.", self.commit()),
-            _ => sentence(&self.standing.why),
+            _ => by_comment(&self.standing.why),
         };
-        let number = self.pull.request.number.0;
         let next = self.standing.next.as_ref().filter(|_| {
             !matches!(self.standing.stage, Stage::Starting | Stage::Cloning | Stage::Deploying)
         });
-        let by_comment = |text: &String| {
-            let by_hand = format!("`update-pull pull redeploy {number}`");
-            sentence(&text.replace(&by_hand, "`/pullre redeploy` in a comment"))
-        };
         [Some(why), next.map(by_comment)].into_iter().flatten().collect()
     }
 

@@ -264,14 +264,14 @@ fn held() {
 
         It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
-        Nothing is done for it until then, or `update-pull pull release 1`.
+        Nothing is done for it until then, or `/pullre release` in a comment.
     [comment on #1 by ""]
         <!-- pullre:1 -->
         **Staging: held**
 
         It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
-        Nothing is done for it until then, or `update-pull pull release 1`.
+        Nothing is done for it until then, or `/pullre release` in a comment.
 
         - Commit: `9e3779b`
 

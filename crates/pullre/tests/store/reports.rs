@@ -18,6 +18,7 @@ on_each_engine!(
     a_command_is_kept_once_and_taken_once,
     a_stop_lasts_until_its_release,
     an_alert_is_kept_from_its_beginning_to_its_end,
+    rows_of_nonsense_concern_nobody_else,
     what_is_over_is_forgotten_and_what_is_open_is_not,
 );
 
@@ -146,4 +147,23 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
     db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
     let left = db.read("SELECT pull_number FROM reports");
     assert_eq!(left, [[Value::Int(8)]]);
+}
+
+fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
+    db.open_pull(7);
+    db.report_said(&saying(7, Kind::Comment, "", "one"), 11, "token", at(0)).unwrap();
+    for sql in [
+        "INSERT INTO reports (pull_number, kind, sha, settled, attempts) VALUES (-1, 'song', '', 0, 0)",
+        "INSERT INTO reports (pull_number, kind, sha, state, settled, attempts)
+             VALUES (7, 'check', '`', 'x', 0, 0)",
+        "INSERT INTO report_refusals VALUES ('song', 'token', -1, '')",
+        "INSERT INTO comment_commands VALUES (1, -1, '', '', 'x', 0, NULL, 'an answer')",
+        "INSERT INTO comment_commands VALUES (2, 7, 'alice', 'hold', 'new', 0, NULL, NULL)",
+    ] {
+        db.write(sql);
+    }
+    let facts = db.facts().unwrap();
+    assert_eq!(db.told(&facts).unwrap().said.len(), 1);
+    let commands = db.open_commands().unwrap();
+    assert_eq!(commands.iter().map(|c| c.comment).collect::<Vec<_>>(), [2]);
 }
