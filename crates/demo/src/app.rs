@@ -1,6 +1,7 @@
 //! The team's app: a guest book in a git repository, and the developers' databases.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -85,6 +86,33 @@ impl Origin {
         self.commit(greeting)?;
         self.git(&["push", "--quiet", "--force", "origin", branch])?;
         Ok(run_git(&self.work, &["rev-parse", "HEAD"])?.trim().to_owned())
+    }
+
+    /// A commit on top of `branch` (or of main where it is new) with one file changed; its id.
+    pub fn edit(&self, branch: &str, file: &str, text: &str) -> Result<String> {
+        let is_new = self.git(&["rev-parse", "--quiet", "--verify", branch]).is_err();
+        if is_new {
+            self.git(&["checkout", "--quiet", "-b", branch, "main"])?;
+        }
+        fs::write(self.work.join(file), text)?;
+        self.git(&["add", "--", file])?;
+        self.git(&["commit", "--quiet", "-m", text.trim()])?;
+        self.git(&["push", "--quiet", "--force", "origin", branch])?;
+        Ok(run_git(&self.work, &["rev-parse", "HEAD"])?.trim().to_owned())
+    }
+
+    /// Many files that do not compress, a hundred in each folder.
+    pub fn fill(&self, files: usize, bytes: usize) -> Result<()> {
+        let mut random = fs::File::open("/dev/urandom")?;
+        let mut content = vec![0; bytes];
+        for n in 0..files {
+            let folder = self.work.join(format!("bulk/{:04}", n / 100));
+            fs::create_dir_all(&folder)?;
+            random.read_exact(&mut content)?;
+            fs::write(folder.join(format!("{n:04}.bin")), &content)?;
+        }
+        self.commit("Much")?;
+        self.git(&["push", "--quiet", "origin", "main"])
     }
 
     /// What GitHub does by itself: the head of a pull request has a name of its own.

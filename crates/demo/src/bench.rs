@@ -41,16 +41,16 @@ pub fn measure(runs: usize, words: &[String]) -> Result<()> {
 /// One thing that is measured again and again.
 #[derive(Debug)]
 pub struct Subject {
-    name: &'static str,
+    name: String,
     runs: usize,
     words: Vec<String>,
     rounds: Vec<Value>,
 }
 
 impl Subject {
-    pub fn new(name: &'static str, runs: usize, words: &[&str]) -> Subject {
-        let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Subject { name, runs, words, rounds: Vec::new() }
+    pub fn new(name: &str, runs: usize, words: &[impl AsRef<str>]) -> Subject {
+        let words = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        Subject { name: name.to_owned(), runs, words, rounds: Vec::new() }
     }
 
     pub fn round(&mut self) -> Result<()> {
@@ -62,7 +62,7 @@ impl Subject {
         Ok(())
     }
 
-    fn median(&self, figure: &str) -> f64 {
+    pub fn median(&self, figure: &str) -> f64 {
         let mut values: Vec<_> = self.rounds.iter().filter_map(|r| r[figure].as_f64()).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
@@ -78,7 +78,7 @@ impl Subject {
     }
 }
 
-fn table(title: &str, subjects: &mut [Subject], figure: &str) -> Result<()> {
+pub fn table(title: &str, subjects: &mut [Subject], figure: &str) -> Result<()> {
     for _ in 0..ROUNDS {
         subjects.iter_mut().try_for_each(Subject::round)?;
     }
@@ -93,7 +93,7 @@ pub fn print(title: &str, subjects: &[Subject], figure: &str) {
     println!("|---|---|---|---|---|");
     for subject in subjects.iter() {
         println!(
-            "| {} | {:.1} | {:.1} | {:.1} | {:.2} |",
+            "| {} | {:.1} | {:.1} | {:.1} | {:.3} |",
             subject.name,
             subject.median("cpu_ms"),
             subject.median("wall_ms"),

@@ -83,8 +83,9 @@ impl Drop for Server {
     }
 }
 
-/// `count` tables of `rows` rows; each refers to the one before it.
-fn tables(count: u32, rows: u32, keys: u32) -> String {
+/// `count` tables of `rows` rows with texts of `words` times 32 letters; each refers to the one before
+/// it.
+fn tables(count: u32, rows: u32, keys: u32, words: u32) -> String {
     let mut sql = String::new();
     for n in 0..count {
         let keys: String = (0..keys).map(|k| format!(", KEY k{k} (c{}, id)", k % 4)).collect();
@@ -94,7 +95,7 @@ fn tables(count: u32, rows: u32, keys: u32) -> String {
                 c2 DATETIME, c3 DECIMAL(12, 2), body VARCHAR(600), KEY parent (parent){keys},
                 CONSTRAINT f{n} FOREIGN KEY (parent) REFERENCES t{parent} (id));
              INSERT INTO t{n} SELECT seq, 1, seq * 7919 % 10007, MD5(seq), '2026-01-01' + INTERVAL seq MINUTE,
-                seq / 7, REPEAT(MD5(seq), 6) FROM seq_1_to_{rows};\n"
+                seq / 7, REPEAT(MD5(seq), {words}) FROM seq_1_to_{rows};\n"
         );
     }
     sql
@@ -135,11 +136,12 @@ fn measure(folder: &Path) -> Result<()> {
     pullre.run("update-pull", &["server", "register", "stg1"])?;
     pullre.run("update-pull", &["server", "set", "stg1", "db_schema=stg1"])?;
 
-    fill(&server, "s", &tables(60, 79, 6))?;
+    // 8 MB; and 394 MB, 64% of it in one table.
+    fill(&server, "s", &tables(60, 79, 6, 3))?;
     let big = "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b VARCHAR(60), body VARCHAR(600),
-            KEY a (a), KEY b (b)); INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq), REPEAT(MD5(seq), 8)
-            FROM seq_1_to_630000;\n";
-    fill(&server, "m", &(tables(39, 9500, 2) + big))?;
+            KEY a (a), KEY b (b)); INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq), REPEAT(MD5(seq), 7)
+            FROM seq_1_to_610000;\n";
+    fill(&server, "m", &(tables(39, 10_000, 2, 2) + big))?;
     for (schema, what) in
         [("s", "S: 60 tables, 4,740 rows"), ("m", "M: 40 tables, 1.0 million rows")]
     {
@@ -175,7 +177,16 @@ fn compare(
     let copied = folder.join("copied").display().to_string();
     let files =
         format!("cp -r '{}' '{copied}' && sync", server.folder.join("data").join(schema).display());
-    let mut subjects = [
+    let parallel = folder.join("mydumper").display().to_string();
+    // Its programs have options of their own for the same.
+    let words = format!("--user=root --socket='{}' --threads=2", server.socket());
+    let mydumper = format!(
+        "rm -rf '{parallel}' && mydumper {words} --database={schema} --outputdir='{parallel}' \
+             --triggers --routines --events --verbose=1 &&
+         mariadb {client} -e 'DROP DATABASE IF EXISTS dumped; CREATE DATABASE dumped' &&
+         myloader {words} --directory='{parallel}' --database=dumped --overwrite-tables --verbose=1"
+    );
+    let mut subjects = vec![
         (Subject::new("mariadb-dump --single-transaction, mariadb", 1, &["sh", "-c", &dump]), None),
         (
             Subject::new("clone-schema, nothing there", 1, &clone),
@@ -192,6 +203,13 @@ fn compare(
         ),
         (Subject::new("cp of the server's files, sync", 1, &["sh", "-c", &files]), None),
     ];
+    match Command::new("mydumper").arg("--version").stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => {
+            let name = "mydumper, myloader, 2 threads";
+            subjects.push((Subject::new(name, 1, &["sh", "-c", &mydumper]), None));
+        }
+        _ => println!("mydumper is not installed: it is not compared"),
+    }
     for _ in 0..ROUNDS {
         for (subject, before) in &mut subjects {
             if let Some(sql) = before {

@@ -69,6 +69,14 @@ impl Installation {
 
     /// Runs one of our binaries; its output comes back, its failure too.
     pub fn call(&self, binary: &str, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(binary);
+        command
+            .args(args)
+            .output()
+            .with_context(|| format!("cannot run {}", self.binary(binary).display()))
+    }
+
+    pub fn command(&self, binary: &str) -> Command {
         let mut command = Command::new(self.binary(binary));
         // What a visitor has set for an installation of their own is not for this one.
         for (key, _) in std::env::vars_os() {
@@ -76,12 +84,8 @@ impl Installation {
                 command.env_remove(key);
             }
         }
+        command.arg("--config").arg(self.folder.join("app.ini"));
         command
-            .arg("--config")
-            .arg(self.folder.join("app.ini"))
-            .args(args)
-            .output()
-            .with_context(|| format!("cannot run {}", self.binary(binary).display()))
     }
 
     /// As [`Installation::call`], but must succeed; returns what it printed.

@@ -4,6 +4,9 @@
 mod app;
 mod bench;
 mod bench_clone;
+mod bench_console;
+mod bench_controller;
+mod bench_deploy;
 mod http;
 mod installation;
 mod remote;
@@ -12,7 +15,8 @@ mod story;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use bench_deploy::Size;
+use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
 #[command(name = "scripts/demo", about = "One life of a pull request on this machine")]
@@ -53,8 +57,13 @@ enum Command {
     /// What scripts/bench runs
     #[command(hide = true)]
     Bench {
-        /// Nothing, or `clone`
-        what: Option<String>,
+        what: Option<Bench>,
+        #[arg(long, default_value_t = 20)]
+        pushes: usize,
+        #[arg(long, default_value_t = 50)]
+        megabytes: usize,
+        #[arg(long, default_value_t = 100_000)]
+        files: usize,
     },
     #[command(hide = true)]
     Measure {
@@ -64,16 +73,35 @@ enum Command {
     },
 }
 
+/// What can be measured besides the embedded default.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Bench {
+    /// Ticks with MySQL and EC2
+    Controller,
+    /// MySQL clones
+    Clone,
+    /// The web console
+    Console,
+    /// From a push to the first answer of the new commit
+    Push,
+    /// One changed file in a large repository
+    Tree,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => story::tell(&cli.folder, cli.once),
-        Some(Command::Bench { what: None }) => bench::run(&cli.folder),
-        Some(Command::Bench { what: Some(what) }) if what == "clone" => {
-            bench_clone::run(&cli.folder)
-        }
-        Some(Command::Bench { what: Some(what) }) => {
-            Err(anyhow::anyhow!("{what:?} is not measured; leave it out, or say clone"))
+        Some(Command::Bench { what, pushes, megabytes, files }) => {
+            let size = Size { pushes: *pushes, megabytes: *megabytes, files: *files };
+            match what {
+                None => bench::run(&cli.folder),
+                Some(Bench::Controller) => bench_controller::run(&cli.folder),
+                Some(Bench::Clone) => bench_clone::run(&cli.folder),
+                Some(Bench::Console) => bench_console::run(&cli.folder),
+                Some(Bench::Push) => bench_deploy::pushes(&cli.folder, size),
+                Some(Bench::Tree) => bench_deploy::tree(&cli.folder, size),
+            }
         }
         Some(Command::Measure { runs, words }) => bench::measure(*runs, words),
         Some(Command::Stop) => installation::stop(&cli.folder),

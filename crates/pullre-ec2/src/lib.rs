@@ -17,11 +17,16 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{Builder, Credentials, Region, SharedHttpClient};
 use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
 use aws_sdk_ec2::types::{self, Filter};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use pullre::config::Secret;
 use pullre::domain::{Instance, InstanceId};
 use pullre::ports::{Compute, ComputeError};
 use tokio::runtime::Runtime;
+use tracing::debug;
 use tracing::subscriber::NoSubscriber;
 
 /// As many values as EC2 takes in one filter.
@@ -173,17 +178,22 @@ fn open(access: &Ec2Access) -> Result<Opened, ComputeError> {
     Ok(Opened { client: Client::from_conf(config.build()), runtime: Some(runtime) })
 }
 
-/// By the TLS that the rest of the tree uses; the SDK's own choice needs a C++ compiler.
+/// By the TLS that the rest of the tree uses (the SDK's own choice needs a C++ compiler), and
+/// through the proxy that the environment names, as everything else here.
 fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    })
 }
 
 impl Compute for Ec2 {
     fn describe(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, ComputeError> {
         // What is no instance id names no instance, and in a filter `*` would name all of them.
         let ids: Vec<_> = ids.iter().filter(|id| is_instance_id(&id.0)).collect();
+        let before = cpu_time();
         let mut found = Vec::new();
         for some in ids.chunks(FILTER_VALUES) {
             let values = some.iter().map(|id| id.0.clone()).collect();
@@ -191,6 +201,13 @@ impl Compute for Ec2 {
             let filter = Filter::builder().name("instance-id").set_values(Some(values)).build();
             found.extend(
                 self.ask(async |ec2| read_pages(ec2.describe_instances().filters(filter)).await)?,
+            );
+        }
+        if let (Some(before), Some(after)) = (before, cpu_time()) {
+            let ms = (after - before).num_microseconds() as f64 / 1000.0;
+            debug!(
+                "EC2 described {} machines; asking and reading took {ms:.1} ms of CPU",
+                found.len()
             );
         }
         Ok(found)
@@ -222,6 +239,12 @@ impl Compute for Ec2 {
             failure::of_rehearsal("ec2:StopInstances", id, stop)
         })
     }
+}
+
+/// What this thread has used so far: all that the SDK does happens in the thread that asks.
+fn cpu_time() -> Option<TimeVal> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+    Some(usage.user_time() + usage.system_time())
 }
 
 fn is_instance_id(id: &str) -> bool {
@@ -269,6 +292,7 @@ fn read(instance: &types::Instance) -> Result<Instance, ComputeError> {
         name: text(name.and_then(|tag| tag.value())),
         private_ip: text(instance.private_ip_address()),
         reason: text(reason.or(instance.state_transition_reason())),
+        role: text(instance.iam_instance_profile().and_then(|profile| profile.arn())),
     })
 }
 

@@ -72,10 +72,7 @@ pub fn alerts(
         }
     }
     let queue = condition::queue(facts, policy, now);
-    let nobody_gets_one = |pull: &&crate::facts::Pull| {
-        facts.servers.values().all(|server| condition::rank(server, pull, facts, now).is_none())
-    };
-    if queue.first().is_some_and(nobody_gets_one) {
+    if !queue.is_empty() && condition::free_servers(facts, now).is_empty() {
         let count = queue.len();
         let (s, waits) = if count == 1 { ("", "waits") } else { ("s", "wait") };
         let text = format!("no server is free, and {count} pull request{s} {waits}");

@@ -9,8 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::admission::{Admission, Excluded};
 use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
 use crate::facts::{
-    Agent, App, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull, Server,
+    Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull,
+    SchemaClone, Server,
 };
+use crate::schema_clone::Cloning;
 use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
@@ -26,6 +28,8 @@ pub struct Policy {
     pub max_changes: usize,
     /// How long history is kept.
     pub keep: Duration,
+    /// How clones are made.
+    pub cloning: Cloning,
     /// The operator's rules.
     pub admission: Admission,
 }
@@ -38,6 +42,7 @@ impl Default for Policy {
             grace: Duration::from_secs(3600),
             max_changes: 10,
             keep: Duration::from_secs(90 * 86_400),
+            cloning: Cloning::default(),
             admission: Admission::default(),
         }
     }
@@ -285,6 +290,8 @@ pub enum Data {
     Ready,
     /// To be cloned now.
     Missing,
+    /// A person asked for the previous clone, which is to be brought back now.
+    PreviousWanted,
     /// A tick copies it, or died copying: only its lock tells.
     Building {
         since: Option<Timestamp>,
@@ -313,8 +320,9 @@ pub enum Serving {
         silent: Option<String>,
     },
     Served,
-    /// It was served, and its app is gone since; the client starts it again, with pauses.
-    Gone,
+    /// It was served, and its app is gone since; the client starts it again, with pauses, and
+    /// says how it went where it was more than a restart of the machine.
+    Gone(Option<AppDeath>),
     Failed(Retry),
 }
 
@@ -401,9 +409,11 @@ pub fn data(
         && clone.pull == Some(pull)
         && clone.server == server.id
     {
+        let failed_undo = clone.state == CloneState::Undo && clone.error.is_some();
         match clone.state {
-            CloneState::Ready => return Data::Ready,
-            CloneState::Failed | CloneState::Refused => {
+            // One that was made under other masking rules may hold what nobody shall see.
+            CloneState::Ready if is_masked_right(clone, policy) => return Data::Ready,
+            _ if failed_undo || matches!(clone.state, CloneState::Failed | CloneState::Refused) => {
                 let at = clone.finished_at.map(|t| t + pause_after(clone.attempts));
                 if let Some(at) = at.filter(|at| now < *at) {
                     return Data::Failed(Retry {
@@ -413,7 +423,7 @@ pub fn data(
                     });
                 }
             }
-            CloneState::Owned | CloneState::Stale | CloneState::Building => {}
+            _ => {}
         }
     }
     if let Some(why) = schema_problem(server, facts) {
@@ -429,8 +439,20 @@ pub fn data(
         (None, Some(clone)) if clone.state == CloneState::Building && clone.pull == Some(pull) => {
             Data::Building { since: clone.started_at }
         }
+        (None, Some(clone))
+            if clone.state == CloneState::Undo
+                && clone.pull == Some(pull)
+                && clone.server == server.id
+                && is_masked_right(clone, policy) =>
+        {
+            Data::PreviousWanted
+        }
         (None, _) => Data::Missing,
     }
+}
+
+fn is_masked_right(clone: &SchemaClone, policy: &Policy) -> bool {
+    clone.contents.mask.as_deref() == policy.cloning.mask.digest()
 }
 
 fn serving(
@@ -452,7 +474,13 @@ fn serving(
         Outcome::Succeeded => {
             let reported = server.and_then(|server| server.app.as_ref());
             let serves = |app: &App| app.pull == assignment.pull && app.sha == deployment.sha;
-            if reported.is_some_and(serves) { Serving::Served } else { Serving::Gone }
+            // Until the client has proved that it runs again: it says that an app is at the schema
+            // before it starts it.
+            let death = server.and_then(|server| server.death.clone());
+            match death.filter(|death| death.deployment == deployment.id) {
+                None if reported.is_some_and(serves) => Serving::Served,
+                death => Serving::Gone(death),
+            }
         }
         Outcome::Superseded => Serving::NotOffered,
         Outcome::Offered => {
@@ -473,7 +501,7 @@ fn serving(
 }
 
 /// Says so if the client has been silent for too long, counted from `since` at the earliest.
-fn silent(
+pub fn silent(
     agent: Option<&Agent>,
     since: Option<Timestamp>,
     policy: &Policy,
@@ -550,20 +578,35 @@ fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {
         && unusable(server, facts).is_none()
 }
 
-/// Whether a server could be given to a waiting pull request; the smaller, the better.
-pub fn rank(
-    server: &Server,
-    pull: &Pull,
-    facts: &Facts,
-    now: Timestamp,
-) -> Option<(bool, bool, u8, ServerId)> {
-    let state = match server.state? {
+/// A server that could be given to whoever waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Free<'f> {
+    pub server: &'f Server,
+    lacks_capacity: bool,
+    /// How far its machine is from running.
+    distance: u8,
+}
+
+pub fn free_servers(facts: &Facts, now: Timestamp) -> Vec<Free<'_>> {
+    facts.servers.values().filter_map(|server| free(server, facts, now)).collect()
+}
+
+fn free<'f>(server: &'f Server, facts: &Facts, now: Timestamp) -> Option<Free<'f>> {
+    let distance = match server.state? {
         InstanceState::Running => 0,
         InstanceState::Pending => 1,
         InstanceState::Stopped => 2,
         InstanceState::Stopping => 3,
         InstanceState::Terminated => return None,
     };
-    let other = pull.last_server != Some(server.id);
-    is_free(server, facts, now).then(|| (lacks_capacity(server, now), other, state, server.id))
+    let lacks_capacity = lacks_capacity(server, now);
+    is_free(server, facts, now).then_some(Free { server, lacks_capacity, distance })
+}
+
+impl Free<'_> {
+    /// How well it suits a pull request; the smaller, the better.
+    pub fn rank(&self, pull: &Pull) -> (bool, bool, u8, ServerId) {
+        let other = pull.last_server != Some(self.server.id);
+        (self.lacks_capacity, other, self.distance, self.server.id)
+    }
 }

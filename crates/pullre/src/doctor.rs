@@ -11,6 +11,7 @@ use crate::domain::InstanceState;
 use crate::facts::{Facts, Server};
 use crate::report::plan::is_refused;
 use crate::report::{Kind, Told};
+use crate::status;
 use crate::store::Mirrored;
 use crate::words;
 
@@ -121,6 +122,9 @@ fn of_server(
                 "its staging client {since}: look at its cron, and at `staging-client status` there"
             ),
         );
+    }
+    if let Some(low) = status::disk_note(server) {
+        line(Mark::Warn, format!("{low}: free some, or give it a larger one"));
     }
     if let Some(why) = &server.trouble {
         line(Mark::Missing, format!("its staging client cannot do its duty: {why}"));

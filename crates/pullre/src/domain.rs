@@ -295,6 +295,8 @@ pub struct Instance {
     pub private_ip: Option<String>,
     /// Why it is in this state, in the provider's words.
     pub reason: Option<String>,
+    /// What it may do at the provider's in its own name: on EC2, the instance profile's ARN.
+    pub role: Option<String>,
 }
 
 #[cfg(test)]

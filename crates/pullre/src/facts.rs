@@ -136,6 +136,10 @@ pub struct Server {
     pub app: Option<App>,
     /// What keeps its staging client from doing its duty.
     pub trouble: Option<String>,
+    /// What its staging client last measured.
+    pub pulse: Option<Pulse>,
+    /// The app that its staging client cannot keep alive.
+    pub death: Option<AppDeath>,
     /// When it is started and stopped by itself, as long as it is not in the pool; why that cannot
     /// be told where the row holds nonsense.
     pub switching: Result<Switching, Invalid>,
@@ -155,6 +159,38 @@ pub struct StartTries {
 pub struct Agent {
     pub seen_at: Timestamp,
     pub version: String,
+}
+
+/// What a staging client measures on its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pulse {
+    /// Of the fuller one of the disks with its work trees and its state.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// Programs that wanted to run in the last minute, in hundredths.
+    pub load_percent: u32,
+}
+
+impl Pulse {
+    /// Whether the disk is nearly full: time for somebody to free space before deployments fail.
+    pub fn is_disk_low(&self) -> bool {
+        const GIB: u64 = 1 << 30;
+        self.free_bytes < GIB
+            || self.free_bytes < 10 * GIB && self.free_bytes < self.total_bytes / 10
+    }
+}
+
+/// The app of a deployment that had succeeded is gone; its staging client starts it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AppDeath {
+    pub deployment: i64,
+    /// Since it was deployed, or last ran for long.
+    pub times: u32,
+    pub at: Timestamp,
+    /// When it is started again.
+    pub again_at: Timestamp,
+    /// What it said last.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -255,6 +291,48 @@ pub struct SchemaClone {
     pub error: Option<String>,
     pub bytes: Option<i64>,
     pub millis: Option<i64>,
+    pub contents: Contents,
+}
+
+/// What a schema holds, as far as a clone into it was finished.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Contents {
+    /// The environment that it was made for.
+    pub pull: Option<PullNumber>,
+    /// Whose copy it is.
+    pub source: Option<SchemaName>,
+    /// The digest of the mask that it was made under.
+    pub mask: Option<String>,
+    /// The same of the clone that is being made, or was when its tick died.
+    pub building_mask: Option<String>,
+    /// The clone that it replaced, of the same source, environment and mask, is kept beside it.
+    pub kept: bool,
+    /// A person's wish to have that one back; tells one wish from another.
+    pub undo: Option<i64>,
+}
+
+impl SchemaClone {
+    /// Whether what is in the schema is a copy of this source, made for this environment and under
+    /// this mask: only then it is worth keeping when it is replaced, and may come back.
+    pub fn holds(&self, source: &SchemaName, pull: PullNumber, mask: Option<&str>) -> bool {
+        let contents = &self.contents;
+        let finished = contents.pull == Some(pull)
+            && contents.source.as_ref() == Some(source)
+            && contents.mask.as_deref() == mask;
+        match self.state {
+            CloneState::Ready | CloneState::Stale | CloneState::Undo | CloneState::Failed => {
+                finished
+            }
+            // Its tick may have died before the new one was put in place, or after it.
+            CloneState::Building => {
+                finished
+                    && self.pull == Some(pull)
+                    && self.source.as_ref() == Some(source)
+                    && contents.building_mask.as_deref() == mask
+            }
+            CloneState::Owned | CloneState::Refused => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -268,6 +346,9 @@ pub enum CloneState {
     Failed,
     /// A person asked for fresh data; what is there stays until the copy is done.
     Stale,
+    /// A person asked for the previous clone back; what is there stays until it is. A tick that died
+    /// at it is finished by the next.
+    Undo,
     /// Not ours: the schema holds something that we did not make.
     Refused,
 }
@@ -280,6 +361,7 @@ impl CloneState {
             CloneState::Ready => "ready",
             CloneState::Failed => "failed",
             CloneState::Stale => "stale",
+            CloneState::Undo => "undo",
             CloneState::Refused => "refused",
         }
     }
@@ -294,6 +376,7 @@ impl std::str::FromStr for CloneState {
             "ready" => CloneState::Ready,
             "failed" => CloneState::Failed,
             "stale" => CloneState::Stale,
+            "undo" => CloneState::Undo,
             "refused" => CloneState::Refused,
             _ => return Err(Invalid::new(s, "the state of a clone")),
         })

@@ -23,8 +23,9 @@ pub struct Grants {
 }
 
 /// The whole rows of a deployment are read; of every other table only these columns. Users, issues and commits are none of a client's business.
-const CLIENT_READS: [(&str, &str); 11] = [
+const CLIENT_READS: [(&str, &str); 13] = [
     ("agent_troubles", "server_id"),
+    ("app_deaths", "server_id, deployment_id, times"),
     ("assignments", "server_id, pull_number, deployment_id"),
     ("deployments", ""),
     ("deployment_steps", "id, deployment_id, name, started_at, finished_at, exit_status, output"),
@@ -33,23 +34,54 @@ const CLIENT_READS: [(&str, &str); 11] = [
     ("pull_wishes", "number, held_at, held_until, held_reason"),
     ("schema_migrations", "name"),
     ("server_facts", "server_id, app_pull, app_sha, held_at, held_until, held_reason"),
+    ("server_pulses", "server_id"),
     ("servers", "id, name, instance_id, private_ip, db_schema, check_url"),
     ("settings", "name"),
 ];
 
-const CLIENT_INSERTS: [(&str, &str); 4] = [
+const CLIENT_INSERTS: [(&str, &str); 6] = [
     ("agent_troubles", "server_id, message"),
+    ("app_deaths", "deployment_id, times, died_at, again_at, reason, server_id"),
     ("deployment_steps", "deployment_id, name, started_at, output"),
     ("events", "at, actor, pull_number, server_id, message"),
     ("server_facts", "server_id, start_attempts, stop_owed"),
+    ("server_pulses", "free_bytes, total_bytes, load_percent, server_id"),
 ];
 
-const CLIENT_UPDATES: [(&str, &str); 5] = [
+const CLIENT_UPDATES: [(&str, &str); 7] = [
     ("agent_troubles", "message"),
+    ("app_deaths", "deployment_id, times, died_at, again_at, reason"),
     ("deployment_steps", "finished_at, exit_status, output"),
     ("deployments", "outcome, interruptions, started_at, finished_at, failed_step, reason"),
     ("pull_requests", "is_launched"),
     ("server_facts", "agent_seen_at, agent_version, app_pull, app_sha"),
+    ("server_pulses", "free_bytes, total_bytes, load_percent"),
+];
+
+/// Statements that a client's login needs, and what each is for. They touch no row.
+pub fn client_trials() -> Vec<(String, String)> {
+    let none = "WHERE 1 = 0";
+    let columns = |columns: &str| if columns.is_empty() { "*".into() } else { columns.to_owned() };
+    let reads = CLIENT_READS.iter().map(|(table, names)| {
+        (format!("read {table}"), format!("SELECT {} FROM {table} {none}", columns(names)))
+    });
+    let inserts = CLIENT_INSERTS.iter().map(|(table, names)| {
+        let nulls = vec!["NULL"; names.split(',').count()].join(", ");
+        let nothing = format!("SELECT {nulls} FROM (SELECT 1 AS one) AS no_row {none}");
+        (format!("add to {table}"), format!("INSERT INTO {table} ({names}) {nothing}"))
+    });
+    let updates = CLIENT_UPDATES.iter().map(|(table, names)| {
+        let sets: Vec<_> = names.split(", ").map(|name| format!("{name} = NULL")).collect();
+        (format!("change {table}"), format!("UPDATE {table} SET {} {none}", sets.join(", ")))
+    });
+    reads.chain(inserts).chain(updates).collect()
+}
+
+/// What only a controller's login may do: a client's login with one of these rights has too many.
+pub const NOT_A_CLIENTS: [(&str, &str); 3] = [
+    ("change servers", "UPDATE servers SET db_schema = NULL WHERE 1 = 0"),
+    ("change assignments", "UPDATE assignments SET deployment_id = NULL WHERE 1 = 0"),
+    ("read the developers' schemas", "SELECT db_schema FROM git_hub_users WHERE 1 = 0"),
 ];
 
 const CONTROLLER: &str = "SELECT, INSERT, UPDATE, DELETE";
@@ -179,9 +211,10 @@ fn literal(name: &str) -> String {
 }
 
 /// The schemas beside a clone, as patterns: a new one is made in one and takes the place of the old
-/// one, which goes to the other. Of a long name the beginning is kept, with a hash behind it.
-fn beside(schema: &SchemaName) -> [String; 2] {
-    ["~new", "~old"].map(|end| {
+/// one, which goes to the other, and stays in the third where it is kept. Of a long name the beginning
+/// is kept, with a hash behind it.
+fn beside(schema: &SchemaName) -> [String; 3] {
+    ["~new", "~old", "~prev"].map(|end| {
         let name = schema.as_str();
         if name.chars().count() + end.len() <= 64 {
             return quoted(&literal(&format!("{name}{end}")));

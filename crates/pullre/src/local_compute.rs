@@ -52,6 +52,7 @@ impl Compute for LocalCompute {
             id,
             private_ip: None,
             reason: None,
+            role: None,
         };
         Ok(slots.into_iter().map(describe).collect())
     }

@@ -1,6 +1,8 @@
 //! What an operator can do: one function for each verb, called by the command line and the
 //! console alike. Each checks that it may be done, does it, and records who did it.
 
+pub mod master;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,10 +15,10 @@ use crate::facts::{Assignment, CloneState, Facts, Hold, Pull, Server};
 use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
-use crate::schema_clone::{CloneError, CloneOutcome, Progress, Schemas};
+use crate::schema_clone::{CloneError, CloneOutcome, Cloning, Progress, Request, Schemas};
 use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
-use crate::store::{Store, StoreError, Won};
+use crate::store::{ConsoleUser, Store, StoreError, Won};
 use crate::switches::Weekdays;
 use crate::words;
 
@@ -196,23 +198,8 @@ impl Operator<'_> {
             };
             columns.push(column(key, value, server, &facts)?);
         }
-        let serving = facts.assignment_of_server(server.id);
-        // Folders, records and data are found by these.
-        let moves = |key: &str| matches!(key, "instance_id" | "db_schema" | "name");
-        if let (Some(assignment), Some((key, _))) =
-            (serving, columns.iter().find(|(key, _)| moves(key)))
-        {
-            return refused(format!(
-                "{name} serves {}; {key} can be changed when it serves nobody: close the pull request \
-                 or take the server out of the pool first (is_staging=0)",
-                assignment.pull
-            ));
-        }
-        if server.app.is_some() && columns.iter().any(|(key, _)| moves(key)) {
-            return refused(format!(
-                "an app still runs on {name}; its staging client stops it within a minute"
-            ));
-        }
+        let keys: Vec<_> = columns.iter().map(|(key, _)| *key).collect();
+        may_change(server, &keys, &facts)?;
         self.store.set_server(server.id, &columns, self.now)?;
         self.note(None, Some(server.id), &format!("set {}", settings.join(" ")))
     }
@@ -330,19 +317,8 @@ impl Operator<'_> {
 
     pub fn user_set(&mut self, login: &str, schema: &str) -> Result<()> {
         let login = login_of(login)?;
-        let schema: SchemaName = schema.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
         let facts = self.store.facts()?;
-        let of_server = facts
-            .servers
-            .values()
-            .find(|server| server.schema.as_ref().is_ok_and(|s| s.collides(&schema)));
-        if let Some(server) = of_server {
-            return refused(format!(
-                "{schema} is the schema of server {}, which is overwritten for every environment; it \
-                 cannot be a developer's",
-                server.name
-            ));
-        }
+        let schema = self.developers_schema(schema, &facts)?;
         self.store.set_user(&login, &schema, self.now)?;
         self.note(None, None, &format!("user {login} has schema {schema}"))
     }
@@ -354,6 +330,27 @@ impl Operator<'_> {
             Won::No => {
                 usage(format!("there is no user {login}; `update-pull user list` shows all"))
             }
+        }
+    }
+
+    /// A user of the console: a new one, or another password and role.
+    pub fn console_user_set(&mut self, user: &ConsoleUser) -> Result<()> {
+        self.store.set_console_user(user, self.now)?;
+        self.note(
+            None,
+            None,
+            &format!("console user {} is {}", words::plain(&user.name), user.role),
+        )
+    }
+
+    pub fn console_user_remove(&mut self, name: &str) -> Result<()> {
+        match self.store.remove_console_user(name)? {
+            Won::Yes => {
+                self.note(None, None, &format!("removed console user {}", words::plain(name)))
+            }
+            Won::No => usage(format!(
+                "there is no console user {name:?}; `update-pull console-user list` shows all"
+            )),
         }
     }
 
@@ -441,6 +438,37 @@ impl Operator<'_> {
         match self.store.clone_stale(&clone.schema, number)? {
             Won::Yes => self.note(Some(number), Some(clone.server), "fresh data asked for"),
             Won::No => none(),
+        }
+    }
+
+    /// The data that the last reset replaced: the app is stopped, both change places, the app is
+    /// deployed again.
+    pub fn undo_reset(&mut self, number: PullNumber, policy: &Policy, locks: &Locks) -> Result<()> {
+        let Changeable { facts, assignment, _held, .. } = self.changeable(number, locks)?;
+        let schema = facts.servers.get(&assignment.server).and_then(|s| s.schema.as_ref().ok());
+        let clone = schema
+            .and_then(|schema| facts.clones.get(schema))
+            .filter(|clone| clone.pull == Some(number));
+        let Some(clone) = clone.filter(|clone| clone.contents.kept) else {
+            return refused(format!(
+                "no previous database of {number} is kept; with `keep_previous = yes` the next reset-db \
+                 keeps one"
+            ));
+        };
+        if clone.state == CloneState::Undo {
+            return Ok(());
+        }
+        let mask = policy.cloning.mask.digest();
+        let same = clone.source.as_ref().is_some_and(|source| clone.holds(source, number, mask));
+        if clone.state != CloneState::Ready || !same {
+            return refused(format!(
+                "the database of {number} is about to be replaced; `update-pull explain {}` says why",
+                number.0
+            ));
+        }
+        match self.store.undo_wanted(&clone.schema, number, self.now)? {
+            Won::Yes => self.note(Some(number), Some(clone.server), "the previous data asked for"),
+            Won::No => refused(format!("the database of {number} was just changed; try again")),
         }
     }
 
@@ -540,7 +568,7 @@ impl Operator<'_> {
         destination: &SchemaName,
         schemas: &Schemas,
         locks: &Locks,
-        timeout: Duration,
+        cloning: &Cloning,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CloneOutcome> {
         let facts = self.store.facts()?;
@@ -577,11 +605,22 @@ impl Operator<'_> {
                  take-over {name}` lets it be overwritten"
             ));
         }
-        if self.store.clone_started(destination, server.id, source, None, self.now)? == Won::No {
+        let Cloning { timeout, mask, .. } = cloning;
+        let started = self.store.clone_started(
+            destination,
+            server.id,
+            source,
+            None,
+            mask.digest(),
+            self.now,
+        )?;
+        if started == Won::No {
             return refused(format!("{destination} is recorded as another server's"));
         }
         let began = std::time::Instant::now();
-        let result = schemas.clone(source, destination, timeout, progress);
+        // It serves nobody, so there is nobody who would want the previous one back.
+        let request = Request { mask, ..Request::new(source, destination, *timeout) };
+        let result = schemas.clone_schema(&request, progress);
         let ended = self.now.saturating_add(began.elapsed()).unwrap_or(self.now);
         match &result {
             Ok(outcome) => self.store.clone_finished(destination, server.id, outcome, ended)?,
@@ -620,6 +659,27 @@ fn login_of(text: &str) -> Result<Login> {
         && text.len() <= 100
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_[]".contains(&b));
     if good { Ok(Login(text.to_owned())) } else { usage(format!("{text:?} is not a GitHub login")) }
+}
+
+/// Whether these columns of a server may change now.
+fn may_change(server: &Server, keys: &[&str], facts: &Facts) -> Result<()> {
+    let name = &server.name;
+    // Folders, records and data are found by these.
+    let moves = |key: &&&str| matches!(**key, "instance_id" | "db_schema" | "name");
+    let Some(key) = keys.iter().find(moves) else { return Ok(()) };
+    if let Some(assignment) = facts.assignment_of_server(server.id) {
+        return refused(format!(
+            "{name} serves {}; {key} can be changed when it serves nobody: close the pull request \
+             or take the server out of the pool first (is_staging=0)",
+            assignment.pull
+        ));
+    }
+    if server.app.is_some() {
+        return refused(format!(
+            "an app still runs on {name}; its staging client stops it within a minute"
+        ));
+    }
+    Ok(())
 }
 
 /// One column of a server, checked.

@@ -1,7 +1,8 @@
 //! What a person is told about an environment: its stage, why, and what comes next. Pure, and
 //! from the same condition that the planner acts upon.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -84,6 +85,58 @@ impl Standing {
 
 /// Where the environment of this pull request stands.
 pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Standing {
+    Standings::new(facts, policy, now).of(pull)
+}
+
+/// Where environments stand. What all that wait have in common is found out once.
+#[derive(Debug)]
+pub struct Standings<'f> {
+    pub(crate) facts: &'f Facts,
+    pub(crate) policy: &'f Policy,
+    pub(crate) now: Timestamp,
+    line: OnceCell<Line>,
+}
+
+/// Those that wait.
+#[derive(Debug)]
+struct Line {
+    places: BTreeMap<PullNumber, usize>,
+    free: usize,
+    /// What they wait for where none is free.
+    why: String,
+}
+
+impl<'f> Standings<'f> {
+    pub fn new(facts: &'f Facts, policy: &'f Policy, now: Timestamp) -> Standings<'f> {
+        Standings { facts, policy, now, line: OnceCell::new() }
+    }
+
+    pub fn of(&self, pull: &Pull) -> Standing {
+        of(pull, self)
+    }
+
+    fn queued(&self, pull: &Pull) -> Standing {
+        let line = self.line.get_or_init(|| {
+            let queue = condition::queue(self.facts, self.policy, self.now);
+            let numbers = queue.iter().map(|pull| pull.request.number);
+            Line {
+                places: numbers.zip(1..).collect(),
+                free: condition::free_servers(self.facts, self.now).len(),
+                why: no_server_free(self.facts, &BTreeSet::new(), self.now),
+            }
+        });
+        let count = line.places.len();
+        let place = line.places.get(&pull.request.number).copied().unwrap_or(count);
+        let why = match line.free >= place {
+            true => "the next tick gives it a server",
+            false => &line.why,
+        };
+        Standing::new(Stage::Queued, format!("{place} of {count} in the queue; {why}"))
+    }
+}
+
+fn of(pull: &Pull, standings: &Standings<'_>) -> Standing {
+    let Standings { facts, policy, now, .. } = *standings;
     let number = pull.request.number;
     let assignment = facts.assignments.get(&number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
@@ -116,7 +169,7 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
         Err(why) => return ineligible(pull, assignment, &why, policy),
         Ok(target) => target,
     };
-    let Some(assignment) = assignment else { return queued(pull, facts, policy, now) };
+    let Some(assignment) = assignment else { return standings.queued(pull) };
     let condition = condition::assess(assignment, &target, facts, policy, now);
     of_condition(assignment, &condition, facts, policy)
 }
@@ -136,23 +189,6 @@ fn ineligible(
         )),
         _ => standing,
     }
-}
-
-fn queued(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Standing {
-    let queue = condition::queue(facts, policy, now);
-    let place = queue.iter().position(|other| other.request.number == pull.request.number);
-    let place = place.map_or(queue.len(), |index| index + 1);
-    let free = facts
-        .servers
-        .values()
-        .filter(|server| condition::rank(server, pull, facts, now).is_some())
-        .count();
-    let why = if free >= place {
-        "the next tick gives it a server".to_owned()
-    } else {
-        no_server_free(facts, &BTreeSet::new(), now)
-    };
-    Standing::new(Stage::Queued, format!("{place} of {} in the queue; {why}", queue.len()))
 }
 
 fn of_condition(
@@ -234,6 +270,12 @@ fn of_condition(
         Data::Missing => {
             return Standing::new(Stage::Cloning, "its database is about to be cloned");
         }
+        Data::PreviousWanted => {
+            return Standing::new(
+                Stage::Cloning,
+                "its previous database is about to be brought back",
+            );
+        }
         Data::Building { since } => {
             let since = since.map_or(String::new(), |t| format!(" since {}", words::moment(t)));
             return Standing::new(Stage::Cloning, format!("its database is being cloned{since}"));
@@ -258,7 +300,19 @@ fn of_condition(
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }
-        Serving::Gone => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
+        Serving::Gone(Some(death)) => {
+            let times = match death.times {
+                1 => String::new(),
+                n => format!(" {n} times, the last time"),
+            };
+            let (died, again) = (words::moment(death.at), words::moment(death.again_at));
+            let why = format!("the app on {name} died{times} at {died}: {}", death.reason);
+            Standing::new(Stage::Failed, why).then(format!(
+                "its staging client starts it again at {again}; `staging-client logs` on {name} \
+                 shows its end"
+            ))
+        }
+        Serving::Gone(None) => Standing::new(Stage::Failed, format!("the app on {name} died")).then(
             format!("its staging client starts it again, with growing pauses; `staging-client logs` on {name} shows its end"),
         ),
         Serving::Failed(retry) => Standing::retried("its deployment failed", retry, number),

@@ -1,6 +1,7 @@
 //! The whole picture for people and scripts: environments, pool, and one environment explained.
 //! Pure; the CLI prints it and the console draws it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -8,8 +9,8 @@ use serde::Serialize;
 
 use crate::condition::{self, Policy};
 use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
-use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
-use crate::stage::{Stage, Standing, standing};
+use crate::facts::{CloneState, Deployment, Facts, Pull, Pulse, Server};
+use crate::stage::{Stage, Standing, Standings};
 use crate::store::{Event, Step};
 use crate::words;
 
@@ -34,6 +35,8 @@ pub struct Environment {
     pub next: Option<String>,
     pub head: String,
     pub server: Option<String>,
+    /// What is the matter with its server, if anything.
+    pub server_note: Option<String>,
     /// Where to look at it, once it is ready.
     pub url: Option<String>,
     pub schema: Option<String>,
@@ -53,29 +56,39 @@ pub struct ServerLine {
     /// False for a machine of the account that is no server of ours.
     pub registered: bool,
     pub agent_seen_at: Option<Timestamp>,
-    /// Why it can serve nobody, or that it is held.
+    pub agent_version: Option<String>,
+    pub pulse: Option<Pulse>,
+    /// Why it can serve nobody, that it is held, or what its staging client has trouble with.
     pub note: Option<String>,
 }
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, policy, now);
+    let waiting = condition::queue(facts, policy, now).into_iter();
+    let places: BTreeMap<_, _> = waiting.map(|pull| pull.request.number).zip(1..).collect();
     // Those that wait come last, in the order of the queue.
-    pulls.sort_by_key(|pull| {
-        let number = pull.request.number;
-        (waiting.iter().position(|other| other.request.number == number), number)
-    });
+    pulls.sort_by_key(|pull| (places.get(&pull.request.number), pull.request.number));
+    let standings = Standings::new(facts, policy, now);
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
-        environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
-        servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
+        environments: pulls.into_iter().map(|pull| environment_in(pull, &standings)).collect(),
+        servers: facts
+            .servers
+            .values()
+            .map(|server| server_line(server, facts, policy, now))
+            .collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
 
 pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
-    let Standing { stage, why, next } = standing(pull, facts, policy, now);
+    environment_in(pull, &Standings::new(facts, policy, now))
+}
+
+fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
+    let Standings { facts, policy, now, .. } = *standings;
+    let Standing { stage, why, next } = standings.of(pull);
     let request = &pull.request;
     let assignment = facts.assignments.get(&request.number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
@@ -93,6 +106,7 @@ pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) 
         next,
         head: request.head.to_string(),
         server: server.map(|server| server.name.clone()),
+        server_note: server.and_then(|server| note(server, facts, policy, now)),
         url: server.and_then(shown_url).filter(|_| stage == Stage::Ready),
         schema: schema.map(ToString::to_string),
         source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
@@ -109,8 +123,31 @@ pub(crate) fn shown_url(server: &Server) -> Option<String> {
     Some(words::plain(&format!("{scheme}://{host}{path}")))
 }
 
-fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
-    let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string);
+/// What is the matter with a server; None where all is well.
+fn note(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> Option<String> {
+    let mut notes = Vec::new();
+    notes.extend(server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string));
+    if server.is_staging {
+        notes.extend(condition::unusable(server, facts));
+    }
+    let works = facts
+        .assignment_of_server(server.id)
+        .filter(|_| server.state == Some(InstanceState::Running));
+    notes.extend(works.and_then(|assignment| {
+        condition::silent(server.agent.as_ref(), Some(assignment.assigned_at), policy, now)
+    }));
+    notes.extend(disk_note(server));
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+/// That the disk of a server is nearly full.
+pub fn disk_note(server: &Server) -> Option<String> {
+    let pulse = server.pulse.filter(Pulse::is_disk_low)?;
+    let (free, total) = (words::bytes(pulse.free_bytes), words::bytes(pulse.total_bytes));
+    Some(format!("its disk is nearly full: {free} of {total} are free"))
+}
+
+fn server_line(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> ServerLine {
     ServerLine {
         name: server.name.clone(),
         instance_id: server.instance.as_ref().map(|id| id.0.clone()),
@@ -121,7 +158,9 @@ fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
         in_pool: server.is_staging,
         registered: true,
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
-        note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
+        agent_version: server.agent.as_ref().map(|agent| words::plain(&agent.version)),
+        pulse: server.pulse,
+        note: note(server, facts, policy, now),
     }
 }
 
@@ -142,6 +181,8 @@ pub fn unregistered(facts: &Facts, machines: &[Instance]) -> Vec<ServerLine> {
             in_pool: false,
             registered: false,
             agent_seen_at: None,
+            agent_version: None,
+            pulse: None,
             note: Some(format!("not registered; update-pull server register {}", machine.id)),
         })
         .collect();
@@ -193,7 +234,8 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "  head    {}", e.head)?;
         if let Some(server) = &e.server {
-            writeln!(f, "  server  {server}")?;
+            let note = e.server_note.as_ref().map(|note| format!(" ({})", words::plain(note)));
+            writeln!(f, "  server  {server}{}", note.unwrap_or_default())?;
         }
         if let (Some(schema), Some(source)) = (&e.schema, &e.source) {
             let at = e.cloned_at.map_or(String::new(), |t| format!(", {}", words::moment(t)));

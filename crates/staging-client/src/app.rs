@@ -1,7 +1,8 @@
 //! The app of one server: starting it, telling whether it lives, stopping all of it.
 
 use std::io;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -12,6 +13,7 @@ use pullre_http::probe::without_credentials;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{self, Report};
+use crate::groups::Group;
 use crate::processes::{self, ProcessId, Processes, boot_id};
 use crate::pulse::Pulse;
 use crate::site::{Site, Work, explicit_port};
@@ -69,6 +71,8 @@ pub enum Seen {
     Nothing,
     Alive(AppRecord),
     Gone(AppRecord),
+    /// The machine was started again since; nothing of it can live.
+    Rebooted(AppRecord),
     /// Something answers at `check_url` that we have no record of: our record was lost, or the
     /// app was started before this program came.
     Stranger,
@@ -80,23 +84,35 @@ pub fn look(site: &Site<'_>, expected: bool) -> Result<Seen> {
         if !expected {
             return Ok(Seen::Nothing);
         }
-        let alive = !Processes::read()?.app(&site.trace(None)).is_empty() || answers(site);
+        let sha = site.duty.task.as_ref().map(|task| task.deployment.sha.clone());
+        let alive = !Processes::read()?.app(&site.trace(None)).is_empty()
+            || sha.is_some_and(|sha| answers(site, &sha));
         return Ok(if alive { Seen::Stranger } else { Seen::Nothing });
     };
-    let rebooted = record.boot != boot_id();
+    if record.boot != boot_id() {
+        let answers = record.managed && answers(site, &record.sha);
+        return Ok(if answers { Seen::Alive(record) } else { Seen::Rebooted(record) });
+    }
     // The quick answer first: a whole look through /proc costs some milliseconds.
     let known = record.leader.iter().chain(&record.seen).any(|id| id.is_alive());
-    let alive = !rebooted
-        && (known
-            || !Processes::read()?.app(&site.trace(Some(&record))).is_empty()
-            || record.managed && (site.duty.check_url.is_none() || answers(site)));
+    let alive = known
+        || !Processes::read()?.app(&site.trace(Some(&record))).is_empty()
+        || record.managed && (site.duty.check_url.is_none() || answers(site, &record.sha));
     Ok(if alive { Seen::Alive(record) } else { Seen::Gone(record) })
 }
 
-fn answers(site: &Site<'_>) -> bool {
+fn answers(site: &Site<'_>, sha: &Sha) -> bool {
     site.duty.check_url.as_deref().is_some_and(|url| {
-        site.prober.probe(url, LOOK).is_ok_and(|answer| is_success(answer.status))
+        site.prober.probe(url, LOOK).is_ok_and(|answer| {
+            is_success(answer.status) && missing_text(site, sha, &answer.body).is_none()
+        })
     })
+}
+
+/// What `check_body` asks for and this answer has not.
+pub fn missing_text(site: &Site<'_>, sha: &Sha, body: &str) -> Option<String> {
+    let text = site.config.app.check_body.as_ref()?.replace("{sha}", sha.as_str());
+    (!body.contains(&text)).then_some(text)
 }
 
 pub fn is_success(status: u16) -> bool {
@@ -117,23 +133,24 @@ pub fn start(site: &Site<'_>, task: &Task, restarts: u32) -> Result<Started> {
     let duty = &site.duty;
     let log = Log::open(site.state.app_log(duty.server))?;
     log.rotate()?;
+    log.give(site.user()?)?;
     let from = log.len()?;
     let mut record = AppRecord::of(duty, task, restarts);
     site.state.keep_app(&record)?;
     let target = site.target()?;
-    // A session of its own: neither the end of this program nor that of a terminal ends it.
-    let mut command = Command::new("setsid");
-    command.args(["sh", "-c", &site.config.exec_command]).current_dir(&target);
-    site.tell(&mut command, Some(Work::from(task)), None);
+    let (mut command, group) =
+        site.shell(&site.config.exec_command, Some(Work::from(task)), None)?;
+    command.current_dir(&target);
     command.stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
     let child = command.spawn().map_err(|e| match e.kind() {
         _ if !target.is_dir() => trouble("enter target_dir", &target, e),
         io::ErrorKind::NotFound => {
-            anyhow!("the program `setsid` is not installed: install util-linux")
+            anyhow!("the programs `sh` and `setsid` are needed: install util-linux")
         }
         _ => anyhow!("exec_command cannot be started: {e}"),
     })?;
     record.leader = ProcessId::of(child.id());
+    site.watch_entrance(group, child.id());
     site.state.keep_app(&record)?;
     Ok(Started { child, record, log, from })
 }
@@ -176,8 +193,10 @@ fn end_all(
     }
     let trace = site.trace(record.as_ref());
     let except = work.map(|work| work.deployment);
+    let kill = || trace.sign.groups.kill(|mark| !mark.step || Some(mark.deployment) != except);
     let ended = processes::end(
         |all| all.everything(&trace, except),
+        kill,
         site.config.stop_timeout,
         || pulse.beat(),
     )?;
@@ -185,6 +204,7 @@ fn end_all(
         report.output.push_str(&line);
         report.output.push('\n');
     }
+    trace.sign.groups.remove_empty();
     site.state.forget_app(site.duty.server)
 }
 
@@ -197,17 +217,18 @@ fn run_stop_command(
     pulse: &mut Pulse<'_>,
 ) -> Result<(Option<i32>, String)> {
     let log = site.state.step_log(site.duty.server)?;
+    log.give(site.user()?)?;
     let target = site.target()?;
-    let mut command = Command::new("sh");
-    command.args(["-c", stop_command]);
+    let (mut command, group) = site.shell(stop_command, work, Some("stop"))?;
     // The app is to be stopped also where its folder is gone.
-    let place = if target.is_dir() { &target } else { site.state.root() };
+    let place = if target.is_dir() { &target } else { Path::new("/") };
     command.current_dir(place);
-    site.tell(&mut command, work, Some("stop"));
-    let mark = site.mark();
+    let sign = site.sign();
     let deployment = work.map_or(0, |work| work.deployment);
-    let limits = site.limits(&log, site.config.step_timeout, &mark, deployment);
-    let (ended, mut output) = command::run(command, &limits, pulse)?;
+    let limits = site.limits(&log, site.config.step_timeout, &sign, deployment);
+    let ran = command::run(command, &limits, pulse);
+    group.inspect(Group::remove_if_empty);
+    let (ended, mut output) = ran?;
     if !ended.success() {
         output.push_str(&format!("\n{}\n", command::reason("stop_command", ended, &output)));
     }
@@ -226,10 +247,12 @@ pub fn survivor(site: &Site<'_>, pulse: &mut Pulse<'_>) -> Option<String> {
         // A service manager may take its time.
         if began.elapsed() >= site.config.stop_timeout {
             let shown = without_credentials(url);
+            let usual = if url.starts_with("https") { 443 } else { 80 };
+            let port = site.config.app.port.or_else(|| explicit_port(url)).unwrap_or(usual);
             let processes = Processes::read().ok();
-            let who = explicit_port(url)
-                .and_then(|port| Some((port, processes.as_ref()?.listener(port)?)))
-                .map(|(port, process)| format!(" ({process} listens on port {port})"));
+            let who = processes
+                .and_then(|processes| processes.listener(port))
+                .map(|who| format!(" ({who} listens on port {port})"));
             return Some(format!(
                 "the app is stopped, but something else answers at {shown} with status \
                  {status}{}: stop it, or set `stop_command` to what stops the app",

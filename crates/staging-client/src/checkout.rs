@@ -1,110 +1,30 @@
 //! The steps `fetch` and `checkout`: the git program for the network and the work tree.
 
 use std::fs;
-use std::io;
-use std::path::Path;
-use std::process::Command;
-use std::time::Instant;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use pullre::store::Task;
 
-use crate::command::{self, Ended, Report};
+use crate::command::{Ended, Report};
+use crate::git::{self, Git, reason};
 use crate::processes::Processes;
 use crate::pulse::Pulse;
 use crate::site::{Site, Work};
-use crate::state_dir::{Log, trouble};
+use crate::state_dir::trouble;
+use crate::submodules;
+use crate::tidy::{self, Scan};
 use crate::worktree::{self, WorkTree};
 
-/// No code of the repository runs, nothing asks for a password, nothing hangs on a dead line.
-const SAFE: [&str; 9] = [
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "protocol.ext.allow=never",
-    "submodule.recurse=false",
-    "fetch.recurseSubmodules=false",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    "http.lowSpeedLimit=1000",
-    "http.lowSpeedTime=60",
-];
-
-/// One step's git programs, in one log, within one time.
-struct Git<'a, 'p> {
-    site: &'a Site<'a>,
-    work: Work<'a>,
-    step: &'a str,
-    log: Log,
-    began: Instant,
-    pulse: &'a mut Pulse<'p>,
-    report: Report,
-}
-
-impl<'a, 'p> Git<'a, 'p> {
-    fn new(
-        site: &'a Site<'a>,
-        task: &'a Task,
-        step: &'a str,
-        pulse: &'a mut Pulse<'p>,
-    ) -> Result<Git<'a, 'p>> {
-        let log = site.state.step_log(site.duty.server)?;
-        let work = Work::from(task);
-        Ok(Git { site, work, step, log, began: Instant::now(), pulse, report: Report::default() })
-    }
-
-    fn run(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
-        let mut command = Command::new("git");
-        for setting in SAFE {
-            command.args(["-c", setting]);
-        }
-        command.args(args).current_dir(folder);
-        self.site.tell(&mut command, Some(self.work), Some(self.step));
-        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "false").env("LC_ALL", "C");
-        if !ssh_is_configured() {
-            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
-        }
-        let timeout = self.site.config.step_timeout.saturating_sub(self.began.elapsed());
-        let mark = self.site.mark();
-        let limits = self.site.limits(&self.log, timeout, &mark, self.work.deployment);
-        let (ended, output) = command::run(command, &limits, self.pulse)?;
-        let ended = match ended {
-            Ended::TimedOut(_) => Ended::TimedOut(self.site.config.step_timeout),
-            ended => ended,
-        };
-        self.say(&format!("$ git {}\n{output}", args.join(" ")));
-        self.report.exit_status = ended.exit_status();
-        Ok((ended, output))
-    }
-
-    fn say(&mut self, text: &str) {
-        self.report.output.push_str(&crate::state_dir::masked(text.as_bytes(), self.site.secrets));
-        if !self.report.output.ends_with('\n') {
-            self.report.output.push('\n');
-        }
-    }
-
-    fn must(&mut self, folder: &Path, args: &[&str], what: &str) -> Result<()> {
-        match self.run(folder, args)? {
-            (ended, _) if ended.success() => Ok(()),
-            (ended, output) => bail!(command::reason(what, ended, &output)),
-        }
-    }
-
-    fn done(mut self, result: Result<()>) -> Report {
-        self.report.failure = result.err().map(|e| format!("{e:#}"));
-        self.report
-    }
-}
-
-/// The operator has said how ssh is to be called: nothing of that is replaced.
-fn ssh_is_configured() -> bool {
-    ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| std::env::var_os(name).is_some())
-        || git2::Config::open_default().is_ok_and(|c| c.get_entry("core.sshCommand").is_ok())
-}
+/// What was fetched last. git tells the remote what it has by names only: without one, each fetch
+/// would bring the whole history again.
+const LAST: &str = "refs/pullre/last";
 
 /// Brings the exact commit here, and nothing else about: not in the branches for a fork's.
 pub fn fetch(site: &Site<'_>, task: &Task, pulse: &mut Pulse<'_>) -> Report {
-    match Git::new(site, task, "fetch", pulse) {
+    match Git::new(site, Some(Work::from(task)), "fetch", pulse) {
         Ok(mut git) => {
             let result = fetch_commit(&mut git, task);
             git.done(result)
@@ -121,14 +41,25 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         return Ok(());
     }
     clear_locks(git, &tree)?;
-    let pull = format!("+refs/pull/{}/head", task.deployment.pull.0);
+    // What is shallow stays so, and what is whole stays whole.
+    let wanted = git.site.config.git.depth;
+    let depth = match (tree.is_shallow(), tree.is_empty()) {
+        (true, _) => Some(wanted.unwrap_or(1)),
+        (false, true) => wanted,
+        (false, false) => None,
+    };
+    let depth = depth.map(|depth| format!("--depth={depth}"));
+    let pull = format!("refs/pull/{}/head", task.deployment.pull.0);
     let branch = worktree::branch_refspec(&task.head_ref);
     // A server may refuse to give a commit by its id; the two others are where it should be.
     let mut why = None;
     for refspec in
         [Some(sha.as_str()), Some(pull.as_str()), branch.as_deref()].into_iter().flatten()
     {
-        let args = ["fetch", "--no-tags", "--no-recurse-submodules", "--", "origin", refspec];
+        let mut args = vec!["fetch", "--no-tags", "--no-recurse-submodules"];
+        args.extend(depth.as_deref());
+        let refspec = format!("+{refspec}:{LAST}");
+        args.extend(["--", "origin", &refspec]);
         let (ended, output) = git.run(&tree.path, &args)?;
         if ended.success() && tree.has(sha) {
             return Ok(());
@@ -136,17 +67,15 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         if let Ended::TimedOut(_) = ended {
             bail!(
                 "{}; check the line to origin, or raise `step_timeout`",
-                command::reason("git fetch", ended, &output)
+                reason("git fetch", ended, &output)
             );
         }
         if !ended.success() {
-            why.get_or_insert(command::reason("git fetch", ended, &output));
+            why.get_or_insert(reason("git fetch", ended, &output));
         }
     }
-    let remedy = format!(
-        "try `git -C {} fetch origin {sha}` as the user who runs staging-client",
-        tree.path.display()
-    );
+    let who = git.site.user()?.map_or("the user who runs staging-client", |user| user.name());
+    let remedy = format!("try `git -C {} fetch origin {sha}` as {who}", tree.path.display());
     match why {
         Some(why) => bail!("commit {} cannot be fetched: {why}; {remedy}", sha.short()),
         None => bail!(
@@ -157,12 +86,13 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     }
 }
 
-/// The checked work tree; cloned first where there is none and `git_url` says from where.
+/// The checked work tree; made first where there is none and `git_url` says from where.
 fn work_tree(git: &mut Git<'_, '_>) -> Result<WorkTree> {
     let target = git.site.target()?;
     let config = git.site.config;
     let (owner, repo) = (&config.owner, &config.repo);
-    if let Some(tree) = worktree::inspect(&target, owner, repo)? {
+    let user = git.site.user()?;
+    if let Some(tree) = worktree::inspect(&target, owner, repo, user)? {
         return Ok(tree);
     }
     let shown = target.display();
@@ -180,27 +110,61 @@ fn work_tree(git: &mut Git<'_, '_>) -> Result<WorkTree> {
             top.display()
         );
     }
-    clone(git, url, &target)?;
-    worktree::inspect(&target, owner, repo)?
-        .ok_or_else(|| anyhow!("target_dir {shown} is still empty after git clone"))
+    make(git, url, &target)?;
+    worktree::inspect(&target, owner, repo, user)?
+        .ok_or_else(|| anyhow!("target_dir {shown} is still empty after git init"))
 }
 
-/// Beside and renamed: a kill leaves no half repository in `target_dir`, only one beside it that
-/// the next try replaces.
-fn clone(git: &mut Git<'_, '_>, url: &str, target: &Path) -> Result<()> {
+/// An empty repository with its origin: what is needed of it is fetched as ever. Beside and
+/// renamed: a kill leaves none in `target_dir`, only one beside it that the next try replaces.
+fn make(git: &mut Git<'_, '_>, url: &str, target: &Path) -> Result<()> {
     let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
         bail!("target_dir {} has no folder around it: correct it in app.ini", target.display());
     };
-    fs::create_dir_all(folder).map_err(|e| trouble("make the folder", folder, e))?;
+    make_folder(git, folder)?;
     let beside = folder.join(format!(".{}.pullre-clone", name.to_string_lossy()));
-    match fs::remove_dir_all(&beside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(trouble("remove", &beside, e)),
-        _ => {}
+    let text = |path: &Path| -> Result<String> {
+        let text = path.to_str().ok_or_else(|| anyhow!("target_dir is not UTF-8: rename it"))?;
+        Ok(text.to_owned())
+    };
+    let (to, at) = (text(&beside)?, text(target)?);
+    // As git does with the path of a clone.
+    let url = match worktree::is_path(url) {
+        true => text(
+            &folder
+                .join(url)
+                .canonicalize()
+                .map_err(|e| trouble("find git_url", Path::new(url), e))?,
+        )?,
+        false => url.to_owned(),
+    };
+    // By programs, so that they are those of the user whose folder it is.
+    git.must_program(folder, &["rm", "-rf", "--", &to], "rm")?;
+    git.must(folder, &["init", "--quiet", "--template=", "--", &to], "git init")?;
+    git.must(&beside, &["remote", "add", "--", "origin", &url], "git remote add")?;
+    git.must_program(folder, &["mv", "-T", "--", &to, &at], "mv")
+}
+
+/// The first missing folder is made by us, and is the user's, who makes the rest: nothing is
+/// made or given away by root in a folder that others can change meanwhile.
+fn make_folder(git: &mut Git<'_, '_>, folder: &Path) -> Result<()> {
+    let Some(user) = git.site.user()? else {
+        return fs::create_dir_all(folder).map_err(|e| trouble("make the folder", folder, e));
+    };
+    let there = |path: &&Path| path.is_dir();
+    let Some(base) = folder.ancestors().find(there).map(Path::to_owned) else { return Ok(()) };
+    let missing = folder.strip_prefix(&base).ok().and_then(|rest| rest.iter().next());
+    let owner = fs::metadata(&base).map_err(|e| trouble("look at", &base, e))?.uid();
+    if let Some(first) = missing
+        && owner != user.uid()
+    {
+        let first = base.join(first);
+        fs::create_dir(&first)
+            .and_then(|()| lchown(&first, Some(user.uid()), Some(user.gid())))
+            .map_err(|e| trouble("make the folder", &first, e))?;
     }
-    let to = beside.to_str().ok_or_else(|| anyhow!("target_dir is not UTF-8: rename it"))?;
-    let args = ["clone", "--no-checkout", "--origin", "origin", "--", url, to];
-    git.must(folder, &args, "git clone")?;
-    fs::rename(&beside, target).map_err(|e| trouble("put the clone to", target, e))
+    let text = folder.to_string_lossy().into_owned();
+    git.must_program(Path::new("/"), &["mkdir", "-p", "--", &text], "mkdir")
 }
 
 /// What a killed client left was ended before; anybody else's git is left alone.
@@ -217,7 +181,7 @@ fn clear_locks(git: &mut Git<'_, '_>, tree: &WorkTree) -> Result<()> {
 
 /// Makes the work tree exactly the commit. Ignored files stay, as they did with pullre-kun.
 pub fn checkout(site: &Site<'_>, task: &Task, pulse: &mut Pulse<'_>) -> Report {
-    match Git::new(site, task, "checkout", pulse) {
+    match Git::new(site, Some(Work::from(task)), "checkout", pulse) {
         Ok(mut git) => {
             let result = checkout_commit(&mut git, task);
             git.done(result)
@@ -232,8 +196,36 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     let tree = work_tree(git)?;
     clear_locks(git, &tree)?;
     let folder = tree.path.clone();
-    git.must(&folder, &["checkout", "--quiet", "--force", "--detach", sha, "--"], "git checkout")?;
-    git.must(&folder, &["clean", "-f", "-d"], "git clean")?;
+    let known = site_scan(git.site, &tree);
+    let args = ["checkout", "--quiet", "--force", "--detach", sha, "--"];
+    despite_modes(git, &folder, &args, "git checkout")?;
+    let (with_submodules, server) = (git.site.config.git.submodules, git.site.duty.server);
+    // A scan of the whole tree takes as long as the checkout itself: only where it is needed.
+    let scanned = known.and_then(|scan| tidy::scan_again(&tree, scan, sha));
+    let scan = match scanned {
+        Some(scan) => {
+            git.say("nothing untracked is in the folders that changed");
+            Some(scan)
+        }
+        None => {
+            let began = tidy::now();
+            // Two -f: also what is left of a submodule that the commit has no more.
+            let more: &[&str] = if with_submodules { &["-f"] } else { &[] };
+            despite_modes(git, &folder, &[&["clean", "-f", "-d"], more].concat(), "git clean")?;
+            tidy::scan(&tree, sha, began)
+        }
+    };
+    // Without it the next checkout scans again.
+    git.site.state.keep_scan(server, scan.as_ref())?;
+    if tree.uses_lfs(sha) && !git::has_lfs() {
+        git.say(
+            "note: the commit keeps files in LFS and git-lfs is not installed: they are only \
+             pointers here",
+        );
+    }
+    if with_submodules {
+        submodules::update(git, &tree, sha)?;
+    }
     match tree.head() {
         Some(head) if head == sha => Ok(()),
         head => bail!(
@@ -244,9 +236,67 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     }
 }
 
+/// What is known of the tree at its commit; nothing where somebody else checked out another one.
+fn site_scan(site: &Site<'_>, tree: &WorkTree) -> Option<Scan> {
+    let scan = site.state.scan(site.duty.server)?;
+    (tree.head().as_deref() == Some(scan.sha.as_str()) && scan.tree == tree.path).then_some(scan)
+}
+
+/// Folders that an app has made read-only keep git from its work: once, they are made writable.
+fn despite_modes(git: &mut Git<'_, '_>, folder: &Path, args: &[&str], what: &str) -> Result<()> {
+    let (ended, output) = git.run(folder, args)?;
+    if ended.success() {
+        return Ok(());
+    }
+    if !output.contains("Permission denied") {
+        bail!(reason(what, ended, &output));
+    }
+    git.program(
+        folder,
+        &[
+            "find", ".", "-path", "./.git", "-prune", "-o", "-type", "d", "!", "-perm", "-700",
+            "-exec", "chmod", "u+rwx", "{}", ";",
+        ],
+    )?;
+    git.must(folder, args, what)
+}
+
 /// Whether the work tree has the task's commit checked out.
 pub fn is_checked_out(site: &Site<'_>, task: &Task) -> Result<bool> {
-    let target = site.target()?;
-    let tree = worktree::inspect(&target, &site.config.owner, &site.config.repo)?;
+    let tree = inspect(site)?;
     Ok(tree.and_then(|tree| tree.head()).as_deref() == Some(task.deployment.sha.as_str()))
+}
+
+pub fn inspect(site: &Site<'_>) -> Result<Option<WorkTree>> {
+    worktree::inspect(&site.target()?, &site.config.owner, &site.config.repo, site.user()?)
+}
+
+/// Collects what no commit needs any more, if there is much of it. Given up for a newer wish.
+pub fn collect(site: &Site<'_>, deployment: i64, pulse: &mut Pulse<'_>) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1800);
+    let Some(tree) = inspect(site)? else { return Ok(()) };
+    let mut git = Git::new(site, None, "collect", pulse)?.within(PATIENCE);
+    clear_locks(&mut git, &tree)?;
+    git.watched = Some(deployment);
+    let args = ["-c", "gc.auto=6700", "gc", "--auto", "--quiet", "--no-detach"];
+    match git.run(&tree.path, &args)? {
+        (Ended::Unwanted, _) => Ok(()),
+        (ended, _) if ended.success() => Ok(()),
+        (ended, output) => bail!(reason("git gc", ended, &output)),
+    }
+}
+
+/// Whether the remote answers, without a question to anybody.
+pub fn ask_remote(site: &Site<'_>, pulse: &mut Pulse<'_>) -> Result<String> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (folder, remote): (PathBuf, String) = match (inspect(site)?, &site.config.git_url) {
+        (Some(tree), _) => (tree.path, "origin".into()),
+        (None, Some(url)) => (PathBuf::from("/"), url.clone()),
+        (None, None) => bail!("there is no work tree and no git_url"),
+    };
+    let mut git = Git::new(site, None, "doctor", pulse)?.within(PATIENCE);
+    match git.run(&folder, &["ls-remote", "--quiet", "--", &remote, "HEAD"])? {
+        (ended, _) if ended.success() => Ok(remote),
+        (ended, output) => bail!(reason("git ls-remote", ended, &output)),
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::processes::{self, ProcessId, Processes};
+use crate::processes::{self, ProcessId, Processes, Sign};
 use crate::pulse::Pulse;
 use crate::state_dir::{Log, masked, trouble};
 
@@ -72,6 +72,8 @@ impl Report {
 pub enum Ended {
     Exited(ExitStatus),
     TimedOut(Duration),
+    /// Something newer was wanted before it ended, and it was killed.
+    Unwanted,
 }
 
 impl Ended {
@@ -83,7 +85,7 @@ impl Ended {
     pub fn exit_status(self) -> Option<i32> {
         match self {
             Ended::Exited(status) => status.code().or(status.signal().map(|s| 128 + s)),
-            Ended::TimedOut(_) => None,
+            Ended::TimedOut(_) | Ended::Unwanted => None,
         }
     }
 }
@@ -92,6 +94,7 @@ impl Ended {
 pub fn reason(what: &str, ended: Ended, output: &str) -> String {
     let how = match ended {
         Ended::TimedOut(after) => format!("timed out after {} s and was killed", after.as_secs()),
+        Ended::Unwanted => "was killed for something newer".to_owned(),
         Ended::Exited(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with status {code}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -121,9 +124,11 @@ pub struct Limits<'a> {
     pub log: &'a Log,
     pub timeout: Duration,
     pub secrets: &'a [&'a str],
-    /// What its environment is marked with, to find what it leaves behind.
-    pub mark: &'a str,
+    /// How what it leaves behind is found.
+    pub sign: &'a Sign,
     pub deployment: i64,
+    /// Killed once this deployment is not wanted any more.
+    pub watched: Option<i64>,
 }
 
 /// Runs a command in a process group of its own. When it fails or its time is up, all that the
@@ -157,8 +162,11 @@ fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result
     let mut pause = Duration::from_millis(1);
     loop {
         let end = |leader| {
-            let all = |all: &Processes| all.step(leader, limits.mark, limits.deployment);
-            processes::end(all, Duration::ZERO, || ())
+            let all = |all: &Processes| all.step(leader, limits.sign, limits.deployment);
+            let kill = || {
+                limits.sign.groups.kill(|mark| mark.step && mark.deployment == limits.deployment);
+            };
+            processes::end(all, kill, Duration::ZERO, || ())
         };
         if let Some(status) = child.try_wait().context("waiting for a command")? {
             if !status.success() {
@@ -170,6 +178,13 @@ fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result
             end(leader)?;
             child.wait().context("waiting for a command that was killed")?;
             return Ok(Ended::TimedOut(limits.timeout));
+        }
+        if let Some(watched) = limits.watched
+            && pulse.superseded(watched).unwrap_or(false)
+        {
+            end(leader)?;
+            child.wait().context("waiting for a command that was killed")?;
+            return Ok(Ended::Unwanted);
         }
         if let Err(e) = limits.log.bound() {
             end(leader)?;

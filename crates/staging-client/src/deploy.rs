@@ -1,21 +1,23 @@
 //! Brings one commit to one server, step by step. The running app is stopped only once the new
 //! commit is checked out and migrated: a broken push leaves the old one serving.
 
-use std::process::Command;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pullre::facts::App;
+use pullre::facts::{App, AppDeath};
 use pullre::store::{Store, StoreError, Task, Won};
 use pullre::words;
 
 use crate::app::{self, AppRecord, Started};
 use crate::checkout;
 use crate::command::{self, Report};
+use crate::groups::Group;
+use crate::plan;
 use crate::processes;
 use crate::prove::prove;
 use crate::pulse::Pulse;
 use crate::site::{Site, Work};
+use crate::state_dir::{Log, masked};
 
 /// How a deployment ended for this client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +95,9 @@ pub fn start_again(
     task: &Task,
     restarts: u32,
 ) -> Result<Ending, StoreError> {
+    if restarts > 0 {
+        store.app_died(site.duty.server, &death(site, task, restarts, Timestamp::now()))?;
+    }
     let mut run = Run { site, task, pulse: Pulse::new(store, site.duty.server), started: None };
     // Usually it is: then a restart needs neither the network nor git.
     let steps: &[Step] = match checkout::is_checked_out(site, task) {
@@ -113,8 +118,17 @@ pub fn start_again(
             break;
         }
     }
-    if let Ending::Failed { .. } = ending {
-        run.remember_restart(restarts);
+    match &ending {
+        Ending::Failed { step, reason } => {
+            run.remember_restart(restarts);
+            let (now, times) = (Timestamp::now(), restarts.max(1));
+            let again_at = plan::again_at(now, restarts.max(1));
+            let reason = format!("step {step}: {reason}");
+            let of = task.deployment.id;
+            let death = AppDeath { deployment: of, times, at: now, again_at, reason };
+            store.app_died(site.duty.server, &death)?;
+        }
+        _ => store.app_lives(site.duty.server)?,
     }
     let said = match &ending {
         Ending::Failed { step, reason } => {
@@ -126,6 +140,29 @@ pub fn start_again(
     let (pull, server) = (Some(deployment.pull), Some(deployment.server));
     store.event(Timestamp::now(), "client", pull, server, &said)?;
     Ok(ending)
+}
+
+/// Says that the app is gone and when it is started again; then that nothing is served.
+pub fn wait(
+    site: &Site<'_>,
+    store: &mut Store,
+    task: &Task,
+    times: u32,
+    again_at: Timestamp,
+) -> Result<(), StoreError> {
+    store.app_died(site.duty.server, &death(site, task, times, again_at))?;
+    store.app_is(site.duty.server, None)
+}
+
+fn death(site: &Site<'_>, task: &Task, times: u32, again_at: Timestamp) -> AppDeath {
+    let log = Log::open(site.state.app_log(site.duty.server)).and_then(|log| log.end(0));
+    let last = log.map(|end| command::last_line(&masked(&end, site.secrets)));
+    let reason = match last {
+        Ok(Some(line)) => format!("its last words: {line}"),
+        Ok(None) => "it printed nothing".to_owned(),
+        Err(e) => format!("{e:#}"),
+    };
+    AppDeath { deployment: task.deployment.id, times, at: Timestamp::now(), again_at, reason }
 }
 
 /// Ends a deployment whose client died in it too often, so that nobody waits for it for ever.
@@ -194,13 +231,13 @@ impl Run<'_, '_> {
         let id = self.pulse.store.step_started(self.task.deployment.id, step.name(), began)?;
         let mut report = self.act(step, restarts, watched)?;
         if let Some(failure) = &mut report.failure {
-            *failure = crate::state_dir::masked(failure.as_bytes(), self.site.secrets);
+            *failure = masked(failure.as_bytes(), self.site.secrets);
             if !report.output.is_empty() && !report.output.ends_with('\n') {
                 report.output.push('\n');
             }
             report.output.push_str(failure);
         }
-        let output = crate::state_dir::masked(report.output.as_bytes(), &[]);
+        let output = masked(report.output.as_bytes(), &[]);
         let now = Timestamp::now();
         self.pulse.store.step_finished(id, report.exit_status, &output, now)?;
         let took = words::duration(words::between(began, now));
@@ -216,7 +253,7 @@ impl Run<'_, '_> {
     ) -> Result<Report, StoreError> {
         let (site, task) = (self.site, self.task);
         Ok(match step {
-            Step::Fetch => match self.end_leftovers() {
+            Step::Fetch => match site.user().and_then(|_| self.end_leftovers()) {
                 Ok(()) => checkout::fetch(site, task, &mut self.pulse),
                 Err(e) => Report::failed(format!("{e:#}")),
             },
@@ -235,8 +272,11 @@ impl Run<'_, '_> {
     /// left in the background on purpose stays until the app is stopped.
     fn end_leftovers(&self) -> anyhow::Result<()> {
         let serving = self.site.state.app(self.site.duty.server)?.map(|record| record.deployment);
-        let mark = self.site.mark();
-        processes::end(|all| all.steps(&mark, serving), Duration::ZERO, || ()).map(drop)
+        let sign = self.site.sign();
+        let kill = || {
+            sign.groups.kill(|mark| mark.step && Some(mark.deployment) != serving);
+        };
+        processes::end(|all| all.steps(&sign, serving), kill, Duration::ZERO, || ()).map(drop)
     }
 
     /// Says that this commit is at the schema, then asks whether it still shall be. The controller
@@ -269,12 +309,15 @@ impl Run<'_, '_> {
         let site = self.site;
         let mut ran = || -> anyhow::Result<Report> {
             let log = site.state.step_log(site.duty.server)?;
-            let mut command = Command::new("sh");
-            command.args(["-c", migrate_command]).current_dir(site.target()?);
-            site.tell(&mut command, Some(Work::from(self.task)), Some("migrate"));
-            let (mark, id) = (site.mark(), self.task.deployment.id);
-            let limits = site.limits(&log, site.config.step_timeout, &mark, id);
-            let (ended, output) = command::run(command, &limits, &mut self.pulse)?;
+            log.give(site.user()?)?;
+            let work = Work::from(self.task);
+            let (mut command, group) = site.shell(migrate_command, Some(work), Some("migrate"))?;
+            command.current_dir(site.target()?);
+            let (sign, id) = (site.sign(), self.task.deployment.id);
+            let limits = site.limits(&log, site.config.step_timeout, &sign, id);
+            let ran = command::run(command, &limits, &mut self.pulse);
+            group.inspect(Group::remove_if_empty);
+            let (ended, output) = ran?;
             let failure = (!ended.success()).then(|| {
                 let mut reason = command::reason("migrate_command", ended, &output);
                 if let Some(app) = &site.duty.app {

@@ -85,12 +85,17 @@ impl Identity {
 /// Two variables that AWS's own programs know tell where the metadata service is, or that there
 /// is none.
 fn instance_id() -> Result<String, String> {
+    metadata::instance_id(&metadata_endpoint()?)
+}
+
+/// Where the metadata service is, or why there is none.
+pub fn metadata_endpoint() -> Result<String, String> {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     if variable("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
         return Err("instance metadata is switched off (AWS_EC2_METADATA_DISABLED)".into());
     }
     let endpoint = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
-    metadata::instance_id(endpoint.as_deref().unwrap_or(metadata::ENDPOINT))
+    Ok(endpoint.unwrap_or_else(|| metadata::ENDPOINT.to_owned()))
 }
 
 /// The instance id, or else the name, of the one server whose `private_ip` is an address of this

@@ -4,7 +4,13 @@ mod app;
 mod checkout;
 mod command;
 mod deploy;
+mod doctor;
+mod follow;
+mod git;
+mod groups;
 mod identity;
+mod measure;
+mod notices;
 mod observe;
 mod plan;
 mod processes;
@@ -13,7 +19,10 @@ mod pulse;
 mod show;
 mod site;
 mod state_dir;
+mod submodules;
 mod tick;
+mod tidy;
+mod user;
 mod worktree;
 
 use std::io::IsTerminal;
@@ -68,10 +77,15 @@ enum Verb {
     },
     /// The steps of the last deployment with their output, and the end of the app's log
     Logs(Logs),
+    /// Tries everything that a deployment needs here and says what is missing, with the remedy
+    Doctor,
 }
 
 #[derive(Debug, Args)]
 struct Logs {
+    /// Then go on with what is printed from now on, until it is interrupted
+    #[arg(short, long)]
+    follow: bool,
     /// Only the deployment
     #[arg(long, conflicts_with = "app")]
     deployment: bool,
@@ -93,9 +107,14 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         None | Some(Verb::Tick) => Client::new(&config, server).and_then(|mut client| client.run()),
         Some(Verb::Status { json }) => show::status(&config, server, json).map(say_all),
+        Some(Verb::Doctor) => doctor::run(&config, server),
         Some(Verb::Logs(logs)) => {
             let (deployment, app) = (!logs.app, !logs.deployment);
-            show::logs(&config, server, deployment, app).map(say_all)
+            let shown = show::logs(&config, server, deployment, app).map(say_all);
+            match logs.follow {
+                true => shown.and_then(|_| show::follow(&config, server, deployment, app)),
+                false => shown,
+            }
         }
     };
     match done {

@@ -19,5 +19,7 @@ pub fn observe(site: &Site<'_>, slots: &Slots) -> Result<Observed> {
     let slot = duty.instance.as_ref().and_then(|id| slots.get(id)).copied();
     let serves =
         duty.task.as_ref().is_some_and(|task| task.deployment.outcome == Outcome::Succeeded);
-    Ok(Observed { app: app::look(site, serves)?, duty, slot, now: Timestamp::now() })
+    let app = app::look(site, serves)?;
+    let collection_due = site.state.is_collection_due(duty.server)?;
+    Ok(Observed { app, duty, slot, collection_due, now: Timestamp::now() })
 }

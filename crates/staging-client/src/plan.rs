@@ -23,6 +23,8 @@ pub struct Observed {
     /// The state of this slot; None on a machine that is no slot: it runs, since we do.
     pub slot: Option<InstanceState>,
     pub app: Seen,
+    /// It is time to look after what grows: old objects, old logs.
+    pub collection_due: bool,
     pub now: Timestamp,
 }
 
@@ -47,8 +49,18 @@ pub enum ClientPlan {
     },
     /// What runs is not what was reported.
     Report {
-        app: Option<App>,
+        app: App,
         why: String,
+    },
+    /// The app died and is not started again yet.
+    Wait {
+        task: Task,
+        times: u32,
+        again_at: Timestamp,
+    },
+    /// All is well, and has been for a while.
+    Collect {
+        deployment: i64,
     },
     /// The client was killed so many times in the middle of this deployment.
     GiveUp {
@@ -63,12 +75,16 @@ impl fmt::Display for ClientPlan {
         match self {
             ClientPlan::Nothing { why } => write!(f, "nothing to do: {why}"),
             ClientPlan::StopApp { why } => write!(f, "stop the app: {why}"),
-            ClientPlan::Report { app: Some(app), why } => {
+            ClientPlan::Report { app, why } => {
                 write!(f, "report that {} of {} is served: {why}", app.sha.short(), app.pull)
             }
-            ClientPlan::Report { app: None, why } => {
-                write!(f, "report that nothing is served: {why}")
-            }
+            ClientPlan::Wait { task, times, again_at } => write!(
+                f,
+                "report that {} died {times} times; it is started again at {}",
+                what(&task.deployment),
+                words::moment(*again_at)
+            ),
+            ClientPlan::Collect { .. } => write!(f, "collect what no commit and nobody needs"),
             ClientPlan::Deploy(task) => {
                 write!(f, "deploy {}", what(&task.deployment))?;
                 match task.deployment.outcome {
@@ -123,9 +139,17 @@ pub fn plan(observed: &Observed) -> ClientPlan {
         Outcome::Succeeded => match &observed.app {
             Seen::Alive(record) if record.deployment == deployment.id => {
                 let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
+                if duty.died == Some(deployment.id) {
+                    // The client that started it again was killed before it had proved it.
+                    let restarts = record.restarts;
+                    return ClientPlan::StartAgain { task: task.clone(), restarts };
+                }
                 if duty.app.as_ref() != Some(&app) {
                     // Its machine was thought to be off for a moment.
-                    return ClientPlan::Report { app: Some(app), why: "it runs".into() };
+                    return ClientPlan::Report { app, why: "it runs".into() };
+                }
+                if observed.collection_due {
+                    return ClientPlan::Collect { deployment: deployment.id };
                 }
                 nothing(&format!("{} of {} runs", deployment.sha.short(), deployment.pull))
             }
@@ -133,7 +157,7 @@ pub fn plan(observed: &Observed) -> ClientPlan {
             Seen::Gone(record) if record.deployment == deployment.id => {
                 again(task, record, duty.app.is_some(), observed.now)
             }
-            Seen::Alive(_) | Seen::Gone(_) | Seen::Nothing => {
+            Seen::Alive(_) | Seen::Gone(_) | Seen::Rebooted(_) | Seen::Nothing => {
                 ClientPlan::StartAgain { task: task.clone(), restarts: 0 }
             }
         },
@@ -154,21 +178,27 @@ pub fn plan(observed: &Observed) -> ClientPlan {
     }
 }
 
-fn again(task: &Task, record: &AppRecord, reported: bool, now: Timestamp) -> ClientPlan {
-    let since = words::between(record.started_at, now);
-    let pause = match record.restarts {
+/// When an app that was started then, for the so-many-th time, and died is started again.
+pub fn again_at(started_at: Timestamp, restarts: u32) -> Timestamp {
+    let pause = match restarts {
         0 => Duration::ZERO,
         n => Duration::from_secs(60).saturating_mul(1 << (n - 1).min(10)).min(LONGEST_PAUSE),
     };
-    if since < pause && now >= record.started_at {
-        let next = words::duration(pause - since);
-        let n = record.restarts;
-        let why = format!("the app died again, {n} times by now; it is started again in {next}");
+    started_at.saturating_add(pause).unwrap_or(started_at)
+}
+
+fn again(task: &Task, record: &AppRecord, reported: bool, now: Timestamp) -> ClientPlan {
+    let since = words::between(record.started_at, now);
+    let again_at = again_at(record.started_at, record.restarts);
+    if now < again_at && now >= record.started_at {
+        let times = record.restarts + 1;
         // Until then nothing is served, and nobody shall be told that something is.
-        return match reported {
-            true => ClientPlan::Report { app: None, why },
-            false => ClientPlan::Nothing { why },
-        };
+        if reported {
+            return ClientPlan::Wait { task: task.clone(), times, again_at };
+        }
+        let at = words::moment(again_at);
+        let why = format!("the app died {times} times; it is started again at {at}");
+        return ClientPlan::Nothing { why };
     }
     // Whoever ran twice as long as the longest pause is no crash-looper.
     let restarts = if since > 2 * LONGEST_PAUSE { 1 } else { record.restarts + 1 };
@@ -211,11 +241,13 @@ mod tests {
             schema: "stg1".into(),
             check_url: None,
             app: None,
+            died: None,
             task: None,
             paused: false,
             holds: Vec::new(),
         };
-        Observed { duty, slot: Some(InstanceState::Running), app: Seen::Nothing, now: now() }
+        let (slot, app) = (Some(InstanceState::Running), Seen::Nothing);
+        Observed { duty, slot, app, collection_due: false, now: now() }
     }
 
     fn with(outcome: Outcome, app: Seen) -> Observed {
@@ -308,11 +340,38 @@ mod tests {
         }
         insta::assert_snapshot!(story.join("\n"), @"
         start aaaaaaa of #7 again, since it does not run
-        report that nothing is served: the app died again, 1 times by now; it is started again in 30 s
-        report that nothing is served: the app died again, 2 times by now; it is started again in 1 min 30 s
-        report that nothing is served: the app died again, 3 times by now; it is started again in 3 min 30 s
-        report that nothing is served: the app died again, 40 times by now; it is started again in 59 min 30 s
+        report that aaaaaaa of #7 died 2 times; it is started again at 2026-11-22 12:00 UTC
+        report that aaaaaaa of #7 died 3 times; it is started again at 2026-11-22 12:01 UTC
+        report that aaaaaaa of #7 died 4 times; it is started again at 2026-11-22 12:03 UTC
+        report that aaaaaaa of #7 died 41 times; it is started again at 2026-11-22 12:59 UTC
         ");
+    }
+
+    #[test]
+    fn after_a_restart_of_the_machine_the_app_is_started_and_nothing_counts_as_its_death() {
+        let mut old = record(5);
+        old.restarts = 4;
+        let observed = with(Outcome::Succeeded, Seen::Rebooted(old));
+        assert!(matches!(plan(&observed), ClientPlan::StartAgain { restarts: 0, .. }));
+    }
+
+    #[test]
+    fn a_restart_that_nobody_proved_is_done_again() {
+        let mut observed = with(Outcome::Succeeded, Seen::Alive(record(5)));
+        observed.duty.died = Some(4);
+        insta::assert_snapshot!(said(&observed), @"nothing to do: aaaaaaa of #7 runs");
+        observed.duty.died = Some(5);
+        insta::assert_snapshot!(said(&observed), @"start aaaaaaa of #7 again, since it does not run");
+    }
+
+    #[test]
+    fn what_grows_is_looked_after_only_while_all_is_well() {
+        for outcome in [Outcome::Offered, Outcome::Running, Outcome::Succeeded, Outcome::Failed] {
+            let mut observed = with(outcome, Seen::Alive(record(5)));
+            observed.collection_due = true;
+            let collects = matches!(plan(&observed), ClientPlan::Collect { deployment: 5 });
+            assert_eq!(collects, outcome == Outcome::Succeeded);
+        }
     }
 
     #[test]

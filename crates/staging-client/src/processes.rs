@@ -1,6 +1,6 @@
 //! Finding and ending what runs on this machine, read from `/proc`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+use crate::groups::Groups;
 
 /// In the environment of everything that a deployment starts: `STATE_DIR:SERVER:DEPLOYMENT`. The
 /// state folder is in it since two installations on one machine may both have a server 1.
@@ -56,18 +58,26 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// What a process has in its environment about us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
-    deployment: i64,
-    step: bool,
+/// What a process was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub deployment: i64,
+    /// By one of its steps; else it is the app.
+    pub step: bool,
+}
+
+/// How all that was started for one server is recognized.
+#[derive(Debug, Clone, Default)]
+pub struct Sign {
+    /// What marks in the environment begin with: `STATE_DIR:SERVER:`
+    pub mark: String,
+    pub groups: Groups,
 }
 
 /// How everything that an app consists of is recognized.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
-    /// `STATE_DIR:SERVER:`
-    pub mark: String,
+    pub sign: Sign,
     /// The shell that was started. While it lives, all in its session are the app's.
     pub leader: Option<ProcessId>,
     /// Seen as the app's while that could still be told.
@@ -111,29 +121,31 @@ impl Processes {
     }
 
     /// What steps left behind, but for those of deployment `except`.
-    pub fn steps(&self, mark: &str, except: Option<i64>) -> Vec<Process> {
-        let trace = Trace { mark: mark.to_owned(), ..Trace::default() };
+    pub fn steps(&self, sign: &Sign, except: Option<i64>) -> Vec<Process> {
+        let trace = Trace { sign: sign.clone(), ..Trace::default() };
         self.family(&trace, |mark| mark.step && Some(mark.deployment) != except)
     }
 
     /// One command of a step, which leads a group of its own and was not waited for yet, and all
     /// that the deployment's steps started.
-    pub fn step(&self, leader: Option<ProcessId>, mark: &str, deployment: i64) -> Vec<Process> {
-        self.with_descendants(|p| {
+    pub fn step(&self, leader: Option<ProcessId>, sign: &Sign, deployment: i64) -> Vec<Process> {
+        let grouped = sign.groups.members();
+        self.with_descendants(&grouped, |p| {
             leader.is_some_and(|leader| p.group == leader.pid)
-                || read_mark(&environ(p), mark)
+                || mark_of(p, &grouped, &environ(p), &sign.mark)
                     .is_some_and(|mark| mark.step && mark.deployment == deployment)
         })
     }
 
     fn family(&self, trace: &Trace, fits: impl Fn(&Mark) -> bool) -> Vec<Process> {
         let leader = trace.leader.filter(|id| self.all.iter().any(|p| p.id == *id));
-        self.with_descendants(|p| {
+        let grouped = trace.sign.groups.members();
+        self.with_descendants(&grouped, |p| {
             if trace.seen.contains(&p.id) || leader.is_some_and(|l| l.pid == p.session) {
                 return true;
             }
             let environ = environ(p);
-            match read_mark(&environ, &trace.mark) {
+            match mark_of(p, &grouped, &environ, &trace.sign.mark) {
                 Some(mark) => fits(&mark),
                 None => {
                     trace.pattern.as_deref().is_some_and(|pattern| matches(p, pattern, &environ))
@@ -142,12 +154,21 @@ impl Processes {
         })
     }
 
-    fn with_descendants(&self, belongs: impl Fn(&Process) -> bool) -> Vec<Process> {
+    /// `grouped` may know of processes that were started since all were read.
+    fn with_descendants(
+        &self,
+        grouped: &HashMap<i32, Mark>,
+        belongs: impl Fn(&Process) -> bool,
+    ) -> Vec<Process> {
+        let is_new = |pid: &&i32| !self.all.iter().any(|p| p.id.pid == **pid);
+        let newer: Vec<Process> =
+            grouped.keys().filter(is_new).filter_map(|pid| read_stat(*pid)).collect();
+        let all = || self.all.iter().chain(&newer);
         let ours = |p: &Process| self.ours.contains(&p.id.pid);
         let mut pids: HashSet<i32> =
-            self.all.iter().filter(|p| !ours(p) && belongs(p)).map(|p| p.id.pid).collect();
+            all().filter(|p| !ours(p) && belongs(p)).map(|p| p.id.pid).collect();
         loop {
-            let children = self.all.iter().filter(|p| pids.contains(&p.parent) && !ours(p));
+            let children = all().filter(|p| pids.contains(&p.parent) && !ours(p));
             let more: Vec<i32> =
                 children.map(|p| p.id.pid).filter(|pid| !pids.contains(pid)).collect();
             if more.is_empty() {
@@ -155,8 +176,7 @@ impl Processes {
             }
             pids.extend(more);
         }
-        let found = self.all.iter().filter(|p| pids.contains(&p.id.pid) && !p.zombie);
-        found.cloned().collect()
+        all().filter(|p| pids.contains(&p.id.pid) && !p.zombie).cloned().collect()
     }
 
     /// A git program that works in the folder, whoever started it.
@@ -169,8 +189,8 @@ impl Processes {
         })
     }
 
-    /// Who listens on a TCP port of this machine, as far as we may know.
-    pub fn listener(&self, port: u16) -> Option<&Process> {
+    /// Who listens on a TCP port of this machine, in words; None where nobody does.
+    pub fn listener(&self, port: u16) -> Option<String> {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
         let sockets: Vec<String> = tables
             .iter()
@@ -182,13 +202,14 @@ impl Processes {
         if sockets.is_empty() {
             return None;
         }
-        self.all.iter().find(|p| {
+        let found = self.all.iter().find(|p| {
             let Ok(files) = fs::read_dir(format!("/proc/{}/fd", p.id.pid)) else { return false };
             files.flatten().any(|file| {
                 fs::read_link(file.path())
                     .is_ok_and(|to| to.to_str().is_some_and(|to| sockets.iter().any(|s| s == to)))
             })
-        })
+        });
+        Some(found.map_or("a process of another user".into(), Process::to_string))
     }
 }
 
@@ -236,6 +257,16 @@ fn read_mark(environ: &[u8], ours: &str) -> Option<Mark> {
     Some(Mark { deployment, step: variables(environ, STEP).next().is_some() })
 }
 
+/// The group is what no process can change by itself.
+fn mark_of(
+    process: &Process,
+    grouped: &HashMap<i32, Mark>,
+    environ: &[u8],
+    ours: &str,
+) -> Option<Mark> {
+    grouped.get(&process.id.pid).copied().or_else(|| read_mark(environ, ours))
+}
+
 /// Whether `exec_command_grep` means this process: never a client, nor another server's app.
 fn matches(process: &Process, pattern: &str, environ: &[u8]) -> bool {
     if process.name == "staging-client" || variables(environ, MARK).next().is_some() {
@@ -246,10 +277,11 @@ fn matches(process: &Process, pattern: &str, environ: &[u8]) -> bool {
     words.join(" ").contains(pattern)
 }
 
-/// Ends all that `find` finds, until it finds nothing: asks first, kills after `grace`. Says what
-/// was done; an error names what does not go.
+/// Ends all that `find` finds, until it finds nothing: asks first, kills after `grace`, first by
+/// `kill_groups`. Says what was done; an error names what does not go.
 pub fn end(
     find: impl Fn(&Processes) -> Vec<Process>,
+    kill_groups: impl Fn(),
     grace: Duration,
     mut meanwhile: impl FnMut(),
 ) -> anyhow::Result<Vec<String>> {
@@ -268,12 +300,20 @@ pub fn end(
             let names: Vec<String> = living.iter().map(Process::to_string).collect();
             anyhow::bail!("does not end, even by SIGKILL: {}", names.join(", "));
         }
+        if kills {
+            kill_groups();
+        }
         for process in &living {
             let (list, signal) = match kills {
                 true => (&mut killed, Signal::SIGKILL),
                 false => (&mut asked, Signal::SIGTERM),
             };
-            if !list.insert(process.id) || !process.id.is_alive() {
+            if !list.insert(process.id) {
+                continue;
+            }
+            if !process.id.is_alive() {
+                // Its group's end has reached it.
+                said.extend(kills.then(|| format!("{signal} to {process}")));
                 continue;
             }
             match kill(Pid::from_raw(process.id.pid), signal) {
@@ -338,8 +378,9 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60));
             std::thread::sleep(Duration::from_millis(5));
         };
-        let trace = Trace { mark: "nobody's".into(), leader: Some(leader), ..Trace::default() };
-        let said = end(|all| all.app(&trace), Duration::from_secs(60), || ()).unwrap();
+        let sign = Sign { mark: "nobody's".into(), ..Sign::default() };
+        let trace = Trace { sign, leader: Some(leader), ..Trace::default() };
+        let said = end(|all| all.app(&trace), || (), Duration::from_secs(60), || ()).unwrap();
         shell.wait().unwrap();
         assert!(!child.is_alive(), "{said:?}");
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pullre::store::StoreError;
 
-use crate::app::{LOOK, Started, is_success};
+use crate::app::{LOOK, Started, is_success, missing_text};
 use crate::command::{self, Ended, Report};
 use crate::processes::{Process, ProcessId, Processes};
 use crate::pulse::Pulse;
@@ -62,7 +62,17 @@ fn watch(
             None => false,
             Some(url) => {
                 match site.prober.probe(url, left.clamp(Duration::from_millis(100), LOOK)) {
-                    Ok(answer) if is_success(answer.status) => true,
+                    Ok(answer) if is_success(answer.status) => {
+                        let missing = missing_text(site, &started.record.sha, &answer.body);
+                        if let Some(text) = &missing {
+                            last = format!(
+                                "its last answer, with status {}, does not hold {text:?} \
+                                 (check_body)",
+                                answer.status
+                            );
+                        }
+                        missing.is_none()
+                    }
                     Ok(answer) => {
                         last = format!("its last answer had status {}", answer.status);
                         false

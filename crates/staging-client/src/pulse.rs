@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pullre::domain::ServerId;
 use pullre::store::{Store, StoreError};
 
-const EVERY: Duration = Duration::from_secs(20);
+pub const EVERY: Duration = Duration::from_secs(20);
 /// How long a push may wait until a probe that it makes pointless is given up.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 

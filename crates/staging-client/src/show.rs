@@ -11,11 +11,13 @@ use pullre_http::probe::{Prober, without_credentials};
 use serde::Serialize;
 
 use crate::app::{Seen, look};
+use crate::follow;
 use crate::identity::{self, Identity};
 use crate::observe::Slots;
 use crate::site::Site;
 use crate::state_dir::{Log, StateDir, masked, trouble};
-use crate::tick::NO_SERVER;
+use crate::tick::{Failed, NO_SERVER};
+use crate::user::AppUser;
 
 /// How much of an app's log is shown.
 const TAIL: usize = 50;
@@ -73,6 +75,7 @@ pub fn status(config: &ClientConfig, server: Option<&str>, json: bool) -> Result
     let now = Timestamp::now();
     let slots: Slots = reader.store.local_slots()?.into_iter().collect();
     let (prober, secrets) = (Prober::new(), config.secrets());
+    let user = AppUser::find(config.app.user.as_deref()).map_err(|e| e.to_string());
     let mut all = Vec::new();
     for duty in reader.identity.duties(&mut reader.store)? {
         let deployment = duty.task.as_ref().map(|task| task.deployment.clone());
@@ -80,7 +83,8 @@ pub fn status(config: &ClientConfig, server: Option<&str>, json: bool) -> Result
         let slot = duty.instance.as_ref().and_then(|id| slots.get(id)).copied();
         let on = slot.is_none_or(|state| state == InstanceState::Running);
         let server = duty.server;
-        let site = Site { config, state: &reader.state, prober: &prober, secrets: &secrets, duty };
+        let (state, prober, secrets, user) = (&reader.state, &prober, &secrets, &user);
+        let site = Site { config, state, prober, secrets, user, duty };
         let seen = look(&site, serves)?;
         all.push(Status {
             machine: if on { "on" } else { "off" },
@@ -114,7 +118,7 @@ fn app_status(seen: Seen) -> AppStatus {
         Seen::Nothing => AppStatus::None,
         Seen::Stranger => AppStatus::Foreign,
         Seen::Alive(record) => AppStatus::Alive(facts(record)),
-        Seen::Gone(record) => AppStatus::Dead(facts(record)),
+        Seen::Gone(record) | Seen::Rebooted(record) => AppStatus::Dead(facts(record)),
     }
 }
 
@@ -183,6 +187,22 @@ pub fn logs(
         }
     }
     Ok(lines)
+}
+
+/// What is printed from now on. Ends only with an error.
+pub fn follow(
+    config: &ClientConfig,
+    server: Option<&str>,
+    deployment: bool,
+    app: bool,
+) -> Result<Failed> {
+    let mut reader = Reader::new(config, server)?;
+    let duties = reader.identity.duties(&mut reader.store)?;
+    let servers: Vec<_> = duties.into_iter().map(|duty| (duty.name, duty.server)).collect();
+    // No connection is kept for it.
+    drop(reader.store);
+    follow::follow(config, &reader.state, &servers, deployment, app)?;
+    Ok(Failed(false))
 }
 
 fn deployment_log(store: &mut Store, duty: &Duty) -> Result<Vec<String>> {

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use pullre::config::{ClientConfig, DatabaseConfig};
 use pullre::domain::{PullNumber, SchemaName, Sha};
 use pullre::schema_clone::sqlite;
@@ -15,8 +15,10 @@ use pullre_http::probe::Prober;
 
 use crate::app::AppRecord;
 use crate::command::{Limits, without_secrets};
-use crate::processes::{MARK, STEP, Trace};
+use crate::groups::Group;
+use crate::processes::{MARK, Mark, ProcessId, STEP, Sign, Trace};
 use crate::state_dir::{Log, StateDir};
+use crate::user::AppUser;
 
 #[derive(Debug)]
 pub struct Site<'a> {
@@ -24,6 +26,7 @@ pub struct Site<'a> {
     pub state: &'a StateDir,
     pub prober: &'a Prober,
     pub secrets: &'a [&'a str],
+    pub user: &'a Result<Option<AppUser>, String>,
     pub duty: Duty,
 }
 
@@ -56,13 +59,74 @@ impl Site<'_> {
         Ok(self.config.target_dir.for_server(&self.duty.name)?)
     }
 
-    pub fn mark(&self) -> String {
+    fn mark(&self) -> String {
         self.state.mark(self.duty.server)
+    }
+
+    pub fn sign(&self) -> Sign {
+        Sign { mark: self.mark(), groups: self.state.groups(self.duty.server) }
+    }
+
+    /// Who runs git and the app's commands; None: whoever runs this program.
+    pub fn user(&self) -> Result<Option<&AppUser>> {
+        self.user.as_ref().map(Option::as_ref).map_err(|why| anyhow!("{why}"))
+    }
+
+    /// `sh -c TEXT` as one of the app's commands: with its environment, as its user, and in a
+    /// group of its own where such can be made. The app, which is no step, leads a session too:
+    /// neither the end of this program nor that of a terminal ends it.
+    pub fn shell(
+        &self,
+        text: &str,
+        work: Option<Work<'_>>,
+        step: Option<&str>,
+    ) -> Result<(Command, Option<Group>)> {
+        let user = self.user()?;
+        let deployment = work.map_or(0, |work| work.deployment);
+        let mark = Mark { deployment, step: step.is_some() };
+        let group = self.state.make_group(self.duty.server, mark)?;
+        let mut words: Vec<String> = Vec::new();
+        if let Some(group) = &group {
+            // Before anything of the app runs. Where it fails the marks still tell.
+            words.extend(
+                ["sh", "-c", "{ echo 0 >\"$0\"; } 2>/dev/null; exec \"$@\""].map(Into::into),
+            );
+            words.push(group.entrance().display().to_string());
+        }
+        words.extend(user.map(AppUser::words).unwrap_or_default());
+        words.extend(step.is_none().then(|| "setsid".into()));
+        words.extend(["sh", "-c", text].map(Into::into));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        self.tell(&mut command, work, step);
+        Ok((command, group))
+    }
+
+    /// Says where a group is not what it was made for. A kernel that refuses the entrance is met
+    /// on machines with odd set-ups only, and nobody would look for it.
+    pub fn watch_entrance(&self, group: Option<Group>, pid: u32) {
+        let Some((group, pid)) = group.zip(i32::try_from(pid).ok()) else { return };
+        let began = Instant::now();
+        while !group.holds(pid) {
+            if ProcessId::of(pid.unsigned_abs()).is_none_or(|id| !id.is_alive()) {
+                return;
+            }
+            if began.elapsed() > Duration::from_secs(2) {
+                let name = &self.duty.name;
+                tracing::warn!(
+                    server = name,
+                    "{name}: the app could not enter {}: what it starts is found by its environment only",
+                    group.entrance().display()
+                );
+                return group.remove_if_empty();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn trace(&self, record: Option<&AppRecord>) -> Trace {
         Trace {
-            mark: self.mark(),
+            sign: self.sign(),
             leader: record.and_then(|record| record.leader),
             seen: record.map(|record| record.seen.clone()).unwrap_or_default(),
             pattern: self.config.exec_command_grep.clone(),
@@ -72,6 +136,9 @@ impl Site<'_> {
     /// Gives a command the environment of this server: with a step's name, or as the app.
     pub fn tell(&self, command: &mut Command, work: Option<Work<'_>>, step: Option<&str>) {
         without_secrets(command, self.secrets);
+        if let Ok(Some(user)) = self.user {
+            user.tell(command);
+        }
         let mut set = |name: &str, value: &dyn AsRef<OsStr>| {
             // No environment can hold a zero byte, and text of strangers might.
             let bytes: Vec<u8> =
@@ -88,7 +155,7 @@ impl Site<'_> {
         }
         let url = duty.check_url.as_deref().unwrap_or_default();
         set("PULLRE_CHECK_URL", &url);
-        if let Some(port) = explicit_port(url) {
+        if let Some(port) = self.config.app.port.or_else(|| explicit_port(url)) {
             set("PORT", &port.to_string());
         }
         if let Some(work) = work {
@@ -107,10 +174,10 @@ impl Site<'_> {
         &'s self,
         log: &'s Log,
         timeout: Duration,
-        mark: &'s str,
+        sign: &'s Sign,
         deployment: i64,
     ) -> Limits<'s> {
-        Limits { log, timeout, secrets: self.secrets, mark, deployment }
+        Limits { log, timeout, secrets: self.secrets, sign, deployment, watched: None }
     }
 }
 

@@ -2,14 +2,20 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use pullre::domain::ServerId;
 
 use crate::app::AppRecord;
+use crate::groups::{self, Group, Groups};
+use crate::processes::Mark;
+use crate::tidy::Scan;
+use crate::user::AppUser;
 
+const COLLECT_EVERY: Duration = Duration::from_secs(86_400);
 /// A longer log is put aside.
 const LOG_LIMIT: u64 = 10 << 20;
 /// How much of an output is kept in the deployment.
@@ -60,9 +66,52 @@ impl StateDir {
         format!("{}:{}:", self.root.display(), server.0)
     }
 
+    fn places_file(&self) -> PathBuf {
+        self.root.join("groups")
+    }
+
+    /// Every place where this installation has made groups of processes.
+    fn places(&self) -> Vec<PathBuf> {
+        let text = fs::read_to_string(self.places_file()).unwrap_or_default();
+        text.lines().map(PathBuf::from).collect()
+    }
+
+    pub fn groups(&self, server: ServerId) -> Groups {
+        Groups::new(self.places(), &self.root.display().to_string(), server.0)
+    }
+
+    /// The place is written down before the group is made: whatever run comes next looks there.
+    pub fn make_group(&self, server: ServerId, mark: Mark) -> Result<Option<Group>> {
+        let Some(place) = groups::place() else { return Ok(None) };
+        if !self.places().contains(&place) {
+            // In one write: clients of other servers may add theirs at the same time.
+            let path = self.places_file();
+            let line = format!("{}\n", place.display());
+            open_for_us(OpenOptions::new().append(true).create(true), &path)?
+                .write_all(line.as_bytes())
+                .map_err(|e| trouble("write", &path, e))?;
+        }
+        Ok(self.groups(server).make(&place, mark))
+    }
+
+    /// Beside and renamed: a kill leaves the old text or the new one, whole.
+    fn replace(&self, path: &Path, text: &[u8]) -> Result<()> {
+        let beside = path.with_extension("new");
+        let options = &mut OpenOptions::new();
+        let mut file = open_for_us(options.write(true).create(true).truncate(true), &beside)?;
+        file.write_all(text)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&beside, path))
+            .map_err(|e| trouble("write", path, e))
+    }
+
     /// None where another client has it. Never waits.
     pub fn lock(&self, server: ServerId) -> Result<Option<Held>> {
-        let path = self.root.join("locks").join(format!("client-{}.lock", server.0));
+        self.lock_file(&format!("client-{}.lock", server.0))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<Option<Held>> {
+        let path = self.root.join("locks").join(name);
         let file = open_for_us(OpenOptions::new().write(true).create(true), &path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Held { _file: file })),
@@ -93,10 +142,8 @@ impl StateDir {
     /// replaces it. Not the same file again: what was left running may still write to that.
     pub fn step_log(&self, server: ServerId) -> Result<Log> {
         let path = self.root.join("logs").join(server.0.to_string()).join("step.log");
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", &path, e)),
-            _ => Log::open(path),
-        }
+        remove_file(&path)?;
+        Log::open(path)
     }
 
     fn app_file(&self, server: ServerId) -> PathBuf {
@@ -124,25 +171,96 @@ impl StateDir {
         Ok(apps)
     }
 
-    /// Beside and renamed: a kill leaves the old record or the new one, whole.
     pub fn keep_app(&self, record: &AppRecord) -> Result<()> {
-        let path = self.app_file(record.server);
-        let beside = path.with_extension("new");
-        let mut file =
-            open_for_us(OpenOptions::new().write(true).create(true).truncate(true), &beside)?;
         let text = serde_json::to_vec_pretty(record).context("writing down the app")?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&beside, &path))
-            .map_err(|e| trouble("write", &path, e))
+        self.replace(&self.app_file(record.server), &text)
+    }
+
+    /// Whether a day has passed since old objects and logs were last looked after. The first
+    /// question begins the day: a new installation has neither.
+    pub fn is_collection_due(&self, server: ServerId) -> Result<bool> {
+        match fs::metadata(self.collected_file(server)).and_then(|found| found.modified()) {
+            // A clock that was set back does no harm: an error is younger than a day.
+            Ok(at) => Ok(at.elapsed().is_ok_and(|since| since > COLLECT_EVERY)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.collected(server)?;
+                Ok(false)
+            }
+            Err(e) => Err(trouble("look at", &self.collected_file(server), e)),
+        }
+    }
+
+    fn collected_file(&self, server: ServerId) -> PathBuf {
+        self.root.join("trees").join(format!("{}.collected", server.0))
+    }
+
+    /// Written before it is done: what fails is tried again the next day, not each minute.
+    pub fn collected(&self, server: ServerId) -> Result<()> {
+        self.replace(&self.collected_file(server), b"")
+    }
+
+    /// Removes logs that nobody has written to for so long, of servers that are gone too. A log
+    /// that an app has open stays: its output would go nowhere.
+    pub fn forget_logs(&self, keep: Duration) -> Result<()> {
+        let logs = self.root.join("logs");
+        for folder in fs::read_dir(&logs).into_iter().flatten().flatten() {
+            let server = folder.file_name().to_str().and_then(|name| name.parse().ok());
+            let has_app = server.is_some_and(|id| self.app_file(ServerId(id)).exists());
+            for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                let changed = entry.metadata().and_then(|found| found.modified());
+                let old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > keep));
+                if old && !(has_app && entry.file_name() == "app.log") {
+                    remove_file(&entry.path())?;
+                }
+            }
+            // Only where nothing is left in it.
+            let _ = fs::remove_dir(folder.path());
+        }
+        Ok(())
+    }
+
+    /// One run among those that look again and again.
+    pub fn lock_polling(&self) -> Result<Option<Held>> {
+        self.lock_file("client-poll.lock")
+    }
+
+    /// What was last warned of. Said once, not each minute.
+    pub fn is_news(&self, notices: &[String]) -> Result<bool> {
+        let path = self.root.join("notices");
+        let text: String = notices.iter().map(|notice| format!("{notice}\n")).collect();
+        if fs::read_to_string(&path).unwrap_or_default() == text {
+            return Ok(false);
+        }
+        self.replace(&path, text.as_bytes())?;
+        Ok(true)
+    }
+
+    fn scan_file(&self, server: ServerId) -> PathBuf {
+        self.root.join("trees").join(format!("{}.json", server.0))
+    }
+
+    /// What was found in the work tree; None where nothing is known that makes sense.
+    pub fn scan(&self, server: ServerId) -> Option<Scan> {
+        serde_json::from_slice(&fs::read(self.scan_file(server)).ok()?).ok()
+    }
+
+    /// None: nothing is known any more.
+    pub fn keep_scan(&self, server: ServerId, scan: Option<&Scan>) -> Result<()> {
+        let path = self.scan_file(server);
+        let Some(scan) = scan else { return remove_file(&path) };
+        let text = serde_json::to_vec(scan).context("writing down the work tree")?;
+        self.replace(&path, &text)
     }
 
     pub fn forget_app(&self, server: ServerId) -> Result<()> {
-        let path = self.app_file(server);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", &path, e)),
-            _ => Ok(()),
-        }
+        remove_file(&self.app_file(server))
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble("remove", path, e)),
+        _ => Ok(()),
     }
 }
 
@@ -196,6 +314,13 @@ impl Log {
     pub fn len(&self) -> Result<u64> {
         let found = self.file.metadata().map_err(|e| trouble("look at", &self.path, e))?;
         Ok(found.len())
+    }
+
+    /// Lets the user whose command writes here open it by the name `/dev/stdout`, too.
+    pub fn give(&self, user: Option<&AppUser>) -> Result<()> {
+        let Some(user) = user else { return Ok(()) };
+        fchown(&self.file, Some(user.uid()), Some(user.gid()))
+            .map_err(|e| trouble("give away", &self.path, e))
     }
 
     /// Puts what is too long aside as `app.log.1`. The file stays the same one, since an app may

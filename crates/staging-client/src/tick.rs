@@ -1,6 +1,6 @@
 //! One run: looks at each server's duty, and does what is to be done, server beside server.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,23 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use pullre::config::ClientConfig;
 use pullre::domain::ServerId;
+use pullre::facts::Pulse as Measured;
+use pullre::polling::next_look_behind;
 use pullre::store::{Database, Duty, Store};
 use pullre::words;
 use pullre_http::probe::{Prober, without_credentials};
 
+use crate::checkout;
 use crate::deploy::{self, Ending};
 use crate::identity::{self, Identity};
+use crate::measure::measure;
+use crate::notices::notices;
 use crate::observe::{Slots, observe};
 use crate::plan::{ClientPlan, plan};
-use crate::pulse::VERSION;
+use crate::pulse::{self, Pulse, VERSION};
 use crate::site::Site;
-use crate::state_dir::StateDir;
-
-/// How long a run with `poll_seconds` goes on looking: cron starts the next one then.
-const RUN: Duration = Duration::from_secs(55);
+use crate::state_dir::{Held, StateDir};
+use crate::user::AppUser;
 
 pub const NO_SERVER: &str =
     "no server of this machine is registered: `update-pull server register NAME` adds one";
@@ -36,10 +39,14 @@ pub struct Client<'a> {
     secrets: Vec<&'a str>,
     state: StateDir,
     prober: Prober,
+    /// Why there is none is said by every step that needs one.
+    user: Result<Option<AppUser>, String>,
     identity: Identity,
     database: Database,
     /// Servers that another client was seen at work on: said once.
     busy: HashSet<ServerId>,
+    /// When each server's last sign of life was given.
+    signed: HashMap<ServerId, Instant>,
 }
 
 impl<'a> Client<'a> {
@@ -50,46 +57,84 @@ impl<'a> Client<'a> {
             state: StateDir::open(&config.state_dir)?,
             secrets: config.secrets(),
             prober: Prober::new(),
+            user: AppUser::find(config.app.user.as_deref()).map_err(|e| e.to_string()),
             config,
             busy: HashSet::new(),
+            signed: HashMap::new(),
         })
     }
 
+    /// One look; with `poll_seconds` one after the other, as long as no other run does so.
     pub fn run(&mut self) -> Result<Failed> {
         let began = Instant::now();
         let mut store = self.database.open()?;
-        let mut failed = false;
-        loop {
+        self.notice();
+        let every = self.config.poll_seconds;
+        // The first look is every run's own: the run before this one may be at work for long.
+        let Failed(mut failed) = match self.look(&mut store, &mut None) {
+            Err(e) if every > 0 => said(&e),
+            done => done?,
+        };
+        let mut polling = None;
+        while let Some(next) = next_look_behind(began.elapsed(), every) {
+            std::thread::sleep(next.saturating_sub(began.elapsed()));
+            if polling.is_none() {
+                polling = self.state.lock_polling()?;
+            }
+            if polling.is_none() {
+                continue;
+            }
             // In a run of many looks the next one may well find the store again.
-            match self.look(&mut store) {
-                Ok(Failed(one)) => failed |= one,
-                Err(e) if self.config.poll_seconds == 0 => return Err(e),
-                Err(e) => {
-                    tracing::error!("{e:#}");
-                    failed = true;
-                }
-            }
-            let pause = Duration::from_secs(self.config.poll_seconds.into());
-            if pause.is_zero() || began.elapsed() + pause > RUN {
-                return Ok(Failed(failed));
-            }
-            std::thread::sleep(pause);
+            let Failed(one) = self.look(&mut store, &mut polling).unwrap_or_else(|e| said(&e));
+            failed |= one;
+        }
+        Ok(Failed(failed))
+    }
+
+    /// Warns of what somebody should mend, once: cron would mail it each minute.
+    fn notice(&self) {
+        let pulse = self.measure().ok();
+        let notices = notices(self.config, pulse.as_ref());
+        match self.state.is_news(&notices) {
+            Ok(true) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
+            Ok(false) => {}
+            Err(e) => tracing::warn!("{e:#}"),
         }
     }
 
-    fn site(&self, duty: Duty) -> Site<'_> {
-        let Client { config, secrets, state, prober, .. } = self;
-        Site { config, state, prober, secrets, duty }
+    fn measure(&self) -> Result<Measured> {
+        measure(&[self.config.target_dir.template(), self.state.root()])
     }
 
-    fn look(&mut self, store: &mut Store) -> Result<Failed> {
+    /// A sign of life of every server's client; not at each of many looks.
+    fn give_sign(&mut self, store: &mut Store, server: ServerId) -> Result<()> {
+        if self.signed.get(&server).is_some_and(|at| at.elapsed() < pulse::EVERY) {
+            return Ok(());
+        }
+        store.agent_seen(server, VERSION, Timestamp::now())?;
+        match self.measure() {
+            Ok(pulse) => store.measured(server, &pulse)?,
+            Err(e) => tracing::warn!("{e:#}"),
+        }
+        self.signed.insert(server, Instant::now());
+        Ok(())
+    }
+
+    fn site(&self, duty: Duty) -> Site<'_> {
+        let Client { config, secrets, state, prober, user, .. } = self;
+        Site { config, state, prober, secrets, user, duty }
+    }
+
+    /// `polling` is let go of before anything is done, which may take long: another run looks
+    /// after the other servers meanwhile.
+    fn look(&mut self, store: &mut Store, polling: &mut Option<Held>) -> Result<Failed> {
         let duties = self.identity.duties(store)?;
         if duties.is_empty() {
             tracing::info!("{NO_SERVER}");
         }
         let slots: Slots = store.local_slots()?.into_iter().collect();
         let mut failed = self.stop_orphans(store, &duties);
-        let mut work = Vec::new();
+        let (mut work, mut alive) = (Vec::new(), Vec::new());
         for duty in duties {
             let site = self.site(duty);
             let name = site.duty.name.clone();
@@ -101,19 +146,25 @@ impl<'a> Client<'a> {
                     continue;
                 }
             };
-            if observed.is_on() {
-                store.agent_seen(observed.duty.server, VERSION, observed.now)?;
-            }
+            let server = observed.duty.server;
+            alive.extend(observed.is_on().then_some(server));
             match plan(&observed) {
                 ClientPlan::Nothing { why } => {
                     tracing::debug!(server = name, "{name}: {why}");
-                    if let Err(e) = self.state.rotate_app_log(observed.duty.server) {
+                    if let Err(e) = self.state.rotate_app_log(server) {
                         tracing::warn!(server = name, "{name}: {e:#}");
                     }
                 }
-                _ => work.push(site),
+                _ => work.push(site.duty),
             }
         }
+        for server in alive {
+            self.give_sign(store, server)?;
+        }
+        if !work.is_empty() {
+            drop(polling.take());
+        }
+        let work: Vec<Site<'_>> = work.into_iter().map(|duty| self.site(duty)).collect();
         let mut busy = HashSet::new();
         for (server, end) in self.serve_all(&work, &slots, store) {
             match end {
@@ -215,9 +266,14 @@ impl<'a> Client<'a> {
         let ending = match &plan {
             ClientPlan::Nothing { .. } => Ending::Succeeded,
             ClientPlan::Report { app, .. } => {
-                store.app_is(site.duty.server, app.as_ref())?;
+                store.app_is(site.duty.server, Some(app))?;
                 return Ok(Ending::Succeeded);
             }
+            ClientPlan::Wait { task, times, again_at } => {
+                deploy::wait(site, store, task, *times, *again_at)?;
+                return Ok(Ending::Succeeded);
+            }
+            ClientPlan::Collect { deployment } => return self.collect(site, store, *deployment),
             ClientPlan::StopApp { .. } => {
                 let failure = deploy::stop_app(site, store)?.failure;
                 let trouble = failure.as_ref().map(|why| format!("it cannot stop the app: {why}"));
@@ -245,6 +301,20 @@ impl<'a> Client<'a> {
             say(&format!("{name}: {sha} answers at {url} ({})", took()));
         }
         Ok(ending)
+    }
+
+    fn collect(&self, site: &Site<'_>, store: &mut Store, deployment: i64) -> Result<Ending> {
+        self.state.collected(site.duty.server)?;
+        let keep = Duration::from_secs(u64::from(self.config.keep_days) * 86_400);
+        let mut pulse = Pulse::new(store, site.duty.server);
+        let done = self
+            .state
+            .forget_logs(keep)
+            .and_then(|()| checkout::collect(site, deployment, &mut pulse));
+        Ok(match done {
+            Ok(()) => Ending::Succeeded,
+            Err(e) => Ending::Failed { step: "collect", reason: format!("{e:#}") },
+        })
     }
 
     /// Stops apps of slots that are not in the pool any more: nobody else would.
@@ -275,6 +345,7 @@ impl<'a> Client<'a> {
                 schema: String::new(),
                 check_url: None,
                 app: None,
+                died: None,
                 task: None,
                 paused: false,
                 holds: Vec::new(),
@@ -286,7 +357,7 @@ impl<'a> Client<'a> {
             let Some(_held) = self.state.lock(record.server)? else { continue };
             say(&format!("{}: stop the app: the server is not in the pool any more", record.name));
             let stopped = if is_removed {
-                let pulse = &mut crate::pulse::Pulse::new(store, record.server);
+                let pulse = &mut Pulse::new(store, record.server);
                 crate::app::stop(&site, None, pulse).report
             } else {
                 deploy::stop_app(&site, store).context("stopping the app of a former server")?
@@ -307,6 +378,11 @@ pub fn say(line: &str) {
     {
         tracing::warn!("cannot write to stdout: {e}");
     }
+}
+
+fn said(error: &anyhow::Error) -> Failed {
+    tracing::error!("{error:#}");
+    Failed(true)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

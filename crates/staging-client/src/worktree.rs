@@ -3,14 +3,19 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use git2::{ErrorCode, Oid, Repository};
+use git2::{Commit, ErrorCode, Oid, Repository};
 use pullre::domain::Sha;
 use pullre_http::probe::without_credentials;
 
 use crate::state_dir::trouble;
+use crate::user::AppUser;
+
+const LOCKS: [&str; 5] =
+    ["index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock"];
 
 /// Proof that the folder may be changed by git.
 pub struct WorkTree {
@@ -18,8 +23,14 @@ pub struct WorkTree {
     pub path: PathBuf,
 }
 
-/// Looks at `target_dir`. None where there is nothing yet, or an empty folder.
-pub fn inspect(target: &Path, owner: &str, repo: &str) -> Result<Option<WorkTree>> {
+/// Looks at `target_dir`. None where there is nothing yet, or an empty folder. `user`: whose it
+/// must be, where that is not the one who runs this program.
+pub fn inspect(
+    target: &Path,
+    owner: &str,
+    repo: &str,
+    user: Option<&AppUser>,
+) -> Result<Option<WorkTree>> {
     let shown = target.display();
     match fs::read_dir(target) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -33,15 +44,10 @@ pub fn inspect(target: &Path, owner: &str, repo: &str) -> Result<Option<WorkTree
             }
         }
     }
-    // `open` does not look into the folders above.
-    let repository = Repository::open(target).map_err(|e| match e.code() {
-        ErrorCode::NotFound => outside(target),
-        ErrorCode::Owner => anyhow!(
-            "target_dir {shown} belongs to another user than the one who runs staging-client: \
-             change its owner, or run `git config --global --add safe.directory {shown}`"
-        ),
-        _ => anyhow!("target_dir {shown} cannot be opened as a git repository: {}", e.message()),
-    })?;
+    let repository = match user {
+        None => open(target)?,
+        Some(user) => open_of(target, user)?,
+    };
     let path = target.canonicalize().map_err(|e| trouble("find target_dir", target, e))?;
     let Some(top) = repository.workdir() else {
         bail!(
@@ -66,6 +72,62 @@ pub fn inspect(target: &Path, owner: &str, repo: &str) -> Result<Option<WorkTree
     Ok(Some(WorkTree { repository, path }))
 }
 
+fn open(target: &Path) -> Result<Repository> {
+    let shown = target.display();
+    // It does not look into the folders above.
+    Repository::open(target).map_err(|e| match e.code() {
+        ErrorCode::NotFound => outside(target),
+        ErrorCode::Owner => anyhow!(
+            "target_dir {shown} belongs to another user than the one who runs staging-client: \
+             change its owner, or run `git config --global --add safe.directory {shown}`"
+        ),
+        _ => anyhow!("target_dir {shown} cannot be opened as a git repository: {}", e.message()),
+    })
+}
+
+/// The work tree of `exec_user`, whose commands may have changed whatever is in it: only an
+/// ordinary one is looked at, and all that is done to it is done by that user's git.
+fn open_of(target: &Path, user: &AppUser) -> Result<Repository> {
+    let shown = target.display();
+    let inner = target.join(".git");
+    for folder in [target, &inner] {
+        let found = match fs::symlink_metadata(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(outside(target)),
+            found => found.map_err(|e| trouble("look at", folder, e))?,
+        };
+        if !found.is_dir() {
+            bail!("target_dir: {} is no folder: nothing is done there", folder.display());
+        }
+        if found.uid() != user.uid() {
+            let name = user.name();
+            bail!(
+                "target_dir: {} does not belong to exec_user {name}: `chown -R {name}: {shown}`",
+                folder.display()
+            );
+        }
+    }
+    for name in ["HEAD", "config"] {
+        let file = inner.join(name);
+        let found = fs::symlink_metadata(&file).map_err(|e| trouble("look at", &file, e))?;
+        if !found.is_file() {
+            bail!("target_dir: {} is no file: nothing is done there", file.display());
+        }
+    }
+    let strange = |e: git2::Error| {
+        anyhow!("target_dir {shown} cannot be opened as a git repository: {}", e.message())
+    };
+    let repository = Repository::open_bare(&inner).map_err(strange)?;
+    let config = repository.config().and_then(|mut config| config.snapshot()).map_err(strange)?;
+    if config.get_bytes("core.worktree").is_ok() {
+        bail!(
+            "target_dir {shown} is not the top level of its work tree (core.worktree): nothing is \
+             done there; set target_dir to a folder of its own"
+        );
+    }
+    repository.set_workdir(target, false).map_err(strange)?;
+    Ok(repository)
+}
+
 fn outside(target: &Path) -> anyhow::Error {
     let shown = target.display();
     match surrounding(target) {
@@ -84,8 +146,10 @@ fn outside(target: &Path) -> anyhow::Error {
 /// The work tree that a folder, or the place for one, lies in.
 pub fn surrounding(folder: &Path) -> Option<PathBuf> {
     let existing = folder.ancestors().find(|path| path.is_dir())?;
-    let repository = Repository::discover(existing).ok()?;
-    Some(repository.workdir().unwrap_or(repository.path()).to_owned())
+    // Not opened: it may be another user's.
+    let found = Repository::discover_path(existing, [] as [&Path; 0]).ok()?;
+    let is_inside = found.file_name().is_some_and(|name| name == ".git");
+    Some(found.parent().filter(|_| is_inside).unwrap_or(&found).to_owned())
 }
 
 /// A remote with a host must be the configured repository; a path on this machine may be any.
@@ -105,6 +169,21 @@ pub fn check_remote(url: &str, owner: &str, repo: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether git takes it for a path on this machine.
+pub fn is_path(url: &str) -> bool {
+    !url.contains("://") && path_on_host(url).is_ok_and(|path| path.is_none())
+}
+
+/// How a repository comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// From this machine.
+    File,
+    /// Not encrypted.
+    Http,
+    Other,
 }
 
 /// What follows the host, as git reads it. None for a path on this machine.
@@ -141,15 +220,65 @@ impl WorkTree {
         Some(commit.id().to_string())
     }
 
-    /// What a killed git leaves in the way of the next one.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub fn is_shallow(&self) -> bool {
+        self.repository.is_shallow()
+    }
+
+    /// Nothing was ever checked out.
+    pub fn is_empty(&self) -> bool {
+        self.head().is_none()
+    }
+
+    pub fn commit(&self, sha: &str) -> Option<Commit<'_>> {
+        self.repository.find_commit(Oid::from_str(sha).ok()?).ok()
+    }
+
+    /// A file at the top of a commit.
+    pub fn text_of(&self, sha: &str, name: &str) -> Option<String> {
+        let tree = self.commit(sha)?.tree().ok()?;
+        let blob = self.repository.find_blob(tree.get_name(name)?.id()).ok()?;
+        Some(String::from_utf8_lossy(blob.content()).into_owned())
+    }
+
+    pub fn uses_lfs(&self, sha: &str) -> bool {
+        self.text_of(sha, ".gitattributes").is_some_and(|text| text.contains("filter=lfs"))
+    }
+
+    pub fn transport(&self) -> Transport {
+        let origin = self.repository.find_remote("origin");
+        let url = origin.map(|origin| String::from_utf8_lossy(origin.url_bytes()).into_owned());
+        match url {
+            Ok(url) if is_path(&url) || url.starts_with("file://") => Transport::File,
+            Ok(url) if url.starts_with("http://") => Transport::Http,
+            _ => Transport::Other,
+        }
+    }
+
+    /// What a killed git leaves in the way of the next one, in its submodules too.
     pub fn remove_stale_locks(&self) -> Result<Vec<String>> {
+        const DEEPEST: usize = 8;
         let mut removed = Vec::new();
-        for name in ["index.lock", "HEAD.lock", "shallow.lock"] {
-            let path = self.repository.path().join(name);
-            match fs::remove_file(&path) {
-                Ok(()) => removed.push(format!("removed a stale {name}")),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(trouble("remove", &path, e)),
+        let mut folders = vec![(self.repository.path().to_owned(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            for name in LOCKS {
+                let path = folder.join(name);
+                match fs::remove_file(&path) {
+                    Ok(()) => removed.push(format!("removed a stale {}", path.display())),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(trouble("remove", &path, e)),
+                }
+            }
+            let modules = if depth == 0 { folder.join("modules") } else { folder };
+            // Most have none. A module's name may be a path.
+            for entry in fs::read_dir(modules).into_iter().flatten().flatten() {
+                let is_git = entry.file_name() == "objects" || entry.file_name() == "refs";
+                if depth < DEEPEST && !is_git && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push((entry.path(), depth + 1));
+                }
             }
         }
         Ok(removed)

@@ -132,6 +132,7 @@ impl Compute for FleetClient {
             name: None,
             private_ip: None,
             reason: inner.reasons.get(id).cloned(),
+            role: None,
         };
         Ok(inner.states.iter().map(describe).collect())
     }

@@ -36,9 +36,16 @@ pub struct Mariadb {
     folder: PathBuf,
     port: u16,
     databases: AtomicU32,
-    watchdog: Child,
+    options: Vec<String>,
+    /// The last one watches the server; the others watched those that were killed.
+    watchdogs: Vec<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    process: Child,
     /// Closing it stops the server.
-    _line: Option<ChildStdin>,
+    line: Option<ChildStdin>,
 }
 
 impl Mariadb {
@@ -53,30 +60,47 @@ impl Mariadb {
 
     /// A server of its own, with further options.
     pub fn start(options: &[String]) -> io::Result<Mariadb> {
-        let installer = program("mariadb-install-db")?;
-        let server = program("mariadbd")?;
         // Memory, where there is such a folder.
         let shm = Path::new("/dev/shm");
-        let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }?;
+        let temporary = std::env::temp_dir();
+        Mariadb::start_in(if shm.is_dir() { shm } else { &temporary }, options)
+    }
+
+    /// The same, in a new folder of this one.
+    pub fn start_in(parent: &Path, options: &[String]) -> io::Result<Mariadb> {
+        let installer = program("mariadb-install-db")?;
+        let server = program("mariadbd")?;
+        let folder = tempfile::tempdir_in(parent)?;
         let data = folder.path().join("data");
         let user = whoami()?;
         run(Command::new("cp").arg("-a").arg(template(&server, &installer, &user)?).arg(&data))?;
         // Another process may take the port before the server does; then it does not come up, and
         // the tests say so.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut watchdog = Command::new("sh")
+        // From here on the watchdog removes it.
+        let folder = folder.keep();
+        let (databases, options) = (AtomicU32::new(0), options.to_vec());
+        let mut mariadb = Mariadb { folder, port, databases, options, watchdogs: Vec::new() };
+        mariadb.spawn()?;
+        mariadb.wait_until_up()?;
+        Ok(mariadb)
+    }
+
+    fn spawn(&mut self) -> io::Result<()> {
+        let folder = &self.folder;
+        let mut process = Command::new("sh")
             .args(["-c", WATCHDOG, "mariadb-watchdog"])
-            .arg(folder.path())
-            .arg(server)
+            .arg(folder)
+            .arg(program("mariadbd")?)
             .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
-            .arg(format!("--user={user}"))
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", folder.path().join("sock").display()))
-            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
-            .arg(format!("--port={port}"))
+            .arg(format!("--user={}", whoami()?))
+            .arg(format!("--datadir={}", folder.join("data").display()))
+            .arg(format!("--socket={}", folder.join("sock").display()))
+            .arg(format!("--pid-file={}", folder.join("pid").display()))
+            .arg(format!("--port={}", self.port))
             // A server that starts removes what looks like temporary tables in there, also those of
             // others.
-            .arg(format!("--tmpdir={}", folder.path().display()))
+            .arg(format!("--tmpdir={}", folder.display()))
             // Nothing of it outlives the tests.
             .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"])
             .args(["--innodb-doublewrite=0", "--innodb-buffer-pool-size=32M"])
@@ -89,17 +113,30 @@ impl Mariadb {
             // Defaults as unfriendly as one may meet: whoever connects has to say what they need.
             .args(["--character-set-server=latin1", "--skip-character-set-client-handshake"])
             .args(["--default-time-zone=+09:00", "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT"])
-            .args(options)
+            .args(&self.options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let line = watchdog.stdin.take();
-        // From here on the watchdog removes it.
-        let folder = folder.keep();
-        let mariadb = Mariadb { folder, port, databases: AtomicU32::new(0), watchdog, _line: line };
-        mariadb.wait_until_up()?;
-        Ok(mariadb)
+        let line = process.stdin.take();
+        self.watchdogs.push(Watchdog { process, line });
+        Ok(())
+    }
+
+    /// Kills the server, as a power failure would, and starts it again.
+    pub fn kill_and_restart(&mut self) -> io::Result<()> {
+        let pid = std::fs::read_to_string(self.folder.join("pid"))?;
+        run(Command::new("kill").args(["-9", pid.trim()]))?;
+        while Path::new("/proc").join(pid.trim()).exists() {
+            // Reaped only by the watchdog, which waits for its line: a zombie holds nothing.
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            if stat.is_ok_and(|stat| stat.contains(") Z ")) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.spawn()?;
+        self.wait_until_up()
     }
 
     fn wait_until_up(&self) -> io::Result<()> {
@@ -172,9 +209,11 @@ impl Mariadb {
 
 impl Drop for Mariadb {
     fn drop(&mut self) {
-        self._line = None;
-        // It only reaps: the watchdog ends by itself.
-        let _ = self.watchdog.wait();
+        for watchdog in self.watchdogs.iter_mut().rev() {
+            watchdog.line = None;
+            // It only reaps: the watchdog ends by itself.
+            let _ = watchdog.process.wait();
+        }
     }
 }
 

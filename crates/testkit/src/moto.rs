@@ -1,36 +1,17 @@
 //! EC2 as `moto` plays it: one server for each test binary, on a port of its own, nothing left
 //! behind. Regions know nothing of each other: a test takes one of its own.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use pullre::domain::InstanceId;
 
-/// How long a loaded machine may take to bring it up.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
-
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/moto/bin/moto_server");
-
-/// The shell stands between us and the server: when we end, in whatever way, its input ends, and
-/// it stops the server.
-const WATCHDOG: &str = r#"
-"$@" >/dev/null 2>&1 </dev/null &
-server=$!
-read -r _
-kill -9 "$server"
-wait "$server"
-"#;
+use crate::peer::{Peer, installed};
 
 #[derive(Debug)]
 pub struct Moto {
-    port: u16,
-    watchdog: Child,
-    /// Closing it stops the server.
-    _line: Option<ChildStdin>,
+    peer: Peer,
 }
 
 impl Moto {
@@ -44,33 +25,13 @@ impl Moto {
     }
 
     fn start() -> io::Result<Moto> {
-        if !Path::new(PROGRAM).exists() {
-            return Err(io::Error::other("these tests need moto: run `scripts/setup test`"));
-        }
-        // Another process may take the port before the server does; then it does not come up, and
-        // the tests say so.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "moto-watchdog", PROGRAM, "-H", "127.0.0.1", "-p"])
-            .arg(port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let line = watchdog.stdin.take();
-        let moto = Moto { port, watchdog, _line: line };
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if began.elapsed() > START_TIMEOUT {
-                return Err(io::Error::other("moto_server does not come up"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(moto)
+        let program = installed("moto/bin/moto_server")?;
+        let args = |port: &str| ["-H", "127.0.0.1", "-p", port].map(str::to_owned).to_vec();
+        Ok(Moto { peer: Peer::start(&program, args)? })
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.peer.url()
     }
 
     /// Makes instances, all of one reservation.
@@ -95,29 +56,48 @@ impl Moto {
         ids
     }
 
+    /// Makes an instance that has a role of this name.
+    pub fn run_instance_with_role(&self, region: &str, role: &str) -> InstanceId {
+        let form =
+            format!("Version=2010-05-08&Action=CreateInstanceProfile&InstanceProfileName={role}");
+        self.call("iam", region, &form).expect("moto answers");
+        let id = self.run_instances(region, 1, None).remove(0);
+        let form = format!(
+            "Action=AssociateIamInstanceProfile&InstanceId={id}&IamInstanceProfile.Name={role}"
+        );
+        let answer = self.ask(region, &form).expect("moto answers");
+        assert!(answer.contains("<state>associat"), "{answer}");
+        id
+    }
+
     /// One call of the EC2 API, in its own words.
     pub fn ask(&self, region: &str, form: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        // It believes any signature, but reads service and region in it.
-        write!(
-            stream,
-            "POST / HTTP/1.0\r\nHost: ec2.{region}.amazonaws.com\r\n\
-             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{region}/ec2/aws4_request, \
-             SignedHeaders=host, Signature=0\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n\
-             Version=2016-11-15&{form}",
-            form.len() + "Version=2016-11-15&".len(),
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        self.call("ec2", region, &format!("Version=2016-11-15&{form}"))
     }
-}
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        self._line = None;
-        // It only reaps: the watchdog ends by itself.
-        let _ = self.watchdog.wait();
+    fn call(&self, service: &str, region: &str, form: &str) -> io::Result<String> {
+        // It believes any signature, but reads service and region in it.
+        let headers = format!(
+            "Host: {service}.{region}.amazonaws.com\r\n\
+             Authorization: AWS4-HMAC-SHA256 \
+             Credential=test/20260101/{region}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n"
+        );
+        Ok(self.peer.ask("POST", "/", &headers, form)?.1)
+    }
+
+    /// The state of each instance of the region.
+    pub fn states(&self, region: &str) -> BTreeMap<InstanceId, String> {
+        let answer = self.ask(region, "Action=DescribeInstances").expect("moto answers");
+        let text = |rest: &str, end: &str| rest.split(end).next().unwrap_or_default().to_owned();
+        let instances = answer.split("<instanceId>").skip(1);
+        instances
+            .filter_map(|rest| {
+                let (_, state) = rest.split_once("<instanceState>")?;
+                let (_, name) = state.split_once("<name>")?;
+                Some((InstanceId(text(rest, "<")), text(name, "<")))
+            })
+            .collect()
     }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use pullre::condition::Policy;
@@ -149,6 +148,13 @@ impl World {
         )
     }
 
+    /// People enter something into a schema.
+    pub fn enter(&self, schema: &str, text: &str) {
+        let file = sqlite::path(&self.schema_dir(), &schema.parse().expect("a schema name"));
+        let connection = rusqlite::Connection::open(file).expect("a schema");
+        connection.execute("UPDATE notes SET text = ?", [text]).expect("one note");
+    }
+
     /// Whether a schema holds exactly what the developer of this name wrote.
     pub fn holds_data_of(&self, schema: &str, developer: &str) -> bool {
         self.read_schema(schema) == Some(data_of(developer))
@@ -205,7 +211,6 @@ impl World {
             locks: &self.locks(),
             policy: &self.policy,
             report: &self.report,
-            clone_timeout: Duration::from_secs(60),
         })
     }
 
@@ -224,7 +229,7 @@ impl World {
 
     /// What no tick may ever do, whatever the records say: the machine itself tells.
     fn watch(&self, said: &Said<'_>) {
-        if let Said::Done { chain, action: Action::Clone { .. }, .. } = said {
+        if let Said::Done { chain, action: Action::Clone { .. } | Action::Undo { .. }, .. } = said {
             let app = self.apps.get(&InstanceId(chain.server_name.clone()));
             assert!(app.is_none(), "{} was cloned over under {app:?}", chain.server_name);
         }

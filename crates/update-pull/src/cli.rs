@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use pullre::domain::{PullNumber, SchemaName, Sha};
+use pullre::store::Role;
 
 /// The controller of pullre: gives every pull request its own staging server with its own copy of
 /// its author's development database.
@@ -78,6 +79,9 @@ pub enum Command {
     CloneSchema {
         source: SchemaName,
         destination: SchemaName,
+        /// Connections that copy side by side, MySQL only; without it clone_workers
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+        workers: Option<u8>,
         #[command(flatten)]
         listing: Listing,
     },
@@ -85,6 +89,13 @@ pub enum Command {
     SwitchServers,
     /// Prints the SQL for the logins of controller and staging clients, with only what each needs
     Grants,
+    /// Serves the web console and the webhook, and ticks each `tick_seconds`, until it is stopped
+    Serve,
+    /// Who may use the console, beside `basic_user` of app.ini
+    #[command(subcommand)]
+    ConsoleUser(ConsoleUserCommand),
+    /// Asks for a password (or reads one line from a pipe) and prints the value for basic_password
+    HashToken,
     /// Tries everything that a tick needs and says what is missing, with the remedy
     Doctor,
 }
@@ -166,13 +177,34 @@ pub enum UserCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum ConsoleUserCommand {
+    /// Lists the users of the console
+    List(Listing),
+    /// Adds a user, or sets another password and role; the password is asked for, or read from a pipe
+    Add {
+        name: String,
+        /// operator, or read-only
+        #[arg(long, default_value = "operator")]
+        role: Role,
+    },
+    /// Removes a user
+    Remove { name: String },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum PullCommand {
     /// Lists the open pull requests and where they stand
     List(Listing),
     /// Deploys again at once, and tries again at once what waits for its next try
     Redeploy { number: PullNumber },
-    /// Clones the author's database anew: what was changed in the copy is lost
-    ResetDb { number: PullNumber },
+    /// Clones the author's database anew: what was changed in the copy is lost, but for
+    /// `keep_previous = yes`
+    ResetDb {
+        number: PullNumber,
+        /// Bring back what the last reset replaced; again, and the two change places again
+        #[arg(long)]
+        undo: bool,
+    },
     /// Keeps all automatic hands off an environment, also when the pull request is closed
     Hold {
         number: PullNumber,

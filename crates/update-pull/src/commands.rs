@@ -1,23 +1,22 @@
 //! Runs the commands: each opens what it needs, calls one function of the library, prints.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
 use pullre::ops::{self, Operator, OpsError};
-use pullre::reconcile::Said;
-use pullre::reconcile::plan::ActionOn;
-use pullre::schema_clone::Progress;
+use pullre::schema_clone::{Progress, Schemas};
 use pullre::store::{Store, StoreError};
-use pullre::{alerts, status, words};
+use pullre::{status, words};
 
 use crate::cli::{Command, HoldArgs, PullCommand, ServerCommand, UserCommand};
-use crate::grants;
 use crate::installation::Installation;
 use crate::print;
+use crate::progress::ProgressLine;
 use crate::switch_servers;
+use crate::{console_user, grants, tick};
 
 /// Why a command did not do it; decides the exit status.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub type Result<T = ()> = std::result::Result<T, Failure>;
 pub fn run(command: Option<Command>, installation: &Installation) -> Result {
     let now = Timestamp::now();
     match command.unwrap_or(Command::Tick { confirm: false }) {
-        Command::Tick { confirm } => tick(installation, now, confirm),
+        Command::Tick { confirm } => tick::run(installation, now, confirm),
         Command::Plan => plan(installation, now),
         Command::Init { dry_run } => init(installation, dry_run),
         Command::Status(listing) => {
@@ -85,18 +84,28 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
             say("the next tick goes on")
         }
         Command::Grants => grants::run(&installation.config),
-        // Answered before there is an installation.
-        Command::Doctor => Ok(()),
+        Command::ConsoleUser(command) => console_user::run(command, installation, now),
+        // Answered before it comes to this.
+        Command::Doctor | Command::HashToken | Command::Serve => Ok(()),
         Command::SwitchServers => switch_servers::run(installation, now),
-        Command::CloneSchema { source, destination, listing } => {
+        Command::CloneSchema { source, destination, workers, listing } => {
+            let mut schemas = installation.schemas.clone();
+            match (&mut schemas, workers) {
+                (_, None) => {}
+                (Schemas::Mysql(server), Some(workers)) => server.workers = usize::from(workers),
+                (Schemas::Sqlite { .. }, Some(_)) => {
+                    let why = "--workers is for MySQL: a SQLite file is copied in one piece";
+                    return Err(Failure::Usage(why.to_owned()));
+                }
+            }
             let mut store = installation.store()?;
-            let mut bar = print::ProgressLine::new(listing.json);
+            let mut bar = ProgressLine::new(listing.json);
             let outcome = operator(&mut store, now).clone_schema(
                 &source,
                 &destination,
-                &installation.schemas,
+                &schemas,
                 &installation.locks,
-                installation.config.clone_timeout,
+                &installation.policy.cloning,
                 &mut |progress: Progress| bar.show(progress),
             );
             bar.end();
@@ -106,7 +115,7 @@ pub fn run(command: Option<Command>, installation: &Installation) -> Result {
 }
 
 /// Who is at the keyboard, for the events.
-fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
+pub fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
     // Only ever shown: a wrong name gives no right.
     static WHO: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let name =
@@ -119,54 +128,6 @@ fn operator(store: &mut Store, now: Timestamp) -> Operator<'_> {
 /// One line to stdout. A reader that went away (`| head`) is no failure of ours.
 pub fn say(line: &str) -> Result {
     print::ignore_broken_pipe(writeln!(io::stdout(), "{line}"))
-}
-
-fn tick(installation: &Installation, now: Timestamp, confirm: bool) -> Result {
-    installation.store()?;
-    let watched = io::stdout().is_terminal();
-    let told = |said: Said<'_>| {
-        let line = match &said {
-            // Cron's log holds what was done; a person also wants to see that nothing is to do.
-            Said::Plan(plan) if !plan.has_news() && !watched => return,
-            Said::Plan(plan) => plan.to_string(),
-            Said::Done { chain, action, took, detail } => {
-                let detail = detail.as_ref().map_or(String::new(), |d| format!(" ({d})"));
-                let (action, took) = (ActionOn(action, &chain.server_name), words::duration(*took));
-                format!("done   {} {action} in {took}{detail}\n", chain.subject)
-            }
-            Said::Failed { chain, action, why } => {
-                let action = ActionOn(action, &chain.server_name);
-                format!("FAILED {} {action}: {why}\n", chain.subject)
-            }
-            Said::Left { chain, why } => {
-                format!("left   {} on {}: {why}\n", chain.subject, chain.server_name)
-            }
-            Said::Told(saying) => format!("said   {saying}\n"),
-        };
-        // Whoever closed our stdout wants no more lines; the tick goes on all the same.
-        let _ = io::stdout().lock().write_all(line.as_bytes());
-    };
-    let mut report = installation.controller().tick(now, confirm, &told)?;
-    if let Err(e) = alert(installation, report.forge.as_deref()) {
-        report.failures.push(format!("the chat was not told: {e}"));
-    }
-    if report.failures.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::Failed(report.failures.join("\nupdate-pull: ")))
-}
-
-/// Tells the chat what a person should see to.
-fn alert(installation: &Installation, forge: Option<&str>) -> Result {
-    if !installation.config.report.alerts {
-        return Ok(());
-    }
-    let mut store = installation.store()?;
-    let (facts, now) = (store.facts()?, Timestamp::now());
-    let page = installation.report.page.as_deref();
-    let wanted = alerts::alerts(&facts, &installation.policy, forge, page, now);
-    let send = |text: &str| installation.tell_chat(text);
-    Ok(alerts::tell(&wanted, &mut store, &installation.locks, now, &send)?)
 }
 
 fn plan(installation: &Installation, now: Timestamp) -> Result {
@@ -301,7 +262,13 @@ fn pull(command: PullCommand, installation: &Installation, now: Timestamp) -> Re
             let next = operator(&mut store, now).redeploy(number, policy, locks)?;
             say(&format!("{number}: {next}"))
         }
-        PullCommand::ResetDb { number } => {
+        PullCommand::ResetDb { number, undo: true } => {
+            operator(&mut store, now).undo_reset(number, policy, locks)?;
+            say(&format!(
+                "{number}: the next ticks stop its app, bring its previous data back and start it again"
+            ))
+        }
+        PullCommand::ResetDb { number, undo: false } => {
             operator(&mut store, now).reset_db(number, locks)?;
             say(&format!(
                 "{number}: the next ticks stop its app, clone its data and start it again"

@@ -10,10 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pullre::config::{ControllerConfig, DatabaseConfig};
 use pullre::doctor::{Line, Mark, foreign_writes, records, refusals};
-use pullre::domain::PullNumber;
+use pullre::domain::{Instance, InstanceId, InstanceState, PullNumber};
 use pullre::facts::Facts;
 use pullre::grants::needed;
-use pullre::ports::Forge;
+use pullre::ports::{ComputeError, Forge};
 use pullre::reconcile::lock::LockName;
 use pullre::report::Kind;
 use pullre::store::mysql::MysqlAccess;
@@ -290,10 +290,49 @@ fn machines(installation: &Installation, facts: &Facts, report: &mut Report) -> 
         );
         report.add(Mark::Missing, "machines", text)?;
     }
-    match gone.is_empty() {
-        true => report.add(Mark::Ok, "machines", format!("all {} are there", ids.len())),
-        false => Ok(()),
+    if gone.is_empty() {
+        report.add(Mark::Ok, "machines", format!("all {} are there", ids.len()))?;
     }
+    switches(installation, &found, report)?;
+    roles(facts, &found, report)
+}
+
+/// Whether they may be started and stopped; neither is done.
+fn switches(installation: &Installation, found: &[Instance], report: &mut Report) -> Result {
+    let mut refused: BTreeMap<String, Vec<&InstanceId>> = BTreeMap::new();
+    // A terminated one can be neither, whoever asks.
+    for instance in found.iter().filter(|i| i.state != InstanceState::Terminated) {
+        match installation.compute().may_switch(&instance.id) {
+            Ok(()) => {}
+            Err(e @ ComputeError::Unavailable(_)) => {
+                return report.add(Mark::Missing, "machines", e.to_string());
+            }
+            Err(e) => refused.entry(e.to_string()).or_default().push(&instance.id),
+        }
+    }
+    if refused.is_empty() {
+        return report.add(Mark::Ok, "machines", "may be started and stopped");
+    }
+    for (why, ids) in refused {
+        let ids: Vec<_> = ids.into_iter().map(|id| id.0.as_str()).collect();
+        report.add(Mark::Missing, "machines", format!("{}: {why}", ids.join(", ")))?;
+    }
+    Ok(())
+}
+
+/// Whatever runs on a machine can act in the name of the machine's role.
+fn roles(facts: &Facts, found: &[Instance], report: &mut Report) -> Result {
+    let pool = facts.servers.values().filter(|server| server.is_staging);
+    for server in pool {
+        let instance = found.iter().find(|i| server.instance.as_ref() == Some(&i.id));
+        let Some(role) = instance.and_then(|i| i.role.as_deref()) else { continue };
+        let text = format!(
+            "its instance has the role {role}, and the code of every pull request can use it: \
+             take it away, unless the apps need it and it may do little"
+        );
+        report.add(Mark::Warn, &server.name, text)?;
+    }
+    Ok(())
 }
 
 fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> Result {

@@ -1,6 +1,7 @@
 //! What app.ini describes, opened: the database, the folders, the providers.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,15 +41,15 @@ pub struct Installation {
     pub schemas: Schemas,
     database: Database,
     github: GitHub,
-    compute: Box<dyn Compute>,
+    compute: Arc<dyn Compute>,
 }
 
 impl Installation {
     /// Opens nothing yet but what costs nothing.
     pub fn new(config: ControllerConfig) -> anyhow::Result<Installation> {
         let (database, schemas, locks) = places(&config)?;
-        let compute: Box<dyn Compute> = match config.compute {
-            ComputeKind::Local => Box::new(LocalCompute::new(database.clone())),
+        let compute: Arc<dyn Compute> = match config.compute {
+            ComputeKind::Local => Arc::new(LocalCompute::new(database.clone())),
             ComputeKind::Ec2 => ec2(&config)?,
         };
         let secrets = config.secrets.clone();
@@ -67,6 +68,7 @@ impl Installation {
                 grace: config.grace,
                 max_changes: config.max_changes as usize,
                 keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
+                cloning: config.clone.cloning.clone(),
                 admission: config.admission.clone(),
             },
             report: report_settings(&config, secrets),
@@ -95,6 +97,14 @@ impl Installation {
         &*self.compute
     }
 
+    pub fn shared_compute(&self) -> Arc<dyn Compute> {
+        self.compute.clone()
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     pub fn github(&self) -> &GitHub {
         &self.github
     }
@@ -108,7 +118,6 @@ impl Installation {
             locks: &self.locks,
             policy: &self.policy,
             report: &self.report,
-            clone_timeout: self.config.clone_timeout,
         }
     }
 
@@ -150,9 +159,9 @@ fn report_settings(config: &ControllerConfig, secrets: Vec<Secret>) -> Settings 
 }
 
 #[cfg(feature = "ec2")]
-fn ec2(config: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+fn ec2(config: &ControllerConfig) -> anyhow::Result<Arc<dyn Compute>> {
     use pullre_ec2::{Ec2, Ec2Access, Timings};
-    Ok(Box::new(Ec2::new(Ec2Access {
+    Ok(Arc::new(Ec2::new(Ec2Access {
         region: config.aws_region.clone(),
         endpoint_url: config.aws_endpoint_url.clone(),
         keys: config.aws_access_key_id.clone().zip(config.aws_secret_key.clone()),
@@ -161,7 +170,7 @@ fn ec2(config: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
 }
 
 #[cfg(not(feature = "ec2"))]
-fn ec2(_: &ControllerConfig) -> anyhow::Result<Box<dyn Compute>> {
+fn ec2(_: &ControllerConfig) -> anyhow::Result<Arc<dyn Compute>> {
     anyhow::bail!(
         "compute = ec2 is not in this build of update-pull: build it with its default features, or \
          set `compute = local`"
@@ -181,9 +190,11 @@ fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks
             // It told what of the words means nothing.
             let (access, _) = MysqlAccess::new(&config.database)?;
             let mut server = Server::new(access.clone());
-            server.workers = config.clone_workers.unwrap_or(server.workers);
-            server.max_bytes = config.clone_max_bytes;
-            server.swap_busy = config.swap_busy;
+            let clone = &config.clone;
+            server.workers = clone.workers.unwrap_or(server.workers);
+            server.max_bytes = clone.max_bytes;
+            server.max_running = clone.max_running;
+            server.swap_busy = clone.swap_busy;
             Ok((database, Schemas::Mysql(server), Locks::Mysql(access)))
         }
     }

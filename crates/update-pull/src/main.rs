@@ -2,11 +2,15 @@
 
 mod cli;
 mod commands;
+mod console_user;
 mod doctor;
 mod grants;
 mod installation;
 mod print;
+mod progress;
+mod serve;
 mod switch_servers;
+mod tick;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Doctor) = cli.command {
         return exit(doctor::run(&cli.config));
+    }
+    if let Some(Command::HashToken) = cli.command {
+        return exit(console_user::hash_token());
     }
     let (config, warnings) = installation::read_config(&cli.config);
     for warning in warnings {
@@ -52,6 +59,9 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
+    if let Some(Command::Serve) = cli.command {
+        return exit(serve::run(installation));
+    }
     exit(commands::run(cli.command, &installation))
 }
 

@@ -1,14 +1,14 @@
 //! What people and scripts see on stdout: tables, or JSON.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use pullre::domain::SchemaName;
 use pullre::facts::User;
-use pullre::schema_clone::{CloneOutcome, Progress};
+use pullre::schema_clone::CloneOutcome;
 use pullre::status::{Environment, Explanation, ServerLine, Status};
+use pullre::store::ConsoleUser;
 use pullre::words;
 use serde::Serialize;
 use serde_json::json;
@@ -144,6 +144,21 @@ pub fn users(users: &[User], as_json: bool) -> Result {
     table(&["login", "schema"], rows.collect())
 }
 
+pub fn console_users(users: &[ConsoleUser], as_json: bool) -> Result {
+    if as_json {
+        let list: Vec<_> =
+            users.iter().map(|user| json!({ "name": user.name, "role": user.role })).collect();
+        return json(&list);
+    }
+    if users.is_empty() {
+        return line(
+            "the console has no user but `basic_user`; `update-pull console-user add NAME` adds one",
+        );
+    }
+    let rows = users.iter().map(|user| vec![words::plain(&user.name), user.role.to_string()]);
+    table(&["name", "role"], rows.collect())
+}
+
 pub fn explanation(explanation: &Explanation, as_json: bool) -> Result {
     if as_json {
         return json(explanation);
@@ -168,33 +183,4 @@ pub fn clone_outcome(
         words::duration(outcome.elapsed)
     ))?;
     outcome.notes.iter().try_for_each(|note| line(&format!("note: {note}")))
-}
-
-/// One line on a terminal that counts up while a clone runs; silent elsewhere.
-#[derive(Debug)]
-pub struct ProgressLine {
-    watched: bool,
-    shown: Option<Instant>,
-}
-
-impl ProgressLine {
-    pub fn new(as_json: bool) -> ProgressLine {
-        ProgressLine { watched: !as_json && io::stderr().is_terminal(), shown: None }
-    }
-
-    pub fn show(&mut self, progress: Progress) {
-        let due = self.shown.is_none_or(|at| at.elapsed() >= Duration::from_millis(200));
-        if self.watched && due {
-            self.shown = Some(Instant::now());
-            let (copied, total) =
-                (words::bytes(progress.copied_bytes), words::bytes(progress.total_bytes));
-            eprint!("\r\x1b[Kcopied {copied} of {total}");
-        }
-    }
-
-    pub fn end(&mut self) {
-        if self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
-    }
 }

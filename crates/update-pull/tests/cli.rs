@@ -49,6 +49,11 @@ fn the_help_tells_a_newcomer_what_to_do() {
       switch-servers  Starts and stops servers outside the pool by their auto_start_at and auto_stop_at
       grants          Prints the SQL for the logins of controller and staging clients, with only what
                       each needs
+      serve           Serves the web console and the webhook, and ticks each `tick_seconds`, until it is
+                      stopped
+      console-user    Who may use the console, beside `basic_user` of app.ini
+      hash-token      Asks for a password (or reads one line from a pipe) and prints the value for
+                      basic_password
       doctor          Tries everything that a tick needs and says what is missing, with the remedy
       help            Print this message or the help of the given subcommand(s)
 
@@ -207,6 +212,7 @@ fn listings_are_tables_for_people_and_json_for_scripts() {
         "next": null,
         "head": "910a2dec89025cc1beeb8da1658eec67f893a2ee",
         "server": "stg1",
+        "server_note": null,
         "url": null,
         "schema": "stg1",
         "source": "dev_alice",
@@ -221,6 +227,7 @@ fn listings_are_tables_for_people_and_json_for_scripts() {
         "next": null,
         "head": "975835de1c9756cebfc846100bfc1e42987bbcbf",
         "server": null,
+        "server_note": null,
         "url": null,
         "schema": null,
         "source": null,
@@ -505,6 +512,9 @@ fn a_clone_by_hand_goes_only_into_a_servers_schema() {
     assert_snapshot!(site.run("clone-schema dev_alice stg1"), @"
     exit 0
     cloned dev_alice to stg1: 1 tables, 0 rows, 8 kB in 0.0 s
+    stderr: copying 8 kB
+    stderr: verifying
+    stderr: putting the clone in place
     ");
     assert_snapshot!(site.run("clone-schema nobody stg1"), @"
     exit 1

@@ -27,13 +27,18 @@ impl Site {
 
     /// The exit status, stdout and stderr.
     fn run(&self, words: &str) -> (i32, String, String) {
+        self.run_with(words, &[])
+    }
+
+    fn run_with(&self, words: &str, env: &[(&str, &str)]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_update-pull"));
         command.current_dir(&self.folder).args(words.split_whitespace());
         // Nothing of this machine's own credentials.
         command
             .env_clear()
             .env("HOME", self.folder.path())
-            .env("AWS_EC2_METADATA_DISABLED", "true");
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(env.iter().copied());
         let output = command.output().unwrap();
         let [stdout, stderr] =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -133,4 +138,33 @@ fn the_registered_servers_are_listed_while_ec2_cannot_be_reached() {
     assert_eq!(status, 1);
     assert!(listed.contains("web"), "{listed}");
     assert!(stderr.contains("only registered servers are listed"), "{stderr}");
+}
+
+#[test]
+fn ec2_is_asked_through_the_proxy_that_the_environment_names() {
+    let moto = Moto::shared();
+    let id = moto.run_instances("ap-south-1", 1, None).remove(0);
+    // Only the proxy knows the way: there is no such host.
+    let site = Site::new("ap-south-1", "http://ec2.ap-south-1.invalid");
+    let listed = |proxy: &[(&str, &str)]| site.run_with("server list", proxy).1;
+    assert!(!listed(&[]).contains(&id.0));
+    assert!(listed(&[("http_proxy", &moto.url())]).contains(&id.0));
+    assert!(!listed(&[("http_proxy", &moto.url()), ("no_proxy", ".invalid")]).contains(&id.0));
+}
+
+#[test]
+fn doctor_rehearses_switching_and_names_a_role_that_pull_requests_could_use() {
+    let moto = Moto::shared();
+    let plain = moto.run_instances("sa-east-1", 1, None).remove(0);
+    let risky = moto.run_instance_with_role("sa-east-1", "builder");
+    let site = Site::new("sa-east-1", &moto.url());
+    for id in [&plain, &risky] {
+        site.run(&format!("server register {id}"));
+    }
+    let (_, told, _) = site.run("doctor");
+    assert!(told.contains("ok       machines      may be started and stopped"), "{told}");
+    let roles: Vec<_> = told.lines().filter(|line| line.contains(" has the role ")).collect();
+    assert_eq!(roles.len(), 1, "{told}");
+    assert!(roles[0].contains(&risky.0) && roles[0].contains("instance-profile/builder"), "{told}");
+    assert_eq!(moto.states("sa-east-1")[&plain], "running");
 }

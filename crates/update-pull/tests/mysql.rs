@@ -12,6 +12,7 @@ use testkit::mariadb::Mariadb;
 
 struct Site {
     folder: tempfile::TempDir,
+    ini: String,
     github: FakeGithub,
 }
 
@@ -21,14 +22,24 @@ impl Site {
         else {
             panic!("MySQL")
         };
-        let site = Site { folder: tempfile::tempdir().unwrap(), github: FakeGithub::start() };
-        let (url, token) = (site.github.url(), site.github.token());
+        let (folder, github) = (tempfile::tempdir().unwrap(), FakeGithub::start());
+        let (url, token) = (github.url(), github.token());
         let ini = format!(
             "owner = acme\nrepo = shop\ntoken = {token}\ngithub_api_url = {url}\ncompute = local\n\
              mysql_host = {host}\nmysql_port = {port}\nmysql_user = {user}\nmysql_db = {name}\n"
         );
-        fs::write(site.folder.path().join("app.ini"), ini).unwrap();
+        let site = Site { folder, ini, github };
+        site.more("");
         site
+    }
+
+    /// app.ini with these lines too.
+    fn more(&self, lines: &str) {
+        fs::write(self.folder.path().join("app.ini"), format!("{}{lines}", self.ini)).unwrap();
+    }
+
+    fn mask(&self, rules: &str) {
+        fs::write(self.folder.path().join("mask"), rules).unwrap();
     }
 
     fn run(&self, words: &str) -> (i32, String) {
@@ -92,8 +103,49 @@ fn an_environment_gets_its_clone_and_nothing_of_strangers_is_overwritten() {
 
     site.done("server register stg2");
     site.done("server set stg2 db_schema=stg2");
-    let said = site.done("clone-schema dev_alice stg2 --json");
+    let said = site.done("clone-schema dev_alice stg2 --json --workers 2");
     assert!(said.contains("\"consistency\": \"snapshot\""), "{said}");
+    let (code, said) = site.run("clone-schema dev_alice stg2 --workers 33");
+    assert_eq!(code, 2, "{said}");
+
+    // What a reset replaced comes back; the rules of a mask make all clones anew.
+    site.more("keep_previous = yes\n");
+    admin.query_drop("INSERT INTO stg1.notes VALUES ('entered')").unwrap();
+    site.done("pull reset-db 1");
+    site.done("tick");
+    assert_eq!(notes(), ["first", "second"]);
+    site.done("pull reset-db 1 --undo");
+    let plan = site.done("plan");
+    assert!(plan.contains("asked for by a person"), "{plan}");
+    let said = site.done("tick");
+    assert!(said.contains("bring the previous data of stg1 back"), "{said}");
+    assert_eq!(notes(), ["entered", "first", "second"]);
+    site.mask("notes.text = concat('hidden ', left(md5(text), 5))\n");
+    site.more("keep_previous = yes\nmask_file = mask\n");
+    site.done("tick");
+    let hidden = notes();
+    assert!(
+        hidden.len() == 2 && hidden.iter().all(|text| text.starts_with("hidden ")),
+        "{hidden:?}"
+    );
+    let (code, said) = site.run("pull reset-db 1 --undo");
+    assert_eq!(code, 1, "{said}");
+    site.mask("# a typo\nnotes.txt = 'hidden'\n");
+    let (code, said) = site.run("clone-schema dev_alice stg2");
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("line 2, `notes.txt = 'hidden'`: table `notes` has no column `txt`"),
+        "{said}"
+    );
+    site.mask("notes.text\nnotes.text = a; b\n");
+    let (code, said) = site.run("status");
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("line 1, `notes.text`") && said.contains("`;` outside of quotes"),
+        "{said}"
+    );
+    site.mask("");
+
     let (code, said) = site.run("clone-schema stg2 dev_alice");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("not the schema of a registered server"), "{said}");

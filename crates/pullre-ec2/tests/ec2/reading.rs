@@ -71,8 +71,21 @@ fn a_bare_instance_is_an_instance() {
         name: None,
         private_ip: None,
         reason: None,
+        role: None,
     };
     assert_eq!(found, [expected]);
+}
+
+#[test]
+fn the_role_of_an_instance_is_read() {
+    const ARN: &str = "arn:aws:iam::123456789012:instance-profile/builder";
+    let profile = format!(
+        "{}<iamInstanceProfile><arn>{ARN}</arn><id>AIPA</id></iamInstanceProfile>",
+        instance("i-1", "running")
+    );
+    let body = page(&[profile], "");
+    let found = FakeEc2::new(move |_| Answer::Xml(200, body.clone())).client().list().unwrap();
+    assert_eq!(found[0].role.as_deref(), Some(ARN));
 }
 
 #[test]

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use super::app::controllers_secrets;
 use super::reader::{ConfigErrors, Reader};
-use super::{DatabaseConfig, RawConfig, Secret};
+use super::{AppConfig, DatabaseConfig, GitConfig, RawConfig, Secret};
 use crate::domain::Invalid;
 
 const PLACEHOLDER: &str = "{server}";
@@ -50,6 +51,12 @@ impl TargetDir {
 /// What a staging server needs of app.ini.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
+    /// app.ini itself.
+    pub file: PathBuf,
+    /// Keys of the controller that hold a secret here.
+    pub controllers_secrets: Vec<&'static str>,
+    pub app: AppConfig,
+    pub git: GitConfig,
     pub target_dir: TargetDir,
     /// What the work tree's remote must be.
     pub owner: String,
@@ -110,7 +117,7 @@ impl ClientConfig {
         let check_timeout = r.seconds("check_timeout", 60, 1..=3600);
         let step_timeout = r.seconds("step_timeout", 900, 1..=86_400);
         let stop_timeout = r.seconds("stop_timeout", 10, 1..=600);
-        let poll_seconds = r.number("poll_seconds", "seconds", 0, 0..=55);
+        let poll_seconds = r.poll_seconds();
         let keep_days = r.keep_days();
         let state_dir = r.state_dir();
         let logging_level = r.logging_level();
@@ -119,6 +126,7 @@ impl ClientConfig {
         let exec_command_grep = r.text("exec_command_grep");
         let instance_id = r.text("instance_id");
         let database = r.database();
+        let (app, git) = (AppConfig::read(&mut r), GitConfig::read(&mut r));
         let secrets = raw.secrets();
 
         let required = match (target_dir, owner, repo, exec_command, database) {
@@ -129,6 +137,10 @@ impl ClientConfig {
         };
         let (target_dir, owner, repo, exec_command, database) = r.finish(required)?;
         Ok(ClientConfig {
+            file: raw.file().to_owned(),
+            controllers_secrets: controllers_secrets(raw),
+            app,
+            git,
             target_dir,
             owner,
             repo,

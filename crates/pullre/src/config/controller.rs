@@ -4,11 +4,12 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tracing::Level;
 
+use super::console::{self, ConsoleConfig};
 use super::reader::{ConfigErrors, Reader, word};
 use super::report::{GithubLogin, ReportConfig};
-use super::{DatabaseConfig, RawConfig, Secret};
+use super::{CloneConfig, DatabaseConfig, RawConfig, Secret};
 use crate::admission::Admission;
-use crate::schema_clone::mysql::SwapBusy;
+use crate::schema_clone::mask::Dialect;
 
 /// Where the staging servers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +44,7 @@ pub struct ControllerConfig {
     pub start_timeout: Duration,
     /// How long a staging client may stay silent.
     pub agent_timeout: Duration,
-    pub clone_timeout: Duration,
-    /// Connections that copy one schema side by side.
-    pub clone_workers: Option<usize>,
-    /// A schema larger than this is not cloned.
-    pub clone_max_bytes: Option<u64>,
-    pub swap_busy: SwapBusy,
+    pub clone: CloneConfig,
     /// How long an environment that is not eligible any more keeps its server.
     pub grace: Duration,
     /// Which pull requests may have an environment.
@@ -56,9 +52,12 @@ pub struct ControllerConfig {
     pub report: ReportConfig,
     /// A plan that stops or clones over more environments than this is refused.
     pub max_changes: u32,
+    /// 0: one tick per run. Else the seconds between two ticks.
+    pub poll_seconds: u32,
     /// In which `auto_start_at` and `auto_stop_at` are told; None counts as UTC.
     pub auto_timezone: Option<TimeZone>,
     pub logging_level: Level,
+    pub console: ConsoleConfig,
     /// Every secret that is set: what is told to others is searched for them.
     pub secrets: Vec<Secret>,
 }
@@ -108,28 +107,23 @@ impl ControllerConfig {
         let keep_days = r.keep_days();
         let start_timeout = r.seconds("start_timeout", 600, 1..=DAY);
         let agent_timeout = r.seconds("agent_timeout", 600, 1..=DAY);
-        let clone_timeout = r.seconds("clone_timeout", 3600, 1..=DAY);
-        let clone_workers = r.parsed("clone_workers", "a number from 1 to 32", |value| {
-            value.parse().ok().filter(|n| (1..=32).contains(n))
-        });
-        let clone_max_bytes = r.parsed("clone_max_bytes", "a number of bytes", |value| {
-            value.parse().ok().filter(|n| *n > 0)
-        });
-        let swap_busy = r.parsed("swap_busy", "`wait` or `kill`", |value| match value {
-            "wait" => Some(SwapBusy::Wait),
-            "kill" => Some(SwapBusy::Kill),
-            _ => None,
-        });
+        let dialect = match database {
+            Some(DatabaseConfig::Sqlite { .. }) => Dialect::Sqlite,
+            Some(DatabaseConfig::Mysql { .. }) | None => Dialect::Mysql,
+        };
+        let clone = CloneConfig::read(&mut r, dialect);
         let grace = r.seconds("grace", 3600, 1..=30 * DAY);
         let admission = r.admission();
         let report = r.report();
         let max_changes = r.number("max_changes", "environments", 10, 1..=10_000);
+        let poll_seconds = r.poll_seconds();
         let auto_timezone = r.parsed(
             "auto_timezone",
             "a time zone by its IANA name, like Asia/Tokyo or UTC",
             |value| TimeZone::get(value).ok(),
         );
         let logging_level = r.logging_level();
+        let console = console::read(&mut r);
 
         let required = match (owner, repo, login, database) {
             (Some(owner), Some(repo), Some(login), Some(database)) => {
@@ -155,16 +149,15 @@ impl ControllerConfig {
             keep_days,
             start_timeout,
             agent_timeout,
-            clone_timeout,
-            clone_workers,
-            clone_max_bytes,
-            swap_busy: swap_busy.unwrap_or(SwapBusy::Wait),
+            clone,
             grace,
             admission,
             report,
             max_changes,
+            poll_seconds,
             auto_timezone,
             logging_level,
+            console,
             secrets: raw.secrets(),
         })
     }

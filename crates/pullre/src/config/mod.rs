@@ -3,7 +3,10 @@
 //! Low, then high: [`RawConfig`] knows lines, the environment and which keys exist;
 //! [`ControllerConfig`] and [`ClientConfig`] are made from it once and cannot be wrong afterwards.
 
+mod app;
 mod client;
+mod clones;
+mod console;
 mod controller;
 mod keys;
 mod raw;
@@ -13,7 +16,10 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub use app::{AppConfig, GitConfig};
 pub use client::{ClientConfig, TargetDir};
+pub use clones::CloneConfig;
+pub use console::{ConsoleConfig, Network};
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
 pub use raw::RawConfig;

@@ -196,6 +196,11 @@ impl<'a> Reader<'a> {
         self.path("state_dir").unwrap_or_else(|| base.join(".pullre"))
     }
 
+    /// 0: one look per run. Else the seconds between two looks.
+    pub fn poll_seconds(&mut self) -> u32 {
+        self.number("poll_seconds", "seconds", 0, 0..=55)
+    }
+
     pub fn keep_days(&mut self) -> u32 {
         self.number("keep_days", "days", 90, 1..=3650)
     }
@@ -237,6 +242,12 @@ impl<'a> Reader<'a> {
             "`{key}` is not set, expected {expected}: write `{key} = ...` there, or set {}",
             env_name(key)
         );
+        self.problems.push(Problem { key: Some(key), ..Problem::new(file, what) });
+    }
+
+    /// A file that a key names is not what it should be.
+    pub fn wrong_file(&mut self, key: &'static str, file: &Path, what: String) {
+        let what = format!("`{key}`: {what}");
         self.problems.push(Problem { key: Some(key), ..Problem::new(file, what) });
     }
 

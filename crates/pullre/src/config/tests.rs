@@ -232,7 +232,7 @@ fn the_controllers_defaults() {
     assert_eq!(c.aws_region, "ap-northeast-1");
     assert_eq!(c.state_dir, ini.path(".pullre"));
     assert_eq!((c.keep_days, c.max_changes), (90, 10));
-    let seconds = [c.start_timeout, c.agent_timeout, c.clone_timeout, c.grace];
+    let seconds = [c.start_timeout, c.agent_timeout, c.clone.cloning.timeout, c.grace];
     assert_eq!(seconds.map(|d| d.as_secs()), [600, 600, 3600, 3600]);
     assert_eq!(c.logging_level, Level::INFO);
 }

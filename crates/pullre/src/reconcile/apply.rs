@@ -12,7 +12,7 @@ use super::{Clock, Controller, Said, WORKERS, observe};
 use crate::domain::{InstanceId, PullNumber, SchemaName};
 use crate::facts::CloneState;
 use crate::ports::ComputeError;
-use crate::schema_clone::CloneError;
+use crate::schema_clone::{CloneError, Cloning, Request};
 use crate::store::{Store, StoreError, Won};
 use crate::words;
 
@@ -213,6 +213,9 @@ impl Worker<'_> {
             (Action::Clone { source, destination }, pull) => {
                 self.clone(source, destination, pull, chain, observed, store).map(Some)
             }
+            (Action::Undo { schema }, _) => {
+                self.undo(schema, chain, observed, store).map(|()| None)
+            }
             (action, None) => Err(Stop::Failed(format!(
                 "{action:?} was planned for no environment; this is a fault of pullre"
             ))),
@@ -256,9 +259,21 @@ impl Worker<'_> {
             store.clone_refused(destination, server, pull, &why, self.clock.now())?;
             return Err(Stop::Failed(why));
         }
-        won(store.clone_started(destination, server, source, pull, self.clock.now())?)?;
-        let timeout = self.controller.clone_timeout;
-        match schemas.clone(source, destination, timeout, &mut |_| {}) {
+        let Cloning { timeout, mask, keep_previous } = &self.controller.policy.cloning;
+        let worth_keeping =
+            observed.facts.clones.get(destination).zip(pull).is_some_and(|(clone, pull)| {
+                clone.server == server && clone.holds(source, pull, mask.digest())
+            });
+        let now = self.clock.now();
+        won(store.clone_started(destination, server, source, pull, mask.digest(), now)?)?;
+        let request = Request {
+            source,
+            destination,
+            timeout: *timeout,
+            mask,
+            keep_previous: *keep_previous && worth_keeping,
+        };
+        match schemas.clone_schema(&request, &mut |_| {}) {
             Ok(outcome) => {
                 store.clone_finished(destination, server, &outcome, self.clock.now())?;
                 Ok(format!("{} tables, {}", outcome.tables, words::bytes(outcome.bytes)))
@@ -266,6 +281,45 @@ impl Worker<'_> {
             Err(e) => {
                 let why = e.to_string();
                 store.clone_failed(destination, server, &why, self.clock.now())?;
+                Err(Stop::Failed(why))
+            }
+        }
+    }
+}
+
+impl Worker<'_> {
+    fn undo(
+        &self,
+        schema: &SchemaName,
+        chain: &Chain,
+        observed: &Observed,
+        store: &mut Store,
+    ) -> Result<(), Stop> {
+        let _schema = self.hold(LockName::Schema(schema.clone()))?;
+        let server = chain.server;
+        let wish = observed
+            .facts
+            .clones
+            .get(schema)
+            .filter(|clone| clone.server == server && clone.state == CloneState::Undo)
+            .and_then(|clone| clone.contents.undo);
+        // Written down when a person asked for it: a tick that dies after the effect and before its
+        // result does nothing the next time.
+        let Some(wish) = wish else {
+            return Err(Stop::Left("nobody asks for its previous data any more".into()));
+        };
+        let timeout = self.controller.policy.cloning.timeout;
+        match self.controller.schemas.undo(schema, wish, timeout) {
+            Ok(()) => Ok(store.undo_finished(schema, server, true, self.clock.now())?),
+            Err(e) => {
+                let (why, now) = (e.to_string(), self.clock.now());
+                match e {
+                    // What is there is all there is, and stays.
+                    CloneError::NoPrevious { .. } => {
+                        store.undo_finished(schema, server, false, now)?;
+                    }
+                    _ => store.undo_failed(schema, server, &why, now)?,
+                }
                 Err(Stop::Failed(why))
             }
         }

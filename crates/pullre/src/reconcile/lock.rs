@@ -15,6 +15,8 @@ pub enum LockName {
     Environment(PullNumber),
     Server(ServerId),
     Schema(SchemaName),
+    /// Alone, and before all others: one run among those that look again and again.
+    Polling,
     /// What is said on GitHub of one pull request. Not its environment's lock: a clone that takes
     /// minutes does not keep anybody from saying so.
     Reports(PullNumber),
@@ -29,6 +31,7 @@ impl LockName {
             LockName::Reports(number) => format!("reports-{}", number.0),
             LockName::Alerts => "alerts".to_owned(),
             LockName::Server(id) => format!("server-{}", id.0),
+            LockName::Polling => "polling".to_owned(),
             // Names that may be one schema on some server share a lock.
             LockName::Schema(name) => format!("schema-{}", name.as_str().to_lowercase()),
         }

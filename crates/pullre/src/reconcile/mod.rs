@@ -38,8 +38,6 @@ pub struct Controller<'a> {
     pub policy: &'a Policy,
     /// What is said on GitHub.
     pub report: &'a report::Settings,
-    /// How long one schema clone may take.
-    pub clone_timeout: Duration,
 }
 
 impl std::fmt::Debug for Controller<'_> {
@@ -82,6 +80,9 @@ pub struct Report {
     pub acted: usize,
     /// The last plan: what still waits.
     pub last: Plan,
+    /// Servers in the pool, and how many of them are somebody's.
+    pub pool: usize,
+    pub busy: usize,
     /// Why GitHub could not be read, if so.
     pub forge: Option<String>,
 }
@@ -118,12 +119,21 @@ impl Controller<'_> {
         confirmed: bool,
         say: &(dyn Fn(Said<'_>) + Sync),
     ) -> Result<Report, StoreError> {
+        self.tick_on(&mut self.database.open()?, now, confirmed, say)
+    }
+
+    /// The same on a connection that is open already, for ticks that follow each other.
+    pub fn tick_on(
+        &self,
+        store: &mut Store,
+        now: Timestamp,
+        confirmed: bool,
+        say: &(dyn Fn(Said<'_>) + Sync),
+    ) -> Result<Report, StoreError> {
         let clock = Clock { began: now, since: Instant::now() };
         let mut report = Report::default();
         let mut ended: BTreeSet<Subject> = BTreeSet::new();
-        let mut store = self.database.open()?;
-        let mut observed =
-            observe::observe(&mut store, self.forge, self.compute, self.policy, now)?;
+        let mut observed = observe::observe(store, self.forge, self.compute, self.policy, now)?;
         observed.confirmed = confirmed;
         report.failures.extend(observed.unknown());
         report.forge = observed.forge.unknown().map(str::to_owned);
@@ -142,7 +152,7 @@ impl Controller<'_> {
                 || report.last.records.iter().any(|record| matches!(record, Record::Mark(_)));
             let asked = round == 0 && observed.forge.known().is_some();
             let obeyed = asked
-                && self.obey(&mut store, due, clock).unwrap_or_else(|e| {
+                && self.obey(store, due, clock).unwrap_or_else(|e| {
                     report.failures.push(format!("commands in comments wait: {e}"));
                     false
                 });
@@ -162,7 +172,7 @@ impl Controller<'_> {
                 let chains = &report.last.chains;
                 let mut facts = store.facts()?;
                 voice::anticipate(&mut facts, chains, clock.now());
-                if let Err(e) = self.speak(&mut store, &observed, &facts, chains, clock, say) {
+                if let Err(e) = self.speak(store, &observed, &facts, chains, clock, say) {
                     report.failures.push(not_told(&e));
                 }
             }
@@ -186,12 +196,16 @@ impl Controller<'_> {
             true => observed.facts.clone(),
             false => store.facts()?,
         };
-        if let Err(e) = self.speak(&mut store, &observed, &facts, &[], clock, say) {
+        if let Err(e) = self.speak(store, &observed, &facts, &[], clock, say) {
             report.failures.push(not_told(&e));
         }
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
+        let facts = &observed.facts;
+        let pool = || facts.servers.values().filter(|server| server.is_staging);
+        report.pool = pool().count();
+        report.busy = pool().filter(|s| facts.assignment_of_server(s.id).is_some()).count();
         Ok(report)
     }
 

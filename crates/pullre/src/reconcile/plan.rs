@@ -188,6 +188,10 @@ pub enum Action {
         source: SchemaName,
         destination: SchemaName,
     },
+    /// The previous clone takes the place of the one that replaced it.
+    Undo {
+        schema: SchemaName,
+    },
     /// The client may deploy this commit.
     Offer {
         sha: Sha,
@@ -227,26 +231,24 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut chains = assigned(observed, &facts);
     let mut taken = BTreeSet::new();
-    for (index, pull) in
-        condition::queue(&facts, &observed.policy, observed.now).into_iter().enumerate()
-    {
-        let best = facts
-            .servers
-            .values()
-            .filter(|server| !taken.contains(&server.id))
-            .filter_map(|server| {
-                Some((condition::rank(server, pull, &facts, observed.now)?, server))
-            })
-            .min_by_key(|(rank, _)| *rank);
+    let mut free = condition::free_servers(&facts, observed.now);
+    let mut why = None;
+    let queue = condition::queue(&facts, &observed.policy, observed.now);
+    for (index, pull) in queue.into_iter().enumerate() {
+        let best = (0..free.len()).min_by_key(|&at| free[at].rank(pull));
         match best {
-            Some((_, server)) => {
+            Some(best) => {
+                let server = free.swap_remove(best).server;
                 taken.insert(server.id);
                 chains.extend(bring_up(pull, server, &facts, observed));
             }
             None => plan.queue.push(Waiting {
                 pull: pull.request.number,
                 place: index + 1 - taken.len(),
-                why: no_server_free(&facts, &taken, observed.now),
+                // The same for all of them; a thousand may wait.
+                why: why
+                    .get_or_insert_with(|| no_server_free(&facts, &taken, observed.now))
+                    .clone(),
             }),
         }
     }
@@ -560,15 +562,18 @@ fn advance(
         actions.extend(offered.then_some(Action::Withdraw));
         actions.push(Action::Start { instance: instance.clone() });
     }
-    let clone = Action::Clone { source: target.source.clone(), destination: destination.clone() };
+    let refill = refill(&condition.data, &target.source, destination);
     match &condition.data {
-        Data::Missing | Data::Building { .. } => {
+        Data::Missing | Data::Building { .. } | Data::PreviousWanted => {
             if why.is_empty() {
-                why = "it needs its data".into();
+                why = match condition.data {
+                    Data::PreviousWanted => "asked for by a person".into(),
+                    _ => "it needs its data".into(),
+                };
             }
             // Never both at once: only after the withdrawal it is sure who is at the schema.
             if !offered {
-                actions.push(clone);
+                actions.extend(refill);
             } else if actions.is_empty() {
                 actions.push(Action::Withdraw);
             }
@@ -596,6 +601,17 @@ fn advance(
     (!actions.is_empty()).then(|| chain(assignment, facts, why, actions))
 }
 
+/// What brings its data into the schema, where that is to be done now.
+fn refill(data: &Data, source: &SchemaName, schema: &SchemaName) -> Option<Action> {
+    match data {
+        Data::Missing | Data::Building { .. } => {
+            Some(Action::Clone { source: source.clone(), destination: schema.clone() })
+        }
+        Data::PreviousWanted => Some(Action::Undo { schema: schema.clone() }),
+        Data::Ready | Data::AppInTheWay { .. } | Data::Failed(_) | Data::Refused(_) => None,
+    }
+}
+
 fn chain(assignment: &Assignment, facts: &Facts, why: String, actions: Vec<Action>) -> Chain {
     Chain {
         subject: Subject::Environment(assignment.pull),
@@ -618,12 +634,8 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) ->
         actions.push(Action::Start { instance: instance.clone() });
     }
     let number = pull.request.number;
-    if matches!(
-        condition::data(server, number, observed.now, facts, &observed.policy, observed.now),
-        Data::Missing | Data::Building { .. }
-    ) {
-        actions.push(Action::Clone { source: target.source, destination: destination.clone() });
-    }
+    let data = condition::data(server, number, observed.now, facts, &observed.policy, observed.now);
+    actions.extend(refill(&data, &target.source, destination));
     Some(Chain {
         subject: Subject::Environment(number),
         server: server.id,

@@ -10,7 +10,7 @@ use super::effects::Won;
 use super::facts::{deployment, hold, server_name};
 use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, InstanceState, PullNumber, ServerId};
-use crate::facts::{App, Deployment, Hold};
+use crate::facts::{App, AppDeath, Deployment, Hold, Pulse};
 
 /// What one server has to do, read in one query.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Duty {
     pub check_url: Option<String>,
     /// The app that this client reported last.
     pub app: Option<App>,
+    /// The deployment whose app died and was not proved to run again yet.
+    pub died: Option<i64>,
     /// None: no app shall run here.
     pub task: Option<Task>,
     /// All effects are paused.
@@ -42,13 +44,15 @@ const DUTIES: &str = "
     SELECT s.id AS on_server, s.name, s.instance_id, s.db_schema, s.check_url, f.app_pull, f.app_sha,
         p.ref, d.*, (SELECT COUNT(*) FROM settings WHERE settings.name = 'paused') AS paused,
         f.held_at, f.held_until, f.held_reason, w.held_at AS pull_held_at,
-        w.held_until AS pull_held_until, w.held_reason AS pull_held_reason
+        w.held_until AS pull_held_until, w.held_reason AS pull_held_reason,
+        x.deployment_id AS died_of
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
     LEFT JOIN assignments a ON a.server_id = s.id
     LEFT JOIN deployments d ON d.id = a.deployment_id
     LEFT JOIN pull_requests p ON p.number = a.pull_number
-    LEFT JOIN pull_wishes w ON w.number = a.pull_number ";
+    LEFT JOIN pull_wishes w ON w.number = a.pull_number
+    LEFT JOIN app_deaths x ON x.server_id = s.id AND x.times > 0 ";
 
 /// What a server is called, and where it is.
 #[derive(Debug, Clone)]
@@ -253,6 +257,62 @@ impl Store {
         Ok(())
     }
 
+    /// What the machine of a staging client is like.
+    pub fn measured(&mut self, server: ServerId, pulse: &Pulse) -> Result<()> {
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX).into();
+        let params = [
+            size(pulse.free_bytes),
+            size(pulse.total_bytes),
+            pulse.load_percent.into(),
+            server.0.into(),
+        ];
+        let matched = self.execute(
+            "UPDATE server_pulses SET free_bytes = ?, total_bytes = ?, load_percent = ?
+             WHERE server_id = ?",
+            &params,
+        )?;
+        if matched == 0 {
+            self.execute(
+                "INSERT INTO server_pulses (free_bytes, total_bytes, load_percent, server_id)
+                 VALUES (?, ?, ?, ?)",
+                &params,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The app of a deployment that had succeeded is gone.
+    pub fn app_died(&mut self, server: ServerId, death: &AppDeath) -> Result<()> {
+        let params = [
+            death.deployment.into(),
+            death.times.into(),
+            death.at.into(),
+            death.again_at.into(),
+            death.reason.as_str().into(),
+            server.0.into(),
+        ];
+        let matched = self.execute(
+            "UPDATE app_deaths SET deployment_id = ?, times = ?, died_at = ?, again_at = ?, reason = ?
+             WHERE server_id = ?",
+            &params,
+        )?;
+        if matched == 0 {
+            self.execute(
+                "INSERT INTO app_deaths
+                     (deployment_id, times, died_at, again_at, reason, server_id)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+                &params,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The app that had died runs again.
+    pub fn app_lives(&mut self, server: ServerId) -> Result<()> {
+        let sql = "UPDATE app_deaths SET times = 0 WHERE server_id = ?";
+        self.execute(sql, &[server.0.into()]).map(drop)
+    }
+
     /// The slots of this machine and what they do.
     pub fn local_slots(&mut self) -> Result<Vec<(InstanceId, InstanceState)>> {
         let rows = self.query("SELECT name, state FROM local_slots ORDER BY name", &[])?;
@@ -310,6 +370,7 @@ fn duty(row: &super::backend::Row) -> Result<Duty> {
         schema: row.opt_text("db_schema")?.unwrap_or_default(),
         check_url: row.opt_text("check_url")?.filter(|url| !url.is_empty()),
         app,
+        died: row.opt_int("died_of")?,
         task,
         paused: row.int("paused")? > 0,
         holds: [

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::migrations::tables;
 use super::{Engine, Result, Store, StoreError};
 use crate::domain::{PullNumber, SchemaName, ServerId};
+use crate::grants::{NOT_A_CLIENTS, client_trials};
 
 /// What the ancestor's table says of an open pull request, beside what ours say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,32 @@ impl Store {
             }
         }
         Ok(missing)
+    }
+
+    /// What a staging client's login may not do, each a sentence. Tried on no row.
+    pub fn missing_client_rights(&mut self) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for (what, sql) in client_trials() {
+            match self.tried(&sql) {
+                Ok(()) => {}
+                Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+                Err(e) => missing.push(format!("it cannot {what}: {e}")),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What a staging client's login may do and should not. Tried on no row.
+    pub fn needless_client_rights(&mut self) -> Vec<&'static str> {
+        let mut may = |sql: &str| self.tried(sql).is_ok();
+        NOT_A_CLIENTS.iter().filter(|(_, sql)| may(sql)).map(|(what, _)| *what).collect()
+    }
+
+    fn tried(&mut self, sql: &str) -> Result<()> {
+        match sql.starts_with("SELECT") {
+            true => self.query(sql, &[]).map(drop),
+            false => self.execute(sql, &[]).map(drop),
+        }
     }
 
     /// Which of these rights on a schema no grant to the login names. A role may give them all the

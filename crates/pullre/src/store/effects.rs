@@ -1,14 +1,13 @@
 //! What a tick writes: what it saw, and before and after each effect what it is about to do and
 //! what came of it. Every change of an assignment is a compare-and-set.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::backend::Value;
 use super::{Result, Store, StoreError, datetime};
 use crate::domain::{InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId, Sha};
-use crate::facts::{CloneState, Outcome};
+use crate::facts::Outcome;
 use crate::reconcile::plan::Record;
-use crate::schema_clone::CloneOutcome;
 
 /// Somebody else changed the same thing since it was read; the next tick decides anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +115,12 @@ impl Store {
             }
             Some(_) => None,
         };
+        let known = before.as_ref().map(|row| row.opt_text("sha")).transpose()?.flatten();
+        if pull.state == PullState::Open && known.as_deref() != Some(pull.head.as_str()) {
+            // A long-known pull request may be seen for the first time.
+            let soon = now.saturating_sub(SignedDuration::from_mins(10)).unwrap_or(now);
+            self.head_seen(pull.number, pull.head.as_str(), pull.updated_at.clamp(soon, now))?;
+        }
         let row = [
             pull.head.as_str().into(),
             pull.state.as_str().into(),
@@ -248,6 +253,7 @@ impl Store {
                  WHERE number = ?",
                 &[server.0.into(), source.as_str().into(), pull.0.into()],
             )?;
+            store.waited(pull, now)?;
             store.event(now, "controller", Some(pull), Some(server), "got a server")
         });
         match given {
@@ -400,140 +406,6 @@ impl Store {
         self.execute(
             "UPDATE server_facts SET stop_owed = 0 WHERE server_id = ?",
             &[server.0.into()],
-        )
-        .map(drop)
-    }
-
-    /// Takes the schema as ours and says that it is being filled. Written before the copy.
-    /// `No` where it is another server's.
-    pub fn clone_started(
-        &mut self,
-        schema: &SchemaName,
-        server: ServerId,
-        source: &SchemaName,
-        pull: Option<PullNumber>,
-        now: Timestamp,
-    ) -> Result<Won> {
-        self.transaction(|store| {
-            let held = store.query_one(
-                "SELECT server_id FROM clones WHERE schema_name = ?",
-                &[schema.as_str().into()],
-            )?;
-            match held {
-                Some(row) if row.int("server_id")? != server.0 => return Ok(Won::No),
-                Some(_) => {}
-                None => store.own(schema, server)?,
-            }
-            // Another environment's failures are not this one's.
-            store.execute(
-                "UPDATE clones SET attempts = CASE WHEN state IN ('failed', 'building') AND pull_number = ?
-                     THEN attempts ELSE 0 END WHERE schema_name = ?",
-                &[pull.map(|n| n.0).into(), schema.as_str().into()],
-            )?;
-            store.execute(
-                "UPDATE clones SET state = ?, source = ?, pull_number = ?, attempts = attempts + 1,
-                     started_at = ?, finished_at = NULL, error = NULL WHERE schema_name = ?",
-                &[
-                    CloneState::Building.as_str().into(),
-                    source.as_str().into(),
-                    pull.map(|n| n.0).into(),
-                    now.into(),
-                    schema.as_str().into(),
-                ],
-            )?;
-            Ok(Won::Yes)
-        })
-    }
-
-    pub(super) fn own(&mut self, schema: &SchemaName, server: ServerId) -> Result<()> {
-        self.execute(
-            "INSERT INTO clones (schema_name, server_id, state, attempts) VALUES (?, ?, ?, 0)",
-            &[schema.as_str().into(), server.0.into(), CloneState::Owned.as_str().into()],
-        )
-        .map(drop)
-    }
-
-    /// The schema holds something that we did not make: nothing is written to it. The record of
-    /// another server is left as it is.
-    pub fn clone_refused(
-        &mut self,
-        schema: &SchemaName,
-        server: ServerId,
-        pull: Option<PullNumber>,
-        why: &str,
-        now: Timestamp,
-    ) -> Result<()> {
-        self.transaction(|store| {
-            let name = Value::from(schema.as_str());
-            let held = store.query_one(
-                "SELECT 1 FROM clones WHERE schema_name = ?",
-                std::slice::from_ref(&name),
-            )?;
-            if held.is_none() {
-                store.own(schema, server)?;
-            }
-            let pull = Value::from(pull.map(|n| n.0));
-            store
-                .execute(
-                    "UPDATE clones SET attempts = CASE WHEN state = 'refused' AND pull_number = ?
-                     THEN attempts + 1 ELSE 1 END,
-                     state = ?, pull_number = ?, finished_at = ?, error = ?
-                 WHERE schema_name = ? AND server_id = ?",
-                    &[
-                        pull.clone(),
-                        CloneState::Refused.as_str().into(),
-                        pull,
-                        now.into(),
-                        why.into(),
-                        name,
-                        server.0.into(),
-                    ],
-                )
-                .map(drop)
-        })
-    }
-
-    pub fn clone_finished(
-        &mut self,
-        schema: &SchemaName,
-        server: ServerId,
-        outcome: &CloneOutcome,
-        now: Timestamp,
-    ) -> Result<()> {
-        let millis = i64::try_from(outcome.elapsed.as_millis()).unwrap_or(i64::MAX);
-        let bytes = i64::try_from(outcome.bytes).unwrap_or(i64::MAX);
-        self.execute(
-            "UPDATE clones SET state = ?, attempts = 0, finished_at = ?, error = NULL, bytes = ?,
-                 millis = ? WHERE schema_name = ? AND server_id = ? AND state = 'building'",
-            &[
-                CloneState::Ready.as_str().into(),
-                now.into(),
-                bytes.into(),
-                millis.into(),
-                schema.as_str().into(),
-                server.0.into(),
-            ],
-        )
-        .map(drop)
-    }
-
-    pub fn clone_failed(
-        &mut self,
-        schema: &SchemaName,
-        server: ServerId,
-        error: &str,
-        now: Timestamp,
-    ) -> Result<()> {
-        self.execute(
-            "UPDATE clones SET state = ?, finished_at = ?, error = ?
-             WHERE schema_name = ? AND server_id = ? AND state = 'building'",
-            &[
-                CloneState::Failed.as_str().into(),
-                now.into(),
-                error.into(),
-                schema.as_str().into(),
-                server.0.into(),
-            ],
         )
         .map(drop)
     }

@@ -8,8 +8,8 @@ use super::backend::Row;
 use super::{Result, Store, StoreError};
 use crate::domain::{InstanceId, Invalid, Login, PullNumber, PullRequest, PullState, ServerId};
 use crate::facts::{
-    Agent, App, Assignment, Deployment, Facts, Hold, Pull, SchemaClone, Server, StartTries,
-    Stopped, User,
+    Agent, App, AppDeath, Assignment, Contents, Deployment, Facts, Hold, Pull, Pulse, SchemaClone,
+    Server, StartTries, Stopped, User,
 };
 use crate::switches::{self, Switching, Weekdays};
 
@@ -28,11 +28,15 @@ const SERVERS: &str = "
         f.held_at, f.held_until, f.held_reason, f.start_requested_at, f.start_attempts,
         f.start_error, f.no_capacity_at, f.stop_owed, f.state, f.agent_seen_at, f.agent_version,
         f.app_pull, f.app_sha,
-        s.auto_start_at, s.auto_stop_at, w.weekdays, w.done_at, t.message AS trouble
+        s.auto_start_at, s.auto_stop_at, w.weekdays, w.done_at, t.message AS trouble,
+        u.free_bytes, u.total_bytes, u.load_percent, x.deployment_id AS died_of, x.times, x.died_at,
+        x.again_at, x.reason
     FROM servers s
     LEFT JOIN server_facts f ON f.server_id = s.id
     LEFT JOIN server_switches w ON w.server_id = s.id
     LEFT JOIN agent_troubles t ON t.server_id = s.id
+    LEFT JOIN server_pulses u ON u.server_id = s.id
+    LEFT JOIN app_deaths x ON x.server_id = s.id AND x.times > 0
     ORDER BY s.id";
 
 const ASSIGNMENTS: &str = "
@@ -70,7 +74,10 @@ impl Store {
             }
             facts.assignments.insert(assignment.pull, assignment);
         }
-        for row in self.query("SELECT * FROM clones", &[])? {
+        const CLONES: &str = "SELECT c.*, x.pull_number AS holds_pull, x.source AS holds_source, x.mask, x.building_mask, x.kept,
+                 x.undo_wish
+             FROM clones c LEFT JOIN clone_contents x ON x.schema_name = c.schema_name";
+        for row in self.query(CLONES, &[])? {
             if let Some(clone) = readable(clone(&row), &row, "clones", "schema_name", unreadable)? {
                 facts.clones.insert(clone.schema.clone(), clone);
             }
@@ -251,8 +258,33 @@ fn server(row: &Row) -> Result<Server> {
         agent,
         app,
         trouble: row.opt_text("trouble")?,
+        pulse: pulse(row)?,
+        death: death(row)?,
         switching: switching(row)?,
     })
+}
+
+/// A number that cannot be is none: it is only shown.
+fn pulse(row: &Row) -> Result<Option<Pulse>> {
+    let size = |column: &str| Ok(row.opt_int(column)?.and_then(|n| u64::try_from(n).ok()));
+    Ok(match (size("free_bytes")?, size("total_bytes")?) {
+        (Some(free_bytes), Some(total_bytes)) => {
+            let load_percent = row.opt_u32("load_percent")?.unwrap_or(0);
+            Some(Pulse { free_bytes, total_bytes, load_percent })
+        }
+        _ => None,
+    })
+}
+
+fn death(row: &Row) -> Result<Option<AppDeath>> {
+    let Some(deployment) = row.opt_int("died_of")? else { return Ok(None) };
+    Ok(Some(AppDeath {
+        deployment,
+        times: row.u32("times")?,
+        at: row.time("died_at")?,
+        again_at: row.time("again_at")?,
+        reason: row.opt_text("reason")?.unwrap_or_default(),
+    }))
 }
 
 /// Nonsense in here keeps no server from serving.
@@ -306,5 +338,13 @@ fn clone(row: &Row) -> Result<SchemaClone> {
         error: row.opt_text("error")?,
         bytes: row.opt_int("bytes")?,
         millis: row.opt_int("millis")?,
+        contents: Contents {
+            pull: row.opt_u32("holds_pull")?.map(PullNumber),
+            source: row.opt_parsed("holds_source")?,
+            mask: row.opt_text("mask")?,
+            building_mask: row.opt_text("building_mask")?,
+            kept: row.opt_int("kept")?.is_some_and(|kept| kept != 0),
+            undo: row.opt_int("undo_wish")?,
+        },
     })
 }

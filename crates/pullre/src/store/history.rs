@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::backend::Row;
 use super::facts::deployment;
 use super::{Result, Store};
 use crate::domain::{PullNumber, ServerId};
@@ -27,6 +28,16 @@ pub struct Event {
     pub pull: Option<PullNumber>,
     pub server: Option<ServerId>,
     pub message: String,
+}
+
+pub(super) fn event(row: &Row) -> Result<Event> {
+    Ok(Event {
+        at: row.time("at")?,
+        actor: row.text("actor")?,
+        pull: row.opt_u32("pull_number")?.map(PullNumber),
+        server: row.opt_int("server_id")?.map(ServerId),
+        message: row.text("message")?,
+    })
 }
 
 impl Store {
@@ -59,17 +70,7 @@ impl Store {
              ORDER BY id DESC LIMIT ?",
             &[pull.0.into(), most.into()],
         )?;
-        rows.iter()
-            .map(|row| {
-                Ok(Event {
-                    at: row.time("at")?,
-                    actor: row.text("actor")?,
-                    pull: row.opt_u32("pull_number")?.map(PullNumber),
-                    server: row.opt_int("server_id")?.map(ServerId),
-                    message: row.text("message")?,
-                })
-            })
-            .collect()
+        rows.iter().map(event).collect()
     }
 
     /// The newest first.
@@ -136,6 +137,7 @@ impl Store {
             ),
             &[limit.into()],
         )?;
+        self.forget_measures(limit)?;
         Ok((deployments, events))
     }
 }

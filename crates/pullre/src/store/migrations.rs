@@ -105,6 +105,32 @@ const MIGRATIONS: &[Migration] = migrations! {
     // The weekdays of auto_start_at and auto_stop_at, and how far they were done.
     "server_switches": "CREATE TABLE IF NOT EXISTS server_switches (
         server_id BIGINT NOT NULL PRIMARY KEY, weekdays VARCHAR(40), done_at BIGINT) {own}",
+    // What a staging client measured when it last gave a sign of life.
+    "server_pulses": "CREATE TABLE IF NOT EXISTS server_pulses (
+        server_id BIGINT NOT NULL PRIMARY KEY, free_bytes BIGINT NOT NULL,
+        total_bytes BIGINT NOT NULL, load_percent INT NOT NULL) {own}",
+    // The app of a deployment that had succeeded died; 0 times once it runs again.
+    "app_deaths": "CREATE TABLE IF NOT EXISTS app_deaths (
+        server_id BIGINT NOT NULL PRIMARY KEY, deployment_id BIGINT NOT NULL, times INT NOT NULL,
+        died_at BIGINT NOT NULL, again_at BIGINT NOT NULL, reason {text}) {own}",
+    // What is in a schema of `clones`, and beside it.
+    "clone_contents": "CREATE TABLE IF NOT EXISTS clone_contents (
+        schema_name VARCHAR(64) NOT NULL PRIMARY KEY, pull_number INT, source VARCHAR(64),
+        mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}",
+    "console_users": "CREATE TABLE IF NOT EXISTS console_users (
+        name VARCHAR(128) NOT NULL PRIMARY KEY, password {text} NOT NULL, role VARCHAR(20) NOT NULL,
+        created_at BIGINT NOT NULL) {own}",
+    // Each tick as it ended: how long it took, and how busy the pool was.
+    "ticks": "CREATE TABLE IF NOT EXISTS ticks (
+        began_at BIGINT NOT NULL PRIMARY KEY, millis BIGINT NOT NULL, pool INT NOT NULL,
+        busy INT NOT NULL, queued INT NOT NULL, acted INT NOT NULL, failed INT NOT NULL) {own}",
+    // When a head was first seen, and when its environment got a server: what waiting is measured by.
+    "heads": "CREATE TABLE IF NOT EXISTS heads (
+        number INT NOT NULL, sha VARCHAR(64) NOT NULL, pushed_at BIGINT NOT NULL,
+        PRIMARY KEY (number, sha)) {own}",
+    "waits": "CREATE TABLE IF NOT EXISTS waits (
+        number INT NOT NULL, assigned_at BIGINT NOT NULL, millis BIGINT NOT NULL,
+        PRIMARY KEY (number, assigned_at)) {own}",
     // Who gave an environment's server back.
     "pull_stops": "CREATE TABLE IF NOT EXISTS pull_stops (
         number INT NOT NULL PRIMARY KEY, stopped_at BIGINT NOT NULL, stopped_by VARCHAR(128) NOT NULL) {own}",

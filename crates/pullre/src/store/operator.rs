@@ -71,7 +71,12 @@ impl Store {
         self.set_switches(server, "done_at", due.into())
     }
 
-    fn set_switches(&mut self, server: ServerId, column: &str, value: Value) -> Result<()> {
+    pub(super) fn set_switches(
+        &mut self,
+        server: ServerId,
+        column: &str,
+        value: Value,
+    ) -> Result<()> {
         let update = format!("UPDATE server_switches SET {column} = ? WHERE server_id = ?");
         let params = [value, server.0.into()];
         if self.execute(&update, &params)? == 0 {
@@ -97,9 +102,17 @@ impl Store {
             // Closed pull requests that pullre-kun left may still name it.
             store.execute("UPDATE pull_requests SET server_id = NULL WHERE server_id = ?", &id)?;
             store.execute("UPDATE pull_facts SET last_server_id = NULL WHERE last_server_id = ?", &id)?;
+            store.execute(
+                "DELETE FROM clone_contents
+                 WHERE schema_name IN (SELECT schema_name FROM clones WHERE server_id = ?)",
+                &id,
+            )?;
             store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_switches WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM server_pulses WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM app_deaths WHERE server_id = ?", &id)?;
+            store.execute("DELETE FROM agent_troubles WHERE server_id = ?", &id)?;
             store.execute(
                 "DELETE FROM local_slots WHERE name = (SELECT instance_id FROM servers WHERE id = ?)",
                 &id,
@@ -198,6 +211,10 @@ impl Store {
             if moved == 0 {
                 store.own(schema, server)?;
             }
+            store.execute(
+                "DELETE FROM clone_contents WHERE schema_name = ?",
+                &[schema.as_str().into()],
+            )?;
             Ok(())
         })
     }

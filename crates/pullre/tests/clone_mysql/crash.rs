@@ -6,11 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mysql::prelude::Queryable;
+use pullre::schema_clone::Request;
 
 use crate::world::{MINUTE, World, quoted, server_as, world};
 
 /// Two generations of one schema, with objects of the same and of other names.
-fn generation(w: &World, name: &str, word: &str) -> String {
+pub fn generation(w: &World, name: &str, word: &str) -> String {
     let schema = w.name(name);
     w.create(
         &schema,
@@ -40,9 +41,13 @@ fn child_process() {
     let words: Vec<_> = words.split(' ').collect();
     let [port, a, b, to] = words[..] else { panic!("four words") };
     let server = server_as(port.parse::<u16>().unwrap(), "root", "");
+    let keep_previous = std::env::var("PULLRE_TEST_KEEP").is_ok();
     for source in [a, b].iter().cycle() {
         let (source, to) = (source.parse().unwrap(), to.parse().unwrap());
-        if let Err(error) = server.clone_schema(&source, &to, MINUTE, &mut |_| {}) {
+        if let Err(error) = server.clone_schema(
+            &Request { keep_previous, ..Request::new(&source, &to, MINUTE) },
+            &mut |_| {},
+        ) {
             eprintln!("{error:?}");
             std::process::exit(3);
         }

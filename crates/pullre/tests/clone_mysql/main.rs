@@ -3,8 +3,11 @@
 
 mod crash;
 mod exact;
+mod faults;
 mod generated;
+mod masking;
 mod moments;
+mod previous;
 mod refresh;
 mod refusals;
 mod world;

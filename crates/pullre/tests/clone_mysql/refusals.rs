@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
-use pullre::schema_clone::CloneError;
 use pullre::schema_clone::mysql::SwapBusy;
+use pullre::schema_clone::{CloneError, Request};
 
 use crate::world::{World, quoted, server_as, world};
 
@@ -120,7 +120,7 @@ fn a_clone_that_takes_too_long_is_given_up_and_leaves_nothing() {
     let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
     let error = w
         .server
-        .clone_schema(&source, &destination, Duration::from_millis(150), &mut |_| {})
+        .clone_schema(&Request::new(&source, &destination, Duration::from_millis(150)), &mut |_| {})
         .unwrap_err();
     assert!(matches!(error, CloneError::TimedOut { .. }), "{error}");
     assert_eq!(w.names(), [from]);

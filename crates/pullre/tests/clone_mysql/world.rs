@@ -8,8 +8,9 @@ use std::time::Duration;
 use mysql::Conn;
 use mysql::prelude::Queryable;
 use pullre::config::{DatabaseConfig, Secret};
+use pullre::schema_clone::mask::{Dialect, Mask};
 use pullre::schema_clone::mysql::Server;
-use pullre::schema_clone::{CloneError, CloneOutcome, Schemas};
+use pullre::schema_clone::{CloneError, CloneOutcome, Request, Schemas};
 use pullre::store::mysql::MysqlAccess;
 use testkit::mariadb::Mariadb;
 
@@ -18,6 +19,8 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub struct World {
     pub mariadb: &'static Mariadb,
     pub server: Server,
+    pub mask: Mask,
+    pub keep_previous: bool,
     /// In all names of this test.
     mark: u32,
 }
@@ -37,7 +40,8 @@ pub fn world() -> World {
 pub fn world_on(mariadb: &'static Mariadb) -> World {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mark = NEXT.fetch_add(1, Ordering::Relaxed);
-    World { mariadb, server: server_as(mariadb.port(), "root", ""), mark }
+    let server = server_as(mariadb.port(), "root", "");
+    World { mariadb, server, mask: Mask::default(), keep_previous: false, mark }
 }
 
 pub fn server_as(port: u16, user: &str, password: &str) -> Server {
@@ -96,7 +100,21 @@ impl World {
 
     pub fn try_clone(&self, from: &str, to: &str) -> Result<CloneOutcome, CloneError> {
         let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-        self.schemas().clone(&from, &to, MINUTE, &mut |_| {})
+        let request = Request {
+            mask: &self.mask,
+            keep_previous: self.keep_previous,
+            ..Request::new(&from, &to, MINUTE)
+        };
+        self.schemas().clone_schema(&request, &mut |_| {})
+    }
+
+    pub fn undo(&self, schema: &str, wish: i64) -> Result<(), CloneError> {
+        self.schemas().undo(&schema.parse().unwrap(), wish, MINUTE)
+    }
+
+    /// From now on clones are made under these rules.
+    pub fn mask_by(&mut self, rules: &str) {
+        self.mask = Mask::parse(rules, Dialect::Mysql).unwrap();
     }
 
     pub fn clone(&self, from: &str, to: &str) -> CloneOutcome {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use pullre::schema_clone::sqlite;
+use pullre::schema_clone::{Request, sqlite};
 
 use super::{MINUTE, content, name, schemas};
 
@@ -19,7 +19,9 @@ fn child_process() {
     };
     for source in ["a", "b"].iter().cycle() {
         let (source, stg1) = (name(source), name("stg1"));
-        if let Err(error) = sqlite::clone(Path::new(&dir), &source, &stg1, MINUTE, &mut |_| {}) {
+        if let Err(error) =
+            sqlite::clone(Path::new(&dir), &Request::new(&source, &stg1, MINUTE), &mut |_| {})
+        {
             println!("{error:?}");
             std::process::exit(3);
         }

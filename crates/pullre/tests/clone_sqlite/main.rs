@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod masked;
+mod previous;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pullre::domain::SchemaName;
-use pullre::schema_clone::{CloneError, CloneOutcome, Progress, sqlite};
+use pullre::schema_clone::{CloneError, CloneOutcome, Phase, Progress, Request, sqlite};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -59,7 +61,7 @@ impl Schemas {
         destination: &str,
     ) -> Result<CloneOutcome, CloneError> {
         let (source, destination) = (name(source), name(destination));
-        sqlite::clone(self.dir(), &source, &destination, timeout, &mut |_| {})
+        sqlite::clone(self.dir(), &Request::new(&source, &destination, timeout), &mut |_| {})
     }
     /// What all rows of the schema say, and how many there are.
     fn content(&self, schema: &str) -> (String, u32) {
@@ -156,8 +158,11 @@ fn the_old_content_is_replaced() {
 fn progress_rises_to_the_whole() {
     let s = schemas().with("dev", "new", 20_000);
     let mut seen: Vec<Progress> = Vec::new();
-    sqlite::clone(s.dir(), &name("dev"), &name("stg1"), MINUTE, &mut |p| seen.push(p)).unwrap();
+    let (dev, stg1) = (name("dev"), name("stg1"));
+    sqlite::clone(s.dir(), &Request::new(&dev, &stg1, MINUTE), &mut |p| seen.push(p)).unwrap();
     assert!(seen.len() >= 2, "{seen:?}");
+    assert!(seen.is_sorted_by_key(|p| p.phase));
+    seen.retain(|p| p.phase == Phase::Copying);
     assert!(seen.is_sorted_by_key(|p| p.copied_bytes));
     let last = seen[seen.len() - 1];
     assert_eq!(last.copied_bytes, last.total_bytes);
@@ -252,7 +257,8 @@ fn a_clone_that_takes_too_long_is_given_up_and_leaves_nothing() {
     let (dev, stg1) = (name("dev"), name("stg1"));
     let mut slow = |_: Progress| thread::sleep(Duration::from_millis(120));
     let error =
-        sqlite::clone(s.dir(), &dev, &stg1, Duration::from_millis(200), &mut slow).unwrap_err();
+        sqlite::clone(s.dir(), &Request::new(&dev, &stg1, Duration::from_millis(200)), &mut slow)
+            .unwrap_err();
     assert!(matches!(error, CloneError::TimedOut { .. }), "{error}");
     assert_eq!(s.content("stg1"), ("old".into(), 3));
     assert_eq!(s.names(), ["dev.db", "stg1.db"]);

@@ -103,6 +103,57 @@ fn while_data_is_reset() {
     killed_anywhere(prepare, serves_the_head);
 }
 
+/// #1 with a database that was reset after somebody had entered something.
+fn reset() -> World {
+    let mut world = ready();
+    world.policy.cloning.keep_previous = true;
+    world.enter("stg1", "entered by hand");
+    world.operator(&mut world.store()).reset_db(ONE, &world.locks()).unwrap();
+    world.minutes(4);
+    serves_the_head(&world);
+    world
+}
+
+#[test]
+fn while_the_previous_data_is_brought_back() {
+    let prepare = || {
+        let mut world = reset();
+        let mut store = world.store();
+        world.operator(&mut store).undo_reset(ONE, &world.policy, &world.locks()).unwrap();
+        drop(store);
+        // Its app is stopped first; what follows is the tick that may die.
+        world.minutes(1);
+        world
+    };
+    killed_anywhere(prepare, |world| {
+        assert_eq!(stage(world, ONE), Stage::Ready);
+        assert_eq!(world.read_schema("stg1").as_deref(), Some("entered by hand"));
+        let clones = world.facts().clones;
+        let contents = &clones.values().next().unwrap().contents;
+        assert!(contents.kept && contents.undo.is_none(), "{contents:?}");
+    });
+}
+
+#[test]
+fn while_data_is_reset_and_kept() {
+    let prepare = || {
+        let mut world = ready();
+        world.policy.cloning.keep_previous = true;
+        world.enter("stg1", "entered by hand");
+        world.operator(&mut world.store()).reset_db(ONE, &world.locks()).unwrap();
+        world.minutes(1);
+        world
+    };
+    killed_anywhere(prepare, |world| {
+        serves_the_head(world);
+        // Kept whole, or not at all where it is not known any more what is kept.
+        let mut store = world.store();
+        let undone = world.operator(&mut store).undo_reset(ONE, &world.policy, &world.locks());
+        let kept = world.facts().clones.values().next().unwrap().contents.kept;
+        assert_eq!(undone.is_ok(), kept, "{undone:?}");
+    });
+}
+
 #[test]
 fn while_a_stopped_machine_is_brought_back() {
     let prepare = || {

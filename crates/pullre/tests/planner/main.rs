@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod data;
 mod rules;
 mod stories;

@@ -34,6 +34,7 @@ enum Happening {
     Release(u8),
     Redeploy(u8),
     ResetDb(u8),
+    UndoReset(u8),
     Tick,
     /// A tick that dies after so many operations.
     TickKilled(u32),
@@ -72,6 +73,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => pull.clone().prop_map(Release),
         1 => pull.clone().prop_map(Redeploy),
         1 => pull.clone().prop_map(ResetDb),
+        1 => pull.clone().prop_map(UndoReset),
         8 => Just(Tick),
         4 => (0..120_u32).prop_map(TickKilled),
         3 => (0..6_usize).prop_map(TicksOverlap),
@@ -92,7 +94,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 fn world(new: impl Fn(usize) -> World) -> World {
-    let world = new(SERVERS);
+    let mut world = new(SERVERS);
+    world.policy.cloning.keep_previous = true;
     world.add_server();
     let mut store = world.store();
     let mut operator = world.operator(&mut store);
@@ -150,6 +153,11 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
             &world.locks(),
         )),
         ResetDb(n) => drop(world.operator(&mut world.store()).reset_db(number(n), &world.locks())),
+        UndoReset(n) => drop(world.operator(&mut world.store()).undo_reset(
+            number(n),
+            &world.policy,
+            &world.locks(),
+        )),
         Tick => drop(world.tick()),
         TickKilled(operations) => drop(world.try_tick(&Fuse::after(*operations))),
         TicksOverlap(at) => {

@@ -6,17 +6,20 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use jiff::SignedDuration;
 use pullre::domain::{InstanceState, PullNumber};
+use pullre::facts::{AppDeath, Pulse};
+use pullre::ops::Operator;
 use pullre::reconcile::Said;
 use pullre::stage::{Stage, standing};
+use pullre::status;
 use testkit::fleet::Effect;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-fn plan(world: &World) -> String {
+pub fn plan(world: &World) -> String {
     world.plan().1.to_string()
 }
 
-fn stage(world: &World, number: PullNumber) -> String {
+pub fn stage(world: &World, number: PullNumber) -> String {
     let mut store = world.store();
     let pull = store.pull(number).unwrap().unwrap();
     let standing = standing(&pull, &world.facts(), &world.policy, world.now);
@@ -25,7 +28,7 @@ fn stage(world: &World, number: PullNumber) -> String {
 }
 
 /// An installation whose first tick is done, so that plans show only what the story adds.
-fn settled(servers: usize) -> World {
+pub fn settled(servers: usize) -> World {
     let mut world = World::new(servers);
     world.minutes(1);
     world
@@ -246,6 +249,55 @@ fn a_silent_client_is_failed_after_the_deadline_and_recovers() {
     assert_snapshot!(stage(&world, one), @"failed: stg1 does not deploy it: its staging client has never given a sign of life; look at cron and the log of staging-client on stg1; it goes on by itself when the client does");
     world.minutes(1);
     assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
+}
+
+#[test]
+fn an_app_that_dies_again_and_again_is_failed_with_its_last_words_until_it_is_proved_to_run() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    let assignment = world.facts().assignments[&one].clone();
+    let (server, deployment) = (assignment.server, assignment.deployment.unwrap().id);
+    let death = |deployment, times| AppDeath {
+        deployment,
+        times,
+        at: world.now,
+        again_at: world.now + jiff::SignedDuration::from_mins(2),
+        reason: "out of memory".into(),
+    };
+    // The client says that an app is at the schema before it starts it.
+    world.store().app_died(server, &death(deployment, 2)).unwrap();
+    assert_snapshot!(stage(&world, one), @"failed: the app on stg1 died 2 times, the last time at 2026-11-22 12:04 UTC: out of memory; its staging client starts it again at 2026-11-22 12:06 UTC; `staging-client logs` on stg1 shows its end");
+    world.store().app_lives(server).unwrap();
+    assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
+    // Of a deployment that is over.
+    world.store().app_died(server, &death(deployment - 1, 1)).unwrap();
+    assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
+}
+
+#[test]
+fn a_full_disk_and_a_silent_client_are_seen_at_the_server_and_in_the_explanation() {
+    let mut world = settled(1);
+    let one = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    let server = world.facts().assignments[&one].server;
+    let pulse = |free_bytes| Pulse { free_bytes, total_bytes: 40_000_000_000, load_percent: 20 };
+    let notes = |world: &World| {
+        let facts = world.facts();
+        let picture = status::status(&facts, &world.policy, world.now);
+        assert_eq!(picture.servers[0].note, picture.environments[0].server_note);
+        picture.servers[0].note.clone().unwrap_or_default()
+    };
+    world.store().measured(server, &pulse(20_000_000_000)).unwrap();
+    assert_snapshot!(notes(&world), @"");
+    world.store().measured(server, &pulse(3_900_000_000)).unwrap();
+    assert_snapshot!(notes(&world), @"its disk is nearly full: 3.9 GB of 40.0 GB are free");
+    world.advance(3600);
+    assert_snapshot!(notes(&world), @"its staging client is silent since 2026-11-22 12:03 UTC; its disk is nearly full: 3.9 GB of 40.0 GB are free");
+    let mut store = world.store();
+    let operator = &mut Operator { store: &mut store, who: "olga", now: world.now };
+    let told = operator.explain(one, &world.policy).unwrap().to_string();
+    assert!(told.contains("server  stg1 (its staging client is silent"), "{told}");
 }
 
 #[test]

@@ -75,7 +75,15 @@ fn first_plan(db: &mut Db) -> Plan {
     let running = |instance: &str| {
         let id = InstanceId(instance.into());
         let state = InstanceState::Running;
-        (id.clone(), Instance { id, state, name: None, private_ip: None, reason: None })
+        let instance = Instance {
+            id: id.clone(),
+            state,
+            name: None,
+            private_ip: None,
+            reason: None,
+            role: None,
+        };
+        (id, instance)
     };
     let instances = ["i-b00f85e3830690683", "i-8036de5b0167c08c4"].map(running);
     plan(&Observed {

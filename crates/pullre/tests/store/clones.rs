@@ -26,7 +26,7 @@ fn name(schema: &str) -> SchemaName {
 
 fn start(db: &mut Db, server: ServerId, pull: u32, seconds: i64) -> Won {
     let pull = Some(PullNumber(pull));
-    db.clone_started(&name("stg"), server, &name("db_dev1"), pull, at(seconds)).unwrap()
+    db.clone_started(&name("stg"), server, &name("db_dev1"), pull, None, at(seconds)).unwrap()
 }
 
 fn a_clone_is_recorded_before_and_after_the_copy(db: &mut Db) {

@@ -81,6 +81,7 @@ pub fn outcome() -> CloneOutcome {
         bytes: 4096,
         elapsed: Duration::from_millis(1500),
         consistency: Consistency::Snapshot,
+        kept_previous: false,
         notes: Vec::new(),
     }
 }

@@ -9,13 +9,14 @@ use mysql::prelude::Queryable;
 use pullre::condition::Policy;
 use pullre::config::{DatabaseConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
-use pullre::facts::{App, Deployment, Facts, Outcome};
+use pullre::facts::{App, AppDeath, Deployment, Facts, Outcome, Pulse};
 use pullre::grants::{Grants, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
 use pullre::report::Settings;
-use pullre::schema_clone::{Schemas, sqlite};
+use pullre::schema_clone::mask::{Dialect, Mask};
+use pullre::schema_clone::{Request, Schemas, sqlite};
 use pullre::stage::Stage;
 use pullre::status;
 use pullre::store::backend::Backend;
@@ -93,6 +94,8 @@ fn client_tick(config: &DatabaseConfig, outcome: Outcome, now: Timestamp) {
     store.local_slots().unwrap();
     let duty = store.duties_of("i-stg1").unwrap().remove(0);
     store.agent_seen(duty.server, "test", now).unwrap();
+    let pulse = Pulse { free_bytes: 1, total_bytes: 2, load_percent: 3 };
+    store.measured(duty.server, &pulse).unwrap();
     let Some(task) = duty.task else {
         return store.app_is(duty.server, None).unwrap();
     };
@@ -104,6 +107,10 @@ fn client_tick(config: &DatabaseConfig, outcome: Outcome, now: Timestamp) {
     assert_eq!(store.steps_of(deployment.id).unwrap().len(), 1);
     let app = App { pull: deployment.pull, sha: deployment.sha.clone() };
     store.app_is(duty.server, Some(&app)).unwrap();
+    let id = deployment.id;
+    let death = AppDeath { deployment: id, times: 1, at: now, again_at: now, reason: "x".into() };
+    store.app_died(duty.server, &death).unwrap();
+    store.app_lives(duty.server).unwrap();
     store.event(now, "client", Some(deployment.pull), Some(duty.server), "hello").unwrap();
     let won = match outcome {
         Outcome::Failed => store.deployment_failed(deployment, "probe", "no answer", now),
@@ -157,7 +164,6 @@ fn controller_and_client_live_with_exactly_their_grants() {
             locks: &Locks::Mysql(MysqlAccess::new(&logins.controller).unwrap().0),
             policy: &policy,
             report: &report,
-            clone_timeout: Duration::from_secs(60),
         };
         let report = controller.tick(now, false, &|_| {}).unwrap();
         assert_eq!(report.failures, Vec::<String>::new());
@@ -223,6 +229,27 @@ fn a_clients_login_reads_and_changes_nothing_else() {
     client.facts().unwrap_err();
     client.approve(PullNumber(1), &crate::db::sha(1)).unwrap_err();
     client.hold_server(server, None).unwrap_err();
+}
+
+#[test]
+fn a_clients_rights_are_tried_one_by_one() {
+    let logins = Logins::new();
+    logins.initialized();
+    let mut client = store(&logins.client);
+    assert_eq!(client.missing_client_rights().unwrap(), [""; 0]);
+    assert_eq!(client.needless_client_rights(), [""; 0]);
+    let name = &logins.name;
+    let account = format!("'{name}_client'@'%'");
+    for (revoked, says) in [
+        (format!("REVOKE UPDATE (outcome) ON {name}.deployments"), "change deployments"),
+        (format!("REVOKE INSERT (load_percent) ON {name}.server_pulses"), "add to server_pulses"),
+        (format!("REVOKE SELECT (sha) ON {name}.pull_requests"), "read pull_requests"),
+    ] {
+        logins.grant(&[format!("{revoked} FROM {account}")]);
+        let missing = store(&logins.client).missing_client_rights().unwrap().join(" ");
+        assert!(missing.contains(says), "{missing}");
+    }
+    assert_eq!(store(&logins.controller).needless_client_rights().len(), 3);
 }
 
 #[test]
@@ -310,9 +337,11 @@ fn the_script_says_who_needs_what() {
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x```.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~new`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~old`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `it's ``x``~prev`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~new`.* TO 'pullre_controller'@'%';
     GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~old`.* TO 'pullre_controller'@'%';
+    GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT ON `stg1~prev`.* TO 'pullre_controller'@'%';
     -- Where developers' schemas hold stored routines, reading their bodies needs in addition
     --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;
     --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;
@@ -327,6 +356,7 @@ fn the_script_says_who_needs_what() {
     -- Every staging server (mysql_user of its app.ini), once `update-pull init` has made the
     -- tables. The app's own login is the app's matter: it needs its server's schema.
     GRANT SELECT (server_id) ON `pull_re`.`agent_troubles` TO 'pullre_client'@'%';
+    GRANT SELECT (server_id, deployment_id, times) ON `pull_re`.`app_deaths` TO 'pullre_client'@'%';
     GRANT SELECT (server_id, pull_number, deployment_id) ON `pull_re`.`assignments` TO 'pullre_client'@'%';
     GRANT SELECT ON `pull_re`.`deployments` TO 'pullre_client'@'%';
     GRANT SELECT (id, deployment_id, name, started_at, finished_at, exit_status, output) ON `pull_re`.`deployment_steps` TO 'pullre_client'@'%';
@@ -335,17 +365,22 @@ fn the_script_says_who_needs_what() {
     GRANT SELECT (number, held_at, held_until, held_reason) ON `pull_re`.`pull_wishes` TO 'pullre_client'@'%';
     GRANT SELECT (name) ON `pull_re`.`schema_migrations` TO 'pullre_client'@'%';
     GRANT SELECT (server_id, app_pull, app_sha, held_at, held_until, held_reason) ON `pull_re`.`server_facts` TO 'pullre_client'@'%';
+    GRANT SELECT (server_id) ON `pull_re`.`server_pulses` TO 'pullre_client'@'%';
     GRANT SELECT (id, name, instance_id, private_ip, db_schema, check_url) ON `pull_re`.`servers` TO 'pullre_client'@'%';
     GRANT SELECT (name) ON `pull_re`.`settings` TO 'pullre_client'@'%';
     GRANT INSERT (server_id, message) ON `pull_re`.`agent_troubles` TO 'pullre_client'@'%';
+    GRANT INSERT (deployment_id, times, died_at, again_at, reason, server_id) ON `pull_re`.`app_deaths` TO 'pullre_client'@'%';
     GRANT INSERT (deployment_id, name, started_at, output) ON `pull_re`.`deployment_steps` TO 'pullre_client'@'%';
     GRANT INSERT (at, actor, pull_number, server_id, message) ON `pull_re`.`events` TO 'pullre_client'@'%';
     GRANT INSERT (server_id, start_attempts, stop_owed) ON `pull_re`.`server_facts` TO 'pullre_client'@'%';
+    GRANT INSERT (free_bytes, total_bytes, load_percent, server_id) ON `pull_re`.`server_pulses` TO 'pullre_client'@'%';
     GRANT UPDATE (message) ON `pull_re`.`agent_troubles` TO 'pullre_client'@'%';
+    GRANT UPDATE (deployment_id, times, died_at, again_at, reason) ON `pull_re`.`app_deaths` TO 'pullre_client'@'%';
     GRANT UPDATE (finished_at, exit_status, output) ON `pull_re`.`deployment_steps` TO 'pullre_client'@'%';
     GRANT UPDATE (outcome, interruptions, started_at, finished_at, failed_step, reason) ON `pull_re`.`deployments` TO 'pullre_client'@'%';
     GRANT UPDATE (is_launched) ON `pull_re`.`pull_requests` TO 'pullre_client'@'%';
     GRANT UPDATE (agent_seen_at, agent_version, app_pull, app_sha) ON `pull_re`.`server_facts` TO 'pullre_client'@'%';
+    GRANT UPDATE (free_bytes, total_bytes, load_percent) ON `pull_re`.`server_pulses` TO 'pullre_client'@'%';
     ");
 }
 
@@ -378,11 +413,28 @@ fn a_controllers_login_makes_clones_and_replaces_them() {
     let (from, to) = (source.parse().unwrap(), clone.parse().unwrap());
     // The second one is made beside the first.
     for _ in 0..2 {
-        let done = schemas.clone(&from, &to, Duration::from_secs(60), &mut |_| {}).unwrap();
+        let done = schemas
+            .clone_schema(&Request::new(&from, &to, Duration::from_secs(60)), &mut |_| {})
+            .unwrap();
         assert_eq!((done.tables, done.rows), (2, 2));
     }
     let mut connection = raw(&logins.controller);
     connection.execute(&format!("INSERT INTO {clone}.child VALUES (2, 1)"), &[]).unwrap();
     let rows = connection.query(&format!("SELECT id FROM {clone}.both_of_them"), &[]);
     assert_eq!(rows.unwrap().len(), 1);
+
+    // Masked, with the one before kept, and back.
+    let mask = Mask::parse("child.parent = null", Dialect::Mysql).unwrap();
+    let request = Request {
+        mask: &mask,
+        keep_previous: true,
+        ..Request::new(&from, &to, Duration::from_secs(60))
+    };
+    let done = schemas.clone_schema(&request, &mut |_| {}).unwrap();
+    assert!(done.kept_previous, "{:?}", done.notes);
+    let mut children =
+        || connection.query(&format!("SELECT id FROM {clone}.child"), &[]).unwrap().len();
+    assert_eq!(children(), 1);
+    schemas.undo(&to, 1, Duration::from_secs(60)).unwrap();
+    assert_eq!(children(), 2);
 }

@@ -21,6 +21,7 @@ macro_rules! on_each_engine {
 mod adoption;
 mod assignments;
 mod clones;
+mod console;
 mod deployments;
 mod grants;
 mod history;

@@ -1,5 +1,5 @@
 use pullre::domain::{InstanceId, InstanceState, ServerId};
-use pullre::facts::{App, StartTries};
+use pullre::facts::{App, AppDeath, Pulse, StartTries};
 use pullre::reconcile::plan::Record;
 use pullre::store::Won;
 
@@ -12,8 +12,11 @@ on_each_engine!(
     a_machine_on_its_way_keeps_tries_and_app,
     tries_to_start_are_counted_before_they_are_made,
     a_sign_of_life_is_kept,
+    what_a_machine_measured_last_is_kept,
+    the_death_of_an_app_is_kept_until_it_lives_again,
     a_settled_stop_is_owed_no_more,
     slots_are_made_once_and_change_state,
+    a_login_with_all_rights_lacks_none_of_a_clients,
 );
 
 fn seen(db: &mut Db, server: ServerId, state: Option<InstanceState>) {
@@ -99,11 +102,41 @@ fn a_sign_of_life_is_kept(db: &mut Db) {
     }
 }
 
+fn what_a_machine_measured_last_is_kept(db: &mut Db) {
+    let (server, other) = (db.server("stg1"), db.server("stg2"));
+    for free_bytes in [7, u64::MAX >> 1, 0] {
+        let pulse = Pulse { free_bytes, total_bytes: 9, load_percent: 150 };
+        db.measured(server, &pulse).unwrap();
+        assert_eq!(db.facts_of(server).pulse, Some(pulse));
+    }
+    assert_eq!(db.facts_of(other).pulse, None);
+    // Damaged by hand: only shown, so nothing else depends on it.
+    db.write("UPDATE server_pulses SET free_bytes = -1");
+    assert_eq!(db.facts_of(server).pulse, None);
+}
+
+fn the_death_of_an_app_is_kept_until_it_lives_again(db: &mut Db) {
+    let server = db.server("stg1");
+    db.app_lives(server).unwrap();
+    for times in [1, 2] {
+        let reason = "out of memory".to_owned();
+        let death = AppDeath { deployment: 5, times, at: at(1), again_at: at(2), reason };
+        db.app_died(server, &death).unwrap();
+        assert_eq!(db.facts_of(server).death, Some(death));
+    }
+    db.app_lives(server).unwrap();
+    assert_eq!(db.facts_of(server).death, None);
+}
+
 fn a_settled_stop_is_owed_no_more(db: &mut Db) {
     let (pull, server) = db.environment(1);
     assert_eq!(db.release(pull, server, "closed", at(5)).unwrap(), Won::Yes);
     db.record(&[Record::StopSettled { server, name: "stg1".into() }], at(6)).unwrap();
     assert!(!db.facts_of(server).stop_owed);
+}
+
+fn a_login_with_all_rights_lacks_none_of_a_clients(db: &mut Db) {
+    assert_eq!(db.missing_client_rights().unwrap(), [""; 0]);
 }
 
 fn slots_are_made_once_and_change_state(db: &mut Db) {

@@ -32,7 +32,7 @@ fn a_commit_that_is_in_no_branch_comes_from_the_pull_requests_ref() {
     let sha = world.commit(&[("version", "fork")]);
     world.git("author", &["push", "-q", "origin", "HEAD:refs/pull/7/head"]);
     // As a server that gives nothing by its bare id.
-    world.wrap_git(&format!("case \"$*\" in *'fetch '*{sha}) exit 1;; esac; exec $GIT \"$@\""));
+    world.wrap_git(&format!("case \"$*\" in *'fetch '*{sha}:*) exit 1;; esac; exec $GIT \"$@\""));
     world.offer(&sha);
     world.tick().ok();
     world.assert_serves("fork");
@@ -192,7 +192,7 @@ fn an_app_that_is_gone_is_started_again_without_git() {
 
     // A second death follows soon: it is not restarted each minute.
     world.kill_app();
-    assert_says(&world.tick().ok().out, &["report that nothing is served", "started again in"]);
+    assert_says(&world.tick().ok().out, &["died 2 times", "it is started again at"]);
     assert_eq!(world.duty().app, None, "nobody is told that it serves");
     assert_eq!(world.answer(), None);
     assert_eq!(world.tick().ok().out, "", "said once");

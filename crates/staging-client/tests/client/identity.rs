@@ -6,8 +6,9 @@ use std::thread;
 
 use crate::world::{World, assert_says};
 
-/// A metadata service that says `id` to whoever asks for it with its token; its URL.
-fn metadata_service(id: &'static str) -> String {
+/// A metadata service that says `id` to whoever asks for it with its token, and that the machine
+/// has a role; its URL.
+pub fn metadata_service(id: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -18,6 +19,7 @@ fn metadata_service(id: &'static str) -> String {
                 lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
             let body = match request[0].starts_with("PUT") {
                 true => "token",
+                false if request[0].contains("security-credentials") => "web-server\n",
                 false => id,
             };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}", body.len());

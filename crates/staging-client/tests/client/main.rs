@@ -6,9 +6,15 @@
 mod commands;
 mod crashes;
 mod deploys;
+mod doctor;
 mod failures;
+mod git;
+mod groups;
 mod identity;
+mod lives;
 mod processes;
 mod strangers;
+mod submodules;
+mod users;
 mod work_trees;
 mod world;

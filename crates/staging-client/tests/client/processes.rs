@@ -158,3 +158,35 @@ fn exec_command_grep_never_means_the_client_itself() {
     world.tick().ok();
     world.assert_serves("one");
 }
+
+#[test]
+fn an_answer_counts_only_with_what_check_body_asks_for() {
+    let mut world = World::with_exec("sh ../manager start");
+    world.set("stop_command", "sh ../manager stop");
+    world.set("check_body", "v-{sha}").set("check_timeout", "2");
+    world.write("manager", &MANAGER.replace("PYTHON", python()));
+    let body = "printf 'v-%s' $PULLRE_SHA > version";
+    world.set("migrate_command", body);
+    world.push_and_offer(&[("version", "x")]);
+    world.tick().ok();
+    assert_eq!(world.answer(), Some(format!("v-{}", world.deployment().sha)));
+    assert_eq!(world.tick().ok().out, "", "and it goes on counting");
+    // An old one that goes on answering proves nothing of the new commit.
+    world.set("migrate_command", "");
+    world.push_and_offer(&[("version", "old")]);
+    world.tick().fails();
+    let sha = world.deployment().sha;
+    assert_says(&world.failed_in("probe"), &["does not hold", &format!("v-{sha}"), "check_body"]);
+}
+
+#[test]
+fn the_port_of_the_app_need_not_be_that_of_check_url() {
+    let mut world = World::new();
+    let port = world.port;
+    let columns = [("check_url", pullre::store::backend::Value::Null)];
+    world.store.set_server(world.server, &columns, jiff::Timestamp::now()).unwrap();
+    world.set("app_port", &port.to_string());
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    until("it listens at PORT", || world.answer().as_deref() == Some("one"));
+}

@@ -116,3 +116,92 @@ fn a_symlink_out_of_the_work_tree_is_no_way_out() {
     world.assert_serves("two");
     assert_eq!(world.read("outside/version"), "precious");
 }
+
+#[test]
+fn no_folder_becomes_a_way_out_while_a_commit_replaces_it_by_a_link() {
+    let mut world = World::new();
+    world.write("outside/victim.txt", "precious");
+    world.push_and_offer(&[("version", "one"), ("dir/victim.txt", "mine"), ("dir/other", "x")]);
+    world.tick().ok();
+    std::fs::remove_dir_all(world.path("author/dir")).unwrap();
+    std::os::unix::fs::symlink(world.path("outside"), world.path("author/dir")).unwrap();
+    // What the app left there must not be followed either.
+    world.write("work/dir/untracked.txt", "untracked");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    assert!(world.path("work/dir").is_symlink());
+    std::fs::remove_file(world.path("author/dir")).unwrap();
+    world.push_and_offer(&[("version", "three"), ("dir/victim.txt", "through the link?")]);
+    world.tick().ok();
+    world.assert_serves("three");
+    assert_eq!(world.read("outside/victim.txt"), "precious");
+    assert_eq!(std::fs::read_dir(world.path("outside")).unwrap().count(), 1);
+    assert!(!world.path("work/dir").is_symlink());
+    // A link that the app itself put in place of a folder.
+    std::fs::remove_dir_all(world.path("work/dir")).unwrap();
+    std::os::unix::fs::symlink(world.path("outside"), world.path("work/dir")).unwrap();
+    world.push_and_offer(&[("version", "four"), ("dir/victim.txt", "again?")]);
+    world.tick().ok();
+    assert_eq!(world.read("outside/victim.txt"), "precious");
+    assert_eq!(world.read("work/dir/victim.txt"), "again?");
+}
+
+#[test]
+fn a_repository_inside_the_repository_runs_nothing() {
+    let mut world = World::new();
+    let hit = world.path("hit").display().to_string();
+    let monitor = format!(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tfsmonitor = \"touch '{hit}'; false\"\n"
+    );
+    // A bare one can be committed as it is.
+    let files = [
+        ("nested/HEAD", "ref: refs/heads/main\n"),
+        ("nested/config", monitor.as_str()),
+        ("nested/objects/info/x", ""),
+        ("nested/refs/x", ""),
+    ];
+    world.push_and_offer(&files);
+    world.tick().ok();
+    // One that an earlier app left, at a place where the next commit has a submodule.
+    world.git("work", &["init", "-q", "inner"]);
+    world.write("work/inner/file", "x");
+    world.git("work/inner", &["add", "-A"]);
+    world.git("work/inner", &["commit", "-q", "-m", "x"]);
+    let inner = world.git("work/inner", &["rev-parse", "HEAD"]);
+    world.git("work/inner", &["config", "core.fsmonitor", &format!("touch '{hit}'; false")]);
+    let entry = format!("160000,{inner},inner");
+    world.git("author", &["update-index", "--add", "--cacheinfo", &entry]);
+    world.git("author", &["commit", "-q", "-m", "a submodule without a URL"]);
+    let sha: pullre::domain::Sha = world.git("author", &["rev-parse", "HEAD"]).parse().unwrap();
+    world.git("author", &["push", "-q", "origin", "+HEAD:refs/pull/7/head"]);
+    world.offer(&sha);
+    world.tick().ok();
+    assert!(!world.path("hit").exists());
+}
+
+#[test]
+fn attributes_name_no_program_and_names_with_escapes_reach_no_terminal() {
+    let mut world = World::new();
+    let attributes = "* filter=evil diff=evil merge=evil\n*.x filter=lfs\n";
+    world.push_and_offer(&[
+        ("version", "one"),
+        (".gitattributes", attributes),
+        ("a\u{1b}[31mred\n.txt", "x"),
+        (".lfsconfig", "[lfs]\n\turl = https://evil.example.com/\n"),
+        ("$(touch hit)", "x"),
+        ("-rf", "x"),
+    ]);
+    let ran = world.tick().ok();
+    world.assert_serves("one");
+    // Untracked names go through git clean, and what it prints.
+    world.write("work/b\u{1b}[2Jgone", "untracked");
+    world.write("work/-f", "untracked");
+    world.push_and_offer(&[("version", "two")]);
+    let again = world.tick().ok();
+    assert!(!world.path("work/-f").exists());
+    let (status, logs) = (world.run(&["status"]).ok(), world.run(&["logs"]).ok());
+    for text in [&ran.out, &ran.err, &again.out, &status.out, &logs.out] {
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+    assert!(!world.path("work/hit").exists() && !world.path("hit").exists());
+}

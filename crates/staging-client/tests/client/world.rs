@@ -165,11 +165,18 @@ impl World {
     fn write_config(&self) {
         let text: String = self.settings.iter().map(|(k, v)| format!("{k} = {v}\n")).collect();
         self.write("app.ini", &text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(self.path("app.ini"), mode).unwrap();
     }
 
     pub fn git(&self, folder: &str, args: &[&str]) -> String {
         let mut command = Command::new("git");
         hermetic(&mut command, self.folder.path());
+        // Some tests give repositories to another user.
+        let settings = self.path("gitconfig");
+        fs::write(&settings, "[safe]\n\tdirectory = *\n[protocol \"file\"]\n\tallow = always\n")
+            .unwrap();
+        command.env("GIT_CONFIG_GLOBAL", settings);
         let out = command.args(args).current_dir(self.path(folder)).output().unwrap();
         assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
@@ -300,16 +307,22 @@ impl World {
         Some(text.split_once("\r\n\r\n")?.1.to_owned())
     }
 
+    /// Puts a program in front of those of the machine.
+    pub fn program(&mut self, name: &str, text: &str) {
+        let path = format!("bin/{name}");
+        self.write(&path, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.path(&path), mode).unwrap();
+        self.wrapped = true;
+    }
+
     /// Puts a script in front of the git program that the client calls; `exec $GIT "$@"` goes on.
     pub fn wrap_git(&mut self, script: &str) {
         let git = std::env::split_paths(&std::env::var_os("PATH").unwrap())
             .map(|folder| folder.join("git"))
             .find(|path| path.is_file())
             .unwrap();
-        self.write("bin/git", &format!("#!/bin/sh\nGIT={}\n{script}\n", git.display()));
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(self.path("bin/git"), mode).unwrap();
-        self.wrapped = true;
+        self.program("git", &format!("#!/bin/sh\nGIT={}\n{script}\n", git.display()));
     }
 
     /// An app that somebody else started, at this world's port; it ends with the world.
@@ -332,6 +345,25 @@ impl World {
         marked(&self.folder.path().canonicalize().unwrap())
     }
 
+    /// The groups of processes that were made for this machine's servers.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let places = fs::read_to_string(self.path(".pullre/groups")).unwrap_or_default();
+        let inside = places.lines().filter_map(|place| fs::read_dir(place).ok()).flatten();
+        // Of this world: the clients of others run at the same time.
+        let name = format!("pullre-{:016x}-", self.owner());
+        let ours =
+            inside.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&name));
+        ours.map(|entry| entry.path()).collect()
+    }
+
+    /// The name of this installation, as FNV-1a shortens it.
+    fn owner(&self) -> u64 {
+        let state = self.path(".pullre").canonicalize().unwrap_or_default();
+        state.display().to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     pub fn kill_app(&self) {
         for pid in self.processes() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -350,7 +382,18 @@ impl Drop for World {
         for pid in marked(&root).into_iter().chain(pids().filter(inside)) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        until("no group is left behind", || self.groups().iter().all(|g| remove_group(g)));
     }
+}
+
+/// Children first. A group is only gone once its processes are.
+fn remove_group(group: &Path) -> bool {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_group(&entry.path());
+        }
+    }
+    fs::remove_dir(group).is_ok() || !group.exists()
 }
 
 pub fn add_server(store: &mut Store, name: &str, check_url: &str) -> ServerId {
@@ -425,6 +468,12 @@ impl Ran {
         assert_eq!(self.code, 1, "stdout: {}\nstderr: {}", self.out, self.err);
         self
     }
+}
+
+/// Says that a test could not show anything, past the harness, which hides what a test prints.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}\n");
 }
 
 /// Waits for what must come; generous, since the machine may be busy.

@@ -69,6 +69,7 @@ impl fmt::Display for ActionOn<'_> {
             Action::Withdraw => write!(f, "let the app on {server} be stopped"),
             Action::Start { .. } => write!(f, "start {server}"),
             Action::Clone { source, destination } => write!(f, "clone {source} to {destination}"),
+            Action::Undo { schema } => write!(f, "bring the previous data of {schema} back"),
             Action::Offer { sha, attempt: 1 } => write!(f, "deploy {} on {server}", sha.short()),
             Action::Offer { sha, attempt } => {
                 write!(f, "deploy {} on {server}, try {attempt}", sha.short())

@@ -1,6 +1,6 @@
 //! Makes a schema from another one: tables, rows, keys, foreign keys, programs; then checks it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::copy::{Copied, Copy};
@@ -8,8 +8,8 @@ use super::ddl::{self, Statements, quoted};
 use super::fault::Fault;
 use super::session::{Crew, Session};
 use super::source::{self, Schema};
-use super::{Job, PROBE, SEEN, programs};
-use crate::schema_clone::{CloneError, Consistency, Progress};
+use super::{Job, SEEN, masking, programs};
+use crate::schema_clone::{CloneError, Consistency, Phase, Progress};
 
 /// Tables up to this size are made with their keys: adding them later costs more than it gives.
 const BIG: u64 = 1 << 20;
@@ -40,8 +40,10 @@ pub(super) fn build(
     notes: &mut Vec<String>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, Fault> {
-    let plan = plan(from, into)?;
+    let making = plan(from, into)?;
+    let plan = &making.tables;
     let workers = job.workers.clamp(1, from.tables.len().max(1));
+    progress(Progress::at(Phase::Creating));
     let creators = if from.tables.len() > 2 * BATCH { CREATORS.max(workers) } else { workers };
     let mut crew = job.crew(creators)?;
     control.run(CREATING, format!("USE {}", quoted(into)))?;
@@ -50,7 +52,10 @@ pub(super) fn build(
             .run(CREATING, &sequence.ddl[..])
             .map_err(|e| e.about(&format!("sequence `{}`", sequence.name)))?;
     }
-    create(&mut crew, from, into, &plan)?;
+    let (last, first): (Vec<_>, Vec<_>) =
+        (0..plan.len()).partition(|place| making.last.contains(place));
+    create(&mut crew, from, into, plan, &first)?;
+    create(&mut crew, from, into, plan, &last)?;
 
     crew.sessions.truncate(workers);
     let keys: Vec<_> = plan.iter().map(|statements| statements.keys.clone()).collect();
@@ -62,8 +67,9 @@ pub(super) fn build(
         return Err(Fault::Altered("this server copies no snapshots".to_owned()));
     };
 
+    progress(Progress::at(Phase::Linking));
     // One at a time: side by side they can bring the server down.
-    for (table, statements) in from.tables.iter().zip(&plan) {
+    for (table, statements) in from.tables.iter().zip(plan) {
         if let Some(link) = &statements.links {
             job.check_time(LINKING)?;
             control
@@ -76,47 +82,72 @@ pub(super) fn build(
     let programs: Vec<_> = from.programs.iter().collect();
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
-    verify(&mut crew, control, from, into, &rows)?;
+    progress(Progress::at(Phase::Verifying));
+    verify(&mut crew, from, into, &rows)?;
+    masking::dangling(control, from, into, notes)?;
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
 
 /// How each table is made.
-fn plan(from: &Schema, into: &str) -> Result<Vec<Statements>, Fault> {
-    // Tables whose keys come later; a foreign key to or from them comes last.
-    let big: BTreeSet<String> = from
-        .tables
-        .iter()
-        .filter(|table| table.bytes > BIG)
-        .map(|table| table.name.to_lowercase())
-        .collect();
-    let mut plan = Vec::with_capacity(from.tables.len());
-    for table in &from.tables {
-        let moved = ddl::move_sequences(&table.ddl, &from.name, into);
-        let parsed = ddl::Table::parse(&moved).ok_or_else(|| {
-            Fault::Altered(format!("the definition of table `{}` is of no known form", table.name))
-        })?;
-        let is_big = table.bytes > BIG;
-        let link = !is_big && !parsed.parents().iter().any(|p| big.contains(&p.to_lowercase()));
-        let name = format!("{}.{}", quoted(into), quoted(&table.name));
-        plan.push(parsed.statements(&name, is_big, link));
-    }
-    Ok(plan)
+struct Making {
+    tables: Vec<Statements>,
+    /// By their places: those that a foreign key leads to although they have no key for it. The
+    /// server takes such a foreign key only while its parent is not there.
+    last: BTreeSet<usize>,
 }
 
-fn create(crew: &mut Crew, from: &Schema, into: &str, plan: &[Statements]) -> Result<(), Fault> {
+fn plan(from: &Schema, into: &str) -> Result<Making, Fault> {
+    let waits = |table: &source::Table| table.bytes > BIG && !table.mask.skips();
+    let mut parsed = Vec::with_capacity(from.tables.len());
+    for table in &from.tables {
+        let moved = ddl::move_sequences(&table.ddl, &from.name, into);
+        parsed.push(ddl::Table::parse(&moved).ok_or_else(|| {
+            Fault::Altered(format!("the definition of table `{}` is of no known form", table.name))
+        })?);
+    }
+    let places: BTreeMap<String, usize> =
+        from.tables.iter().enumerate().map(|(n, table)| (table.name.to_lowercase(), n)).collect();
+    let place = |name: &str| places.get(&name.to_lowercase()).copied();
+    let keyless = |table: &ddl::Table| -> Vec<usize> {
+        let parent = |key: &ddl::ForeignKey| {
+            place(&key.parent).filter(|n| !parsed[*n].has_key_on(&key.parent_columns))
+        };
+        table.foreign_keys().iter().filter_map(parent).collect()
+    };
+    let last: BTreeSet<_> = parsed.iter().flat_map(keyless).collect();
+    let mut tables = Vec::with_capacity(parsed.len());
+    for (table, parsed) in from.tables.iter().zip(&parsed) {
+        let is_big = waits(table);
+        // A foreign key to or from a table whose keys come later comes last.
+        let big_parent = |name: &String| place(name).is_some_and(|n| waits(&from.tables[n]));
+        let link = !is_big && !parsed.parents().iter().any(big_parent);
+        let link = link || !keyless(parsed).is_empty();
+        let name = format!("{}.{}", quoted(into), quoted(&table.name));
+        tables.push(parsed.statements(&name, is_big, link));
+    }
+    Ok(Making { tables, last })
+}
+
+fn create(
+    crew: &mut Crew,
+    from: &Schema,
+    into: &str,
+    plan: &[Statements],
+    which: &[usize],
+) -> Result<(), Fault> {
     let next = AtomicUsize::new(0);
     let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
         session.lenient()?;
         session.run(CREATING, format!("USE {}", quoted(into)))?;
         loop {
             let start = next.fetch_add(BATCH, Ordering::Relaxed);
-            if start >= plan.len() {
+            if start >= which.len() {
                 return Ok(());
             }
-            let end = (start + BATCH).min(plan.len());
-            let batch: Vec<_> = plan[start..end].iter().map(|s| s.create.clone()).collect();
+            let which = &which[start..(start + BATCH).min(which.len())];
+            let batch: Vec<_> = which.iter().map(|n| plan[*n].create.clone()).collect();
             let object =
-                |n: usize| from.tables.get(start + n).map(|t| format!("table `{}`", t.name));
+                |n: usize| which.get(n).map(|n| format!("table `{}`", from.tables[*n].name));
             session.run_each(CREATING, batch.join(&b";\n"[..]), object)?;
         }
     };
@@ -127,10 +158,7 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
     for sequence in &from.sequences {
         let name = quoted(&sequence.name);
         let about = format!("sequence `{}`", sequence.name);
-        let sql =
-            format!("SELECT next_not_cached_value, cycle_count FROM {}.{name}", quoted(&from.name));
-        let value: Option<(i64, i64)> =
-            control.one("reading sequences", sql).map_err(|e| e.about(&about).or_altered())?;
+        let value = source::sequence_value(control, &from.name, &sequence.name)?;
         let Some((next, round)) = value else { continue };
         let sql = format!("SELECT SETVAL({}.{name}, {next}, 0, {round})", quoted(into));
         control.run("setting sequences", sql).map_err(|e| e.about(&about))?;
@@ -140,40 +168,55 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
 
 /// The clone has every object of the source in the same words, and the rows that were copied. The
 /// source is still what was read at first.
-fn verify(
-    crew: &mut Crew,
-    control: &mut Session,
-    from: &Schema,
-    into: &str,
-    rows: &[u64],
-) -> Result<(), Fault> {
+fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<(), Fault> {
     let wrong = |message: String| {
         Fault::Altered(format!("the clone is not what the source was: {message}"))
     };
     let counted: Vec<usize> =
         (0..from.tables.len()).filter(|n| from.tables[*n].has_rows()).collect();
+    let count = |session: &mut Session, table: usize| -> Result<(), Fault> {
+        let name = &from.tables[table].name;
+        let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
+        let found: Option<u64> =
+            session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
+        if found != Some(rows[table]) {
+            return Err(wrong(format!(
+                "table `{name}` has {} rows where {} were copied",
+                found.unwrap_or(0),
+                rows[table]
+            )));
+        }
+        Ok(())
+    };
+    // Side by side: the definitions of both schemas are read while rows are counted.
     let next = AtomicUsize::new(0);
-    let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
+    let each = |_: usize, session: &mut Session, tell: &super::session::Tell<(bool, Schema)>| {
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&table) = counted.get(at) else { return Ok(()) };
-            let name = &from.tables[table].name;
-            let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
-            let found: Option<u64> =
-                session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
-            if found != Some(rows[table]) {
-                return Err(wrong(format!(
-                    "table `{name}` has {} rows where {} were copied",
-                    found.unwrap_or(0),
-                    rows[table]
-                )));
+            match next.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    let clone = source::read(session, into)?.map(without_probe);
+                    tell.tell((true, clone.ok_or_else(|| wrong("it is gone".to_owned()))?));
+                }
+                1 => {
+                    let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
+                    let gone = || Fault::Altered("it was dropped".to_owned());
+                    tell.tell((false, now.ok_or_else(gone)?));
+                }
+                at => match counted.get(at - 2) {
+                    Some(table) => count(session, *table)?,
+                    None => return Ok(()),
+                },
             }
         }
     };
-    crew.work(each, || {}, |()| {})?;
+    let (mut clone, mut now) = (None, None);
+    let heard =
+        |(of_clone, schema)| if of_clone { clone = Some(schema) } else { now = Some(schema) };
+    crew.work(each, || {}, heard)?;
+    let (Some(clone), Some(now)) = (clone, now) else {
+        return Err(wrong("it was not read".to_owned()));
+    };
 
-    let clone = source::read(control, into)?.map(without_probe);
-    let clone = clone.ok_or_else(|| wrong("it is gone".to_owned()))?;
     // A view that cannot be made is told of; everything else is there.
     let mut expected = from.clone();
     expected.programs.retain(|wanted| {
@@ -183,9 +226,6 @@ fn verify(
     if let Some(difference) = source::difference(&expected, &clone) {
         return Err(wrong(difference));
     }
-    let now = source::read(control, &from.name)
-        .map_err(Fault::or_altered)?
-        .ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?;
     match source::difference(from, &now) {
         Some(difference) => Err(Fault::Altered(difference)),
         None => Ok(()),
@@ -194,9 +234,7 @@ fn verify(
 
 /// What a schema holds beside our own marks.
 pub(super) fn without_probe(mut schema: Schema) -> Schema {
-    schema
-        .tables
-        .retain(|table| ![PROBE, SEEN, super::swap::INTENT].contains(&table.name.as_str()));
+    schema.tables.retain(|table| !super::MARKS.contains(&table.name.as_str()));
     schema
 }
 
@@ -223,7 +261,7 @@ pub(super) fn notes(from: &Schema, notes: &mut Vec<String>) {
     if !from.unreadable.is_empty() {
         notes.push(format!(
             "these were left out, since the login may not read them: {}",
-            from.unreadable.join(", ")
+            source::list(&from.unreadable)
         ));
     }
     programs::notes(&from.programs, &from.name, notes);
@@ -234,7 +272,7 @@ pub(super) fn notes(from: &Schema, notes: &mut Vec<String>) {
 
 /// More than the operator allows.
 pub(super) fn check_size(job: &Job<'_>, from: &Schema) -> Result<(), Fault> {
-    let bytes = from.tables.iter().map(|table| table.bytes).sum();
+    let bytes = from.tables.iter().map(source::Table::copied_bytes).sum();
     job.source_bytes.store(bytes, Ordering::Relaxed);
     match job.max_bytes {
         Some(limit) if bytes > limit => Err(Fault::Told(CloneError::TooLarge {

@@ -13,8 +13,8 @@ use super::ddl::quoted;
 use super::fault::Fault;
 use super::session::{Crew, Session, Tell};
 use super::source::{Schema, Table};
-use super::{Job, PROBE, SEEN};
-use crate::schema_clone::{Consistency, Progress};
+use super::{Job, PROBE, SEEN, masking, room};
+use crate::schema_clone::{Consistency, Phase, Progress};
 
 const COPYING: &str = "copying rows";
 const INDEXING: &str = "building keys";
@@ -79,10 +79,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Copy<'_> {
+    fn fill(&self, index: usize) -> String {
+        // Pieces hold only tables that are copied.
+        masking::fill(&self.source.tables[index], &self.source.name, self.into).unwrap_or_default()
+    }
+
     fn pieces(&self) -> Vec<Piece> {
         let (mut pieces, mut small) = (Vec::new(), Vec::new());
         for (index, table) in self.source.tables.iter().enumerate() {
-            if !table.has_rows() || table.columns.is_empty() {
+            if !table.has_rows() || table.columns.is_empty() || table.mask.skips() {
                 continue;
             }
             if table.bytes > self.big {
@@ -104,22 +109,6 @@ impl Copy<'_> {
         pieces
     }
 
-    fn insert(&self, table: &Table) -> String {
-        let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
-        // Qualified: a variable of the function would hide a column of its name. In the order of
-        // the rows themselves: a key that holds all columns would give another one.
-        let values: Vec<_> = columns.iter().map(|name| format!("`pullre~from`.{name}")).collect();
-        let name = quoted(&table.name);
-        format!(
-            "INSERT /* {} */ INTO {}.{name} ({}) SELECT {} FROM {}.{name} AS `pullre~from` USE INDEX ()",
-            super::orphan_mark(self.into),
-            quoted(self.into),
-            columns.join(", "),
-            values.join(", "),
-            quoted(&self.source.name)
-        )
-    }
-
     /// The functions are made in the new schema. False: they may not be.
     fn make_functions(&self, control: &mut Session, pieces: &mut [Piece]) -> Result<bool, Fault> {
         let into = quoted(self.into);
@@ -133,7 +122,7 @@ impl Copy<'_> {
                      INSERT INTO {into}.`{SEEN}` SELECT * FROM {into}.`{PROBE}`;\n"
             );
             for index in &piece.tables {
-                body += &self.insert(&self.source.tables[*index]);
+                body += &self.fill(*index);
                 body += ";\nSET `pullre~counts` = CONCAT(`pullre~counts`, ROW_COUNT(), ',');\n";
             }
             body += "RETURN `pullre~counts`;\nEND";
@@ -273,6 +262,7 @@ impl Copy<'_> {
                 loop {
                     let piece = lock(&queue).pop_front();
                     let Some(piece) = piece else { break };
+                    room::breathe(self.job, session, || {})?;
                     for (table, rows) in self.copy_piece(session, piece)? {
                         mine.push(table);
                         tell.tell(Told::Rows { table, rows });
@@ -309,14 +299,21 @@ impl Copy<'_> {
                 }
             }
         };
-        let total_bytes = self.source.tables.iter().map(|table| table.bytes).sum();
+        let mut at = Progress {
+            total_bytes: self.source.tables.iter().map(Table::copied_bytes).sum(),
+            total_tables: pieces.iter().map(|piece| piece.tables.len() as u64).sum(),
+            ..Progress::at(Phase::Copying)
+        };
+        progress(at);
         let mut rows = vec![0; self.source.tables.len()];
-        let (mut copied_bytes, mut reading, mut unlocked) = (0, copiers, Ok(()));
+        let (mut reading, mut unlocked) = (copiers, Ok(()));
         let heard = |told| match told {
             Told::Rows { table, rows: count } => {
                 rows[table] = count;
-                copied_bytes += self.source.tables[table].bytes;
-                progress(Progress { copied_bytes, total_bytes });
+                at.copied_bytes += self.source.tables[table].bytes;
+                at.tables += 1;
+                at.rows += count;
+                progress(at);
             }
             Told::Read => {
                 reading -= 1;
@@ -344,8 +341,7 @@ impl Copy<'_> {
         let Some(function) = &piece.function else {
             let mut copied = Vec::new();
             for index in &piece.tables {
-                let sql =
-                    format!("{}; SELECT ROW_COUNT()", self.insert(&self.source.tables[*index]));
+                let sql = format!("{}; SELECT ROW_COUNT()", self.fill(*index));
                 let rows = session.first_rows(COPYING, sql, |_| Some(name(*index)))?;
                 copied.push((*index, rows.into_iter().next().and_then(|r| r.get(0)).unwrap_or(0)));
             }

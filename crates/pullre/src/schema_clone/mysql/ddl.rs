@@ -21,12 +21,7 @@ pub(super) fn derived(name: &str, suffix: &str) -> String {
     format!("{start}~{:016x}{suffix}", hash(name))
 }
 
-/// FNV-1a: the same in every version.
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
+pub(super) use crate::schema_clone::stable_hash as hash;
 
 /// Where the quoted piece that begins at `at` ends; `at + 1` where none begins there.
 fn past_quotes(sql: &[u8], at: usize) -> usize {
@@ -110,6 +105,21 @@ impl Table {
     /// The tables of the same schema that foreign keys lead to.
     pub fn parents(&self) -> Vec<String> {
         self.items.iter().filter_map(|item| reference(item)?.into_parent()).collect()
+    }
+
+    /// Those that lead to a table of the same schema.
+    pub fn foreign_keys(&self) -> Vec<ForeignKey> {
+        self.items.iter().filter_map(|item| foreign_key(item)).collect()
+    }
+
+    /// Whether a key of it begins with these columns, as a foreign key to them needs.
+    pub fn has_key_on(&self, columns: &[String]) -> bool {
+        let keys =
+            self.items.iter().filter(|item| is_key(item) || item.starts_with(b"PRIMARY KEY "));
+        keys.filter_map(|item| Some(names(item, find(item, b" (", 0)? + 1))).any(|(key, _)| {
+            key.len() >= columns.len()
+                && key.iter().zip(columns).all(|(a, b)| a.eq_ignore_ascii_case(b))
+        })
     }
 
     /// The foreign keys that lead to `schema`: the quoted name of each, and its text without it.
@@ -205,6 +215,44 @@ fn is_key(item: &[u8]) -> bool {
     [&b"KEY "[..], b"UNIQUE KEY ", b"FULLTEXT KEY ", b"SPATIAL KEY "]
         .iter()
         .any(|start| item.starts_with(start))
+}
+
+/// From columns of a table to columns of another one in the same schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ForeignKey {
+    pub name: String,
+    pub columns: Vec<String>,
+    pub parent: String,
+    pub parent_columns: Vec<String>,
+}
+
+fn foreign_key(item: &[u8]) -> Option<ForeignKey> {
+    let parent = reference(item)?.into_parent()?;
+    let (name, end) = identifier(item, b"CONSTRAINT ".len())?;
+    let (columns, end) = names(item, find(item, b"(", end)?);
+    let (parent_columns, _) = names(item, find(item, b"(", end)?);
+    Some(ForeignKey { name, columns, parent, parent_columns })
+}
+
+/// The names in a list that begins at `open`, and where it ends.
+fn names(item: &[u8], open: usize) -> (Vec<String>, usize) {
+    let (mut found, mut depth, mut i) = (Vec::new(), 0_usize, open);
+    while i < item.len() {
+        match item[i] {
+            b'(' => depth += 1,
+            b')' if depth <= 1 => return (found, i + 1),
+            b')' => depth -= 1,
+            b'`' => {
+                let Some((name, end)) = identifier(item, i) else { break };
+                found.push(name);
+                i = end;
+                continue;
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    (found, item.len())
 }
 
 /// What a foreign key leads to.
@@ -382,6 +430,15 @@ mod tests {
         let far = b"CONSTRAINT `far` FOREIGN KEY (`s`) REFERENCES `t` (`id`)".to_vec();
         assert_eq!(table().links_into("other"), [(b"`far`".to_vec(), far)]);
         assert_eq!(table().parents(), ["a`(,b"]);
+        let own = ForeignKey {
+            name: "self".into(),
+            columns: vec!["s".into()],
+            parent: "a`(,b".into(),
+            parent_columns: vec!["id".into()],
+        };
+        assert_eq!(table().foreign_keys(), [own]);
+        let keyed = |column: &str| table().has_key_on(&[column.to_owned()]);
+        assert!(keyed("ID") && keyed("x") && !keyed("s"));
         assert!(table().leads_outside());
     }
 

@@ -112,11 +112,13 @@ impl Job<'_> {
         let full = matches!(code, 1021 | 1114)
             || (matches!(code, 3 | 1030 | 1026) && text.contains("28"))
             || text.contains("No space left");
+        tracing::debug!("while {doing}: {message}");
         match code {
             _ if full => CloneError::NoSpace {
                 schema,
                 place,
                 bytes: self.source_bytes.load(Ordering::Relaxed),
+                free: None,
             },
             1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1410 | 1419 | 1290 => {
                 CloneError::Forbidden { schema, place, doing, message }
@@ -127,6 +129,16 @@ impl Job<'_> {
             }
             0 | 1053 | 1927 | 4031 | 1158..=1161 => {
                 let remedy = "The connection was lost; look at the server's log, then try again";
+                CloneError::Other { schema, place, doing, message, remedy }
+            }
+            1062 if !self.mask.is_empty() => {
+                let remedy = "A masking rule makes rows alike that a key keeps apart: let its \
+                              expression give each row a value of its own";
+                CloneError::Other { schema, place, doing, message, remedy }
+            }
+            1822 | 1005 | 1025 if text.contains("150") || code == 1822 => {
+                let remedy = "A foreign key leads to columns that no key of its parent begins with: \
+                              add that key, or drop the foreign key";
                 CloneError::Other { schema, place, doing, message, remedy }
             }
             _ => CloneError::Other { schema, place, doing, message, remedy: UNCHANGED },

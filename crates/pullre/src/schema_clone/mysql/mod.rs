@@ -8,8 +8,11 @@ mod build;
 mod copy;
 mod ddl;
 mod fault;
+mod intent;
+mod masking;
 mod programs;
 mod refresh;
+mod room;
 mod session;
 mod source;
 mod swap;
@@ -21,7 +24,8 @@ use std::time::{Duration, Instant};
 use self::ddl::{quoted, text};
 use self::fault::Fault;
 use self::session::{Crew, Session};
-use super::{CloneError, CloneOutcome, Consistency, Progress};
+use super::mask::Mask;
+use super::{CloneError, CloneOutcome, Consistency, Phase, Progress, Request};
 use crate::domain::SchemaName;
 use crate::store::mysql::MysqlAccess;
 
@@ -29,6 +33,8 @@ use crate::store::mysql::MysqlAccess;
 const PROBE: &str = "pullre~unfinished";
 /// Takes what the copying functions see of the probe.
 const SEEN: &str = "pullre~seen";
+/// Tables of ours, in schemas that are ours to drop.
+const MARKS: [&str; 4] = [PROBE, SEEN, intent::INTENT, swap::KEPT];
 
 /// How often a source that is altered while it is copied is copied again.
 const TRIES: usize = 3;
@@ -53,37 +59,33 @@ pub struct Server {
     pub workers: usize,
     /// A larger source is refused.
     pub max_bytes: Option<u64>,
+    /// While the server runs more statements than this, a clone waits.
+    pub max_running: u32,
     pub swap_busy: SwapBusy,
 }
 
 impl Server {
     /// With the defaults: a worker for each core of this machine, four at most.
     pub fn new(access: MysqlAccess) -> Server {
-        Server { access, workers: default_workers(), max_bytes: None, swap_busy: SwapBusy::Wait }
+        Server {
+            access,
+            workers: default_workers(),
+            max_bytes: None,
+            max_running: 50,
+            swap_busy: SwapBusy::Wait,
+        }
     }
 
     /// Makes `destination` a copy of `source` as it is at one moment. The caller holds the lock of
     /// the destination schema.
     pub fn clone_schema(
         &self,
-        source: &SchemaName,
-        destination: &SchemaName,
-        timeout: Duration,
+        request: &Request<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CloneOutcome, CloneError> {
         let started = Instant::now();
-        let job = Job {
-            access: &self.access,
-            source,
-            destination,
-            workers: self.workers.max(1),
-            max_bytes: self.max_bytes,
-            swap_busy: self.swap_busy,
-            timeout,
-            deadline: started.checked_add(timeout),
-            no_snapshots: AtomicBool::new(false),
-            source_bytes: AtomicU64::new(0),
-        };
+        let job = self.job(request, started);
+        let Request { source, destination, .. } = *request;
         if source.collides(destination) {
             let place = self.access.place().to_owned();
             return Err(CloneError::SameSchema { schema: source.clone(), place });
@@ -100,20 +102,45 @@ impl Server {
         }
     }
 
-    /// Whether the schema exists and is not empty.
-    pub fn holds_something(&self, schema: &SchemaName) -> Result<bool, CloneError> {
-        let job = Job {
+    /// See [`crate::schema_clone::Schemas::undo`].
+    pub fn undo(
+        &self,
+        schema: &SchemaName,
+        wish: i64,
+        timeout: Duration,
+    ) -> Result<(), CloneError> {
+        let job = self.job(&Request::new(schema, schema, timeout), Instant::now());
+        let work = || -> Result<(), Fault> {
+            let mut control = job.session()?;
+            swap::finish(&job, &mut control)?;
+            swap::undo(&job, &mut control, wish)
+        };
+        work().map_err(|fault| job.tell(fault))
+    }
+
+    fn job<'a>(&'a self, request: &Request<'a>, started: Instant) -> Job<'a> {
+        let Request { source, destination, timeout, mask, keep_previous } = *request;
+        Job {
             access: &self.access,
-            source: schema,
-            destination: schema,
-            workers: 1,
-            max_bytes: None,
-            swap_busy: SwapBusy::Wait,
-            timeout: ORPHANS_WAIT,
-            deadline: None,
+            source,
+            destination,
+            workers: self.workers.max(1),
+            max_bytes: self.max_bytes,
+            max_running: self.max_running,
+            swap_busy: self.swap_busy,
+            mask,
+            keep_previous,
+            timeout,
+            deadline: started.checked_add(timeout),
             no_snapshots: AtomicBool::new(false),
             source_bytes: AtomicU64::new(0),
-        };
+            waited: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the schema exists and is not empty.
+    pub fn holds_something(&self, schema: &SchemaName) -> Result<bool, CloneError> {
+        let job = self.job(&Request::new(schema, schema, ORPHANS_WAIT), Instant::now());
         let look = || -> Result<bool, Fault> {
             let mut session = job.session()?;
             Ok(state(&mut session, schema.as_str())?.is_some_and(|found| found != State::Empty))
@@ -133,7 +160,10 @@ struct Job<'a> {
     destination: &'a SchemaName,
     workers: usize,
     max_bytes: Option<u64>,
+    max_running: u32,
     swap_busy: SwapBusy,
+    mask: &'a Mask,
+    keep_previous: bool,
     timeout: Duration,
     /// None: further away than the clock can count.
     deadline: Option<Instant>,
@@ -141,6 +171,8 @@ struct Job<'a> {
     no_snapshots: AtomicBool,
     /// Known once the source was read.
     source_bytes: AtomicU64,
+    /// Milliseconds, for a busy server.
+    waited: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,8 +197,9 @@ fn state(session: &mut Session, schema: &str) -> Result<Option<State>, Fault> {
                  + (SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = {of})
                  + (SELECT COUNT(*) FROM information_schema.events WHERE event_schema = {of}),
              (SELECT COUNT(*) FROM information_schema.tables
-                 WHERE table_schema = {of} AND table_name IN ('{PROBE}', '{}'))",
-            swap::INTENT
+                 WHERE table_schema = {of} AND table_name IN ('{PROBE}', '{}', '{}'))",
+            intent::INTENT,
+            swap::KEPT
         ),
     )?;
     Ok(Some(match found {
@@ -188,11 +221,7 @@ fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault
         None => return Ok(()),
         Some(State::Empty | State::Unfinished) => {}
         Some(State::Full) => {
-            return Err(Fault::Told(CloneError::InTheWay {
-                schema: job.destination.clone(),
-                place: job.access.place().to_owned(),
-                name: schema.to_owned(),
-            }));
+            return Err(job.in_the_way(schema));
         }
     }
     // The server finishes what a killed process asked for.
@@ -221,6 +250,14 @@ impl Job<'_> {
         Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
     }
 
+    fn in_the_way(&self, schema: &str) -> Fault {
+        Fault::Told(CloneError::InTheWay {
+            schema: self.destination.clone(),
+            place: self.access.place().to_owned(),
+            name: schema.to_owned(),
+        })
+    }
+
     fn crew(&self, size: usize) -> Result<Crew, Fault> {
         let sessions: Result<Vec<_>, _> = (0..size).map(|_| self.session()).collect();
         Ok(Crew::new(self.access, sessions?, self.deadline))
@@ -236,21 +273,22 @@ impl Job<'_> {
         swap::finish(self, &mut control)?;
 
         let place = || self.access.place().to_owned();
-        let from = source::read(&mut control, self.source.as_str())
+        let mut from = source::read(&mut control, self.source.as_str())
             .map_err(Fault::or_altered)?
             .ok_or_else(|| CloneError::SourceMissing {
                 schema: self.source.clone(),
                 place: place(),
             })?;
-        if from.tables.iter().any(|table| [PROBE, swap::INTENT].contains(&table.name.as_str())) {
+        if from.tables.iter().any(|table| MARKS.contains(&table.name.as_str())) {
             return Err(Fault::Told(CloneError::Other {
                 schema: self.source.clone(),
                 place: place(),
                 doing: "reading it",
-                message: "it is itself a clone that is not finished".to_owned(),
+                message: "it is itself a clone that is not finished, or a previous one".to_owned(),
                 remedy: "Register another schema for its user",
             }));
         }
+        masking::fit(self, &mut control, &mut from)?;
         build::check_size(self, &from)?;
 
         let mut notes = Vec::new();
@@ -258,9 +296,22 @@ impl Job<'_> {
         let in_place = found != Some(State::Full);
         let (building, _) = swap::beside(destination);
         let into = if in_place { destination } else { &building };
-        if !in_place && let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
-            return self.outcome(&mut control, &from, built, started, notes);
+        if !in_place {
+            progress(Progress::at(Phase::Comparing));
+            if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+                let kept = self.keep_previous && swap::keeps_previous(self, &mut control)?;
+                return self.outcome(&mut control, &from, built, kept, started, notes);
+            }
+            if self.keep_previous {
+                // Known to be somebody else's now, and not only after minutes of copying.
+                let previous = swap::previous(destination);
+                if state(&mut control, &previous)? == Some(State::Full) {
+                    return Err(self.in_the_way(&previous));
+                }
+            }
         }
+        room::check(self, &mut control)?;
+        room::breathe(self, &mut control, || progress(Progress::at(Phase::Waiting)))?;
         let built = self
             .start(&mut control, &from, into, found.is_some())
             .and_then(|()| build::build(self, &mut control, &from, into, &mut notes, progress));
@@ -278,9 +329,11 @@ impl Job<'_> {
             let sql = format!("DROP TABLE {}.`{PROBE}`", quoted(destination));
             control.run("finishing the clone", sql)?;
         } else {
+            progress(Progress::at(Phase::Swapping));
             self.swap(&mut control, &from, &building)?;
         }
-        self.outcome(&mut control, &from, built, started, notes)
+        let kept = self.keep_previous && !in_place;
+        self.outcome(&mut control, &from, built, kept, started, notes)
     }
 
     fn outcome(
@@ -288,10 +341,16 @@ impl Job<'_> {
         control: &mut Session,
         from: &source::Schema,
         built: build::Built,
+        kept_previous: bool,
         started: Instant,
         mut notes: Vec<String>,
     ) -> Result<CloneOutcome, Fault> {
+        if !kept_previous {
+            swap::forget_previous(self, control)?;
+        }
         build::notes(from, &mut notes);
+        source::unseen(control, from, &mut notes)?;
+        room::note(self, &mut notes);
         if built.consistency == Consistency::Locked {
             notes.push(
                 "writers of the source waited while its rows were copied: copying a snapshot takes the right \
@@ -305,6 +364,7 @@ impl Job<'_> {
             bytes: size(control, self.destination.as_str())?,
             elapsed: started.elapsed(),
             consistency: built.consistency,
+            kept_previous,
             notes,
         })
     }
@@ -323,7 +383,8 @@ impl Job<'_> {
         if beside || (exists && state(control, into)? == Some(State::Unfinished)) {
             clear(self, control, into)?;
         }
-        let intent = if beside { format!("; {}", swap::intent_table(into)) } else { String::new() };
+        let intent =
+            if beside { format!("; {}", intent::intent_table(into)) } else { String::new() };
         let (charset, collation) = (quoted(&from.charset), quoted(&from.collation));
         control.run(
             STARTING,
@@ -357,7 +418,8 @@ impl Job<'_> {
         let old = source::read(control, destination)?.ok_or_else(|| {
             Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
         })?;
-        swap::intend(control, from, &old, building, destination)?;
+        let keep = self.keep_previous.then_some(intent::Keep { wish: None });
+        intent::intend(self, control, from, &old, building, destination, keep)?;
         swap::finish(self, control).map(|_| ())
     }
 }

@@ -7,7 +7,7 @@ use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::session::Session;
 use super::source::{self, Kind, Schema, Table};
-use super::{Job, PROBE, SEEN, swap};
+use super::{Job, PROBE, SEEN, masking, swap};
 use crate::schema_clone::Consistency;
 
 const COMPARING: &str = "comparing with the clone that is there";
@@ -32,11 +32,20 @@ pub(super) fn refresh(
     if !alike(from, &old) || from.tables.iter().any(|table| !table.has_rows()) {
         return Ok(None);
     }
+    // Values of sequences only go forward, and no snapshot holds them: one that differs is made anew.
+    for sequence in &from.sequences {
+        let value = source::sequence_value(control, &from.name, &sequence.name)?;
+        if value.is_none() || value != source::sequence_value(control, destination, &sequence.name)?
+        {
+            return Ok(None);
+        }
+    }
     let Some(rows) = bring_up(job, control, from, &old, notes)? else { return Ok(None) };
     match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
     }
+    masking::dangling(control, from, destination, notes)?;
     let tables = from.tables.len() as u64;
     Ok(Some(Built { tables, rows, consistency: Consistency::Snapshot }))
 }
@@ -53,6 +62,9 @@ fn bring_up(
     control.run(COMPARING, "ROLLBACK")?;
     if different.is_empty() {
         notes.push("nothing differed; the clone stays as it is".to_owned());
+    } else if job.keep_previous {
+        // What is there is to stay as it is, beside the new one.
+        return Ok(None);
     } else {
         // The function and its probe are beside the clone, not in it, and older than the snapshot.
         let (building, _) = swap::beside(&old.name);
@@ -93,8 +105,6 @@ fn alike(from: &Schema, old: &Schema) -> bool {
             a == *b
         });
     same_programs
-        // Values of sequences only go forward.
-        && from.sequences.is_empty()
         && from.unreadable.is_empty()
         && (&from.charset, &from.collation) == (&old.charset, &old.collation)
         && source::difference(from, old).is_none()
@@ -142,11 +152,13 @@ fn compare(
         for (at, index) in batch.iter().enumerate() {
             let (a, b) = (&from.tables[*index], &old.tables[*index]);
             let sum = |side: usize| sums[side].get(at).copied().flatten();
-            // No sum: a table that cannot be read.
-            if sum(0).is_none() || sum(0) != sum(1) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl)
-            {
+            // No sum: a table that cannot be read. What a mask lets through is not compared but
+            // written anew: its expressions may say something else each time.
+            let same = !a.mask.changes() && sum(0).is_some() && sum(0) == sum(1);
+            let both_empty = a.mask.skips() && sum(1) == Some(0);
+            if !(same || both_empty) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl) {
                 different.push(*index);
-                bytes += a.bytes.max(b.bytes);
+                bytes += a.copied_bytes().max(b.bytes);
                 if bytes > MOST_BYTES || different.len() > MOST_TABLES {
                     return Ok(None);
                 }
@@ -181,13 +193,10 @@ fn write(
     );
     for index in different {
         let table = &from.tables[*index];
-        let columns: Vec<_> = table.columns.iter().map(|name| quoted(name)).collect();
-        let (columns, name) = (columns.join(", "), quoted(&table.name));
-        let (to, source) = (quoted(&old.name), quoted(&from.name));
-        body += &format!(
-            "DELETE FROM {to}.{name};
-             INSERT INTO {to}.{name} ({columns}) SELECT {columns} FROM {source}.{name} USE INDEX ();\n"
-        );
+        body += &format!("DELETE FROM {}.{};\n", quoted(&old.name), quoted(&table.name));
+        if let Some(fill) = masking::fill(table, &from.name, &old.name) {
+            body += &format!("{fill};\n");
+        }
     }
     body += "RETURN 0;\nEND";
     match other.run(REWRITING, body) {
@@ -203,7 +212,11 @@ fn write(
     match control.run(REWRITING, format!("SELECT {function}()")) {
         // Somebody writes there at this moment: made anew, it is swapped with more care.
         Err(e) if e.is_busy() => return Ok(false),
-        done => done.map_err(Fault::or_altered)?,
+        done => {
+            let names: Vec<_> =
+                different.iter().map(|n| format!("table `{}`", from.tables[*n].name)).collect();
+            done.map_err(|e| e.about(&names.join(" or ")).or_altered())?;
+        }
     }
     let seen: Option<u64> =
         control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
 use super::session::{Bytes, Session};
+use crate::schema_clone::mask::TableMask;
 
 const READING: &str = "reading the schema";
 
@@ -17,8 +18,8 @@ pub(super) struct Schema {
     pub tables: Vec<Table>,
     pub sequences: Vec<Sequence>,
     pub programs: Vec<Program>,
-    /// Routines whose bodies we may not read.
-    pub unreadable: Vec<String>,
+    /// What is there and has a text that we may not read.
+    pub unreadable: Vec<(Kind, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,10 @@ pub(super) struct Table {
     pub versioned: bool,
     /// Those that take a value.
     pub columns: Vec<String>,
+    pub generated: Vec<String>,
     pub ddl: Vec<u8>,
+    /// What a clone must not hold of it.
+    pub mask: TableMask,
 }
 
 impl Table {
@@ -39,6 +43,11 @@ impl Table {
         const VIEWS_OF_OTHERS: [&str; 7] =
             ["MRG_MYISAM", "FEDERATED", "CONNECT", "SPIDER", "BLACKHOLE", "SEQUENCE", "OQGRAPH"];
         !VIEWS_OF_OTHERS.iter().any(|name| self.engine.eq_ignore_ascii_case(name))
+    }
+
+    /// What is copied of it; an estimate.
+    pub fn copied_bytes(&self) -> u64 {
+        if self.mask.skips() { 0 } else { self.bytes }
     }
 
     pub fn has_snapshots(&self) -> bool {
@@ -86,6 +95,13 @@ impl Kind {
             Kind::Event => "EVENT",
         }
     }
+}
+
+/// Names of several, for people.
+pub(super) fn list(programs: &[(Kind, String)]) -> String {
+    let names =
+        programs.iter().map(|(kind, name)| format!("{} `{name}`", kind.word().to_lowercase()));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// What holds SQL of its own, with the settings that it was written under.
@@ -145,18 +161,18 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
     // Unqualified in what follows, so that the texts fit another schema too.
     session.run(READING, format!("USE {}", quoted(schema)))?;
 
-    let mut columns: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let found: Vec<(String, String)> = session.rows(
+    let mut columns: BTreeMap<String, [Vec<String>; 2]> = BTreeMap::new();
+    let found: Vec<(String, String, u8)> = session.rows(
         READING,
         format!(
-            "SELECT table_name, column_name FROM information_schema.columns
-             WHERE table_schema = {of} AND extra NOT LIKE '%VIRTUAL GENERATED%'
-                 AND extra NOT LIKE '%STORED GENERATED%'
-             ORDER BY table_name, ordinal_position"
+            "SELECT table_name, column_name,
+                 extra LIKE '%VIRTUAL GENERATED%' OR extra LIKE '%STORED GENERATED%'
+             FROM information_schema.columns
+             WHERE table_schema = {of} ORDER BY table_name, ordinal_position"
         ),
     )?;
-    for (table, column) in found {
-        columns.entry(table).or_default().push(column);
+    for (table, column, generated) in found {
+        columns.entry(table).or_default()[usize::from(generated != 0)].push(column);
     }
     let found: Vec<(String, String, Option<String>, Option<u64>)> = session.rows(
         READING,
@@ -172,14 +188,19 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
         match kind.as_str() {
             "VIEW" => views.push(name),
             "SEQUENCE" => read.sequences.push(Sequence { name, ddl: Vec::new() }),
-            _ => read.tables.push(Table {
-                versioned: kind == "SYSTEM VERSIONED",
-                columns: columns.remove(&name).unwrap_or_default(),
-                engine: engine.unwrap_or_default(),
-                bytes: bytes.unwrap_or(0),
-                ddl: Vec::new(),
-                name,
-            }),
+            _ => {
+                let [columns, generated] = columns.remove(&name).unwrap_or_default();
+                read.tables.push(Table {
+                    versioned: kind == "SYSTEM VERSIONED",
+                    columns,
+                    generated,
+                    engine: engine.unwrap_or_default(),
+                    bytes: bytes.unwrap_or(0),
+                    ddl: Vec::new(),
+                    mask: TableMask::default(),
+                    name,
+                });
+            }
         }
     }
     read_ddl(session, &mut read)?;
@@ -220,7 +241,7 @@ fn read_programs(
     schema: &str,
     of: &str,
     views: Vec<String>,
-    unreadable: &mut Vec<String>,
+    unreadable: &mut Vec<(Kind, String)>,
 ) -> Result<Vec<Program>, Fault> {
     let mut listed: Vec<(Kind, String)> = Vec::new();
     let routines: Vec<(String, String)> = session.rows(
@@ -233,11 +254,15 @@ fn read_programs(
     for (kind, name) in routines {
         match Kind::ALL.into_iter().find(|known| known.word() == kind) {
             Some(kind) => listed.push((kind, name)),
-            None => unreadable.push(format!("{} `{name}`", kind.to_lowercase())),
+            None => {
+                return Err(Fault::Altered(format!(
+                    "`{name}` is a {kind}, which is of no known kind"
+                )));
+            }
         }
     }
     listed.extend(views.into_iter().map(|name| (Kind::View, name)));
-    let triggers: Vec<(String, String, String, String, String, Vec<u8>)> = session.rows(
+    let triggers: Vec<(String, String, String, String, Option<String>, Bytes)> = session.rows(
         READING,
         format!(
             "SELECT trigger_name, event_object_table, CAST(action_timing AS CHAR),
@@ -249,6 +274,11 @@ fn read_programs(
     let mut tables = BTreeMap::new();
     let mut unqualified = BTreeMap::new();
     for (name, table, timing, event, definer, body) in triggers {
+        // Without the right TRIGGER one sees that it is there, and no more.
+        let (Some(definer), Some(body)) = (definer, body) else {
+            unreadable.push((Kind::Trigger, name));
+            continue;
+        };
         listed.push((Kind::Trigger, name.clone()));
         let (user, host) = definer.rsplit_once('@').unwrap_or((&definer, "%"));
         let head = format!(
@@ -301,7 +331,7 @@ fn read_programs(
                     };
                     programs.push(Program { table, sql, ..program });
                 }
-                None => unreadable.push(format!("{} `{name}`", kind.word().to_lowercase())),
+                None => unreadable.push((*kind, name.clone())),
             }
         }
     }
@@ -332,6 +362,66 @@ fn program(kind: Kind, name: &str, row: &mut mysql::Row) -> Option<Program> {
         connection: string(at(after + 1)),
         collation: string(at(after + 2)),
     })
+}
+
+/// The value that a sequence gives next, and how often it began anew.
+pub(super) fn sequence_value(
+    session: &mut Session,
+    schema: &str,
+    sequence: &str,
+) -> Result<Option<(i64, i64)>, Fault> {
+    let sql = format!(
+        "SELECT next_not_cached_value, cycle_count FROM {}.{}",
+        quoted(schema),
+        quoted(sequence)
+    );
+    let value = session.one("reading sequences", sql);
+    value.map_err(|e| e.about(&format!("sequence `{sequence}`")).or_altered())
+}
+
+/// Notes on kinds of objects of which there seem to be none, where the login could not see any. Each
+/// kind is asked for with a statement that finds nothing.
+pub(super) fn unseen(
+    session: &mut Session,
+    of: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<(), Fault> {
+    let schema = quoted(&of.name);
+    let routines = [Kind::Function, Kind::Procedure, Kind::Package, Kind::PackageBody];
+    let questions = [
+        (&routines[..], "EXECUTE", "routines", format!("CALL {schema}.`pullre~none`()")),
+        (
+            &[Kind::Event],
+            "EVENT",
+            "events",
+            format!("SHOW EVENTS FROM {schema} LIKE 'pullre~none'"),
+        ),
+        (
+            &[Kind::Trigger],
+            "TRIGGER",
+            "triggers",
+            format!(
+                "CREATE TRIGGER {schema}.`pullre~none` BEFORE INSERT ON {schema}.`pullre~none`
+                 FOR EACH ROW SET @pullre = 1"
+            ),
+        ),
+    ];
+    for (kinds, right, what, sql) in questions {
+        if of.programs.iter().any(|program| kinds.contains(&program.kind)) {
+            continue;
+        }
+        match session.run("looking for what is hidden", sql) {
+            Err(e) if e.is_lost() => return Err(e),
+            Err(e) if matches!(e.code(), Some(1044 | 1142 | 1370)) => notes.push(format!(
+                "{what} of `{}` were left out if there are any: the login sees none of them without the \
+                 right {right} there",
+                of.name
+            )),
+            // There is no such thing, which the login may know.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What differs between what was read of a schema at two moments, or of a schema and its clone;

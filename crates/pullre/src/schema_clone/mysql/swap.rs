@@ -10,54 +10,38 @@
 //!
 //! In the last two cases the next call goes forward from the intent. Where it cannot, since somebody
 //! holds a table, it goes back: the old programs are made again from the intent.
+//!
+//! An old clone that is kept moves on to a schema of its own ([`previous`]). To undo is the same
+//! swap again with that schema as the one that was built.
 
 use std::collections::BTreeSet;
 
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
-use super::session::{Bytes, Session};
-use super::source::{self, Kind, Program, Schema};
+use super::intent::{INTENT, Intent, Keep, insert_intent, intend, intent_table, read_intent};
+use super::session::Session;
+use super::source::{self, Program};
 use super::{Job, PROBE, SwapBusy, programs};
 use crate::schema_clone::CloneError;
 
-/// The table of the intent.
-pub(super) const INTENT: &str = "pullre~swap";
+/// Marks the schema of a previous clone; holds the wish that was last fulfilled with it.
+pub(super) const KEPT: &str = "pullre~previous";
 
 const SWAPPING: &str = "putting the clone in place";
 const CLEANING: &str = "removing what is not needed any more";
+const KEEPING: &str = "keeping the previous clone";
 
 /// Seconds that a session on the old clone is waited for.
 const BUSY_WAIT: u32 = 2;
-
-/// Everything that the swap needs, whatever happened to source and destination meanwhile.
-#[derive(Debug)]
-struct Intent {
-    charset: String,
-    collation: String,
-    /// Tables and sequences of the new clone.
-    tables: Vec<String>,
-    /// Statements in the destination after the tables moved.
-    after: Vec<Vec<u8>>,
-    new: Vec<Program>,
-    old: Vec<Program>,
-    /// The old schema's default collation.
-    old_collation: String,
-}
 
 /// The schema in which a clone is built, and the one that takes the old tables.
 pub(super) fn beside(destination: &str) -> (String, String) {
     (ddl::derived(destination, "~new"), ddl::derived(destination, "~old"))
 }
 
-pub(super) fn intent_table(schema: &str) -> String {
-    format!(
-        "CREATE TABLE {}.`{INTENT}` (seq INT PRIMARY KEY AUTO_INCREMENT, side VARCHAR(10) NOT NULL,
-            kind VARCHAR(20) NOT NULL, name VARCHAR(200) NOT NULL, mode VARCHAR(2000) NOT NULL,
-            client VARCHAR(64) NOT NULL, connection VARCHAR(64) NOT NULL,
-            collation VARCHAR(64) NOT NULL, time_zone VARCHAR(64) NOT NULL, body LONGBLOB NOT NULL)
-         ENGINE = InnoDB CHARACTER SET utf8mb4",
-        quoted(schema)
-    )
+/// The schema of the previous clone.
+pub(super) fn previous(destination: &str) -> String {
+    ddl::derived(destination, "~prev")
 }
 
 fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> {
@@ -69,153 +53,127 @@ fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> 
     session.rows(SWAPPING, sql)
 }
 
-/// Writes down what is about to happen.
-pub(super) fn intend(
-    control: &mut Session,
-    from: &Schema,
-    old: &Schema,
-    building: &str,
-    destination: &str,
-) -> Result<(), Fault> {
-    let mut rows = Vec::new();
-    let mut row = |words: [&str; 8], body: &[u8]| {
-        let words: Vec<_> = words.iter().map(|word| text(word)).collect();
-        let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
-        rows.push(format!("({}, X'{hex}')", words.join(", ")));
-    };
-    row(["charset", "", "", &old.collation, &from.charset, "", &from.collation, ""], b"");
-    for name in from.tables.iter().map(|t| &t.name).chain(from.sequences.iter().map(|s| &s.name)) {
-        row(["table", "", name, "", "", "", "", ""], b"");
-    }
-    // Defaults that draw from a sequence still name the schema that this one was built in.
-    let names_it = format!("val({}.", quoted(building));
-    for table in &from.tables {
-        let moved = ddl::move_sequences(&table.ddl, &from.name, building);
-        let Some(parsed) = ddl::Table::parse(&moved) else { continue };
-        let alter = format!("ALTER TABLE {} ", quoted(&table.name));
-        for column in parsed.columns_with(&names_it) {
-            let column = ddl::move_sequences(&column, building, destination);
-            let sql = [alter.as_bytes(), b"MODIFY ", &column].concat();
-            row(["after", "", "", "", "", "", "", ""], &sql);
-        }
-    }
-    for (side, programs) in [("new", &from.programs), ("old", &old.programs)] {
-        for p in programs {
-            let words = [
-                side,
-                p.kind.word(),
-                &p.name,
-                &p.mode,
-                &p.client,
-                &p.connection,
-                &p.collation,
-                &p.time_zone,
-            ];
-            row(words, &p.sql);
-        }
-    }
-    row(["ready", "", "", "", "", "", "", ""], b"");
-    control.run(SWAPPING, "START TRANSACTION")?;
-    for rows in rows.chunks(50) {
-        control.run(SWAPPING, insert_intent(building, rows))?;
-    }
-    control.run(SWAPPING, "COMMIT")
-}
-
-fn insert_intent(building: &str, rows: &[String]) -> String {
-    format!(
-        "INSERT INTO {}.`{INTENT}`
-             (side, kind, name, mode, client, connection, collation, time_zone, body) VALUES {}",
-        quoted(building),
-        rows.join(", ")
-    )
-}
-
-/// None where there is no whole one.
-fn read_intent(control: &mut Session, building: &str) -> Result<Option<Intent>, Fault> {
-    if !tables_of(control, building)?.iter().any(|name| name == INTENT) {
-        return Ok(None);
-    }
-    type Row = (String, String, String, String, String, String, String, String, Bytes);
-    let rows: Vec<Row> = control.rows(
-        SWAPPING,
-        format!(
-            "SELECT side, kind, name, mode, client, connection, collation, time_zone, body
-             FROM {}.`{INTENT}` ORDER BY seq",
-            quoted(building)
-        ),
-    )?;
-    if rows.last().is_none_or(|row| row.0 != "ready") {
-        return Ok(None);
-    }
-    let mut intent = Intent {
-        charset: String::new(),
-        collation: String::new(),
-        old_collation: String::new(),
-        tables: Vec::new(),
-        after: Vec::new(),
-        new: Vec::new(),
-        old: Vec::new(),
-    };
-    for (side, kind, name, mode, client, connection, collation, time_zone, body) in rows {
-        let sql = body.unwrap_or_default();
-        match side.as_str() {
-            "charset" => {
-                (intent.charset, intent.collation, intent.old_collation) =
-                    (client, collation, mode);
-            }
-            "table" => intent.tables.push(name),
-            "after" => intent.after.push(sql),
-            "new" | "old" => {
-                let Some(kind) = Kind::ALL.into_iter().find(|known| known.word() == kind) else {
-                    continue;
-                };
-                let table = String::new();
-                let program = Program {
-                    kind,
-                    name,
-                    table,
-                    mode,
-                    client,
-                    connection,
-                    collation,
-                    time_zone,
-                    sql,
-                };
-                let list = if side == "new" { &mut intent.new } else { &mut intent.old };
-                list.push(program);
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(intent))
-}
-
 /// Finishes a swap that was written down, by this call or an earlier one. False: there is none.
 pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
     let destination = job.destination.as_str();
     let (building, outgoing) = beside(destination);
-    let Some(intent) = read_intent(control, &building)? else { return Ok(false) };
-    let swap = Swap { job, intent, building, outgoing };
-    let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-    let moved = !swap.intent.tables.is_empty()
-        && !swap.intent.tables.iter().any(|name| here.contains(name));
-    if !moved && let Err(fault) = swap.move_tables(control) {
-        swap.back(control)?;
-        return Err(if fault.is_busy() { swap.busy(control) } else { fault });
+    let previous = previous(destination);
+    let marked: Vec<String> = control.rows(
+        SWAPPING,
+        format!(
+            "SELECT table_schema FROM information_schema.tables
+             WHERE table_schema IN ({}, {}) AND table_name = '{INTENT}'",
+            text(&building),
+            text(&previous)
+        ),
+    )?;
+    for building in marked {
+        let Some(intent) = read_intent(control, &building)? else { continue };
+        let (outgoing, previous) = (outgoing.clone(), previous.clone());
+        let swap = Swap { job, intent, building, outgoing, previous };
+        let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
+        let moved = swap.intent.moved
+            || (!swap.intent.tables.is_empty()
+                && !swap.intent.tables.iter().any(|name| here.contains(name)));
+        if !moved && let Err(fault) = swap.move_tables(control) {
+            swap.back(control)?;
+            return Err(if fault.is_busy() { swap.busy(control) } else { fault });
+        }
+        swap.forward(control)?;
+        return Ok(true);
     }
-    swap.forward(control)?;
-    Ok(true)
+    Ok(false)
+}
+
+/// The wish that the previous clone last fulfilled; None where no previous clone is kept.
+fn kept(control: &mut Session, previous: &str) -> Result<Option<Option<i64>>, Fault> {
+    if !tables_of(control, previous)?.iter().any(|name| name == KEPT) {
+        return Ok(None);
+    }
+    let sql = format!("SELECT MAX(wish) FROM {}.`{KEPT}`", quoted(previous));
+    Ok(Some(control.one::<Option<i64>>(KEEPING, sql)?.flatten()))
+}
+
+pub(super) fn keeps_previous(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
+    Ok(kept(control, &previous(job.destination.as_str()))?.is_some())
+}
+
+/// Drops what was kept before, if it is ours.
+pub(super) fn forget_previous(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
+    let previous = previous(job.destination.as_str());
+    match kept(control, &previous)? {
+        Some(_) => super::clear(job, control, &previous),
+        None => Ok(()),
+    }
+}
+
+/// Puts the previous clone in the place of the one that replaced it; see
+/// [`crate::schema_clone::Schemas::undo`].
+pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<(), Fault> {
+    let destination = job.destination.as_str();
+    let previous = previous(destination);
+    let place = || job.access.place().to_owned();
+    match kept(control, &previous)? {
+        None => {
+            let schema = job.destination.clone();
+            return Err(Fault::Told(CloneError::NoPrevious { schema, place: place() }));
+        }
+        Some(done) if done == Some(wish) => return Ok(()),
+        Some(_) => {}
+    }
+    let gone = |name: &str| Fault::Altered(format!("the schema `{name}` was dropped meanwhile"));
+    control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {}", quoted(destination)))?;
+    let from = source::read(control, &previous)?.ok_or_else(|| gone(&previous))?;
+    let from = super::build::without_probe(from);
+    let old = source::read(control, destination)?.ok_or_else(|| gone(destination))?;
+    // One that is there is not whole: else it would have been finished.
+    control.run(
+        SWAPPING,
+        format!(
+            "DROP TABLE IF EXISTS {}.`{INTENT}`; {}",
+            quoted(&previous),
+            intent_table(&previous)
+        ),
+    )?;
+    let keep = Some(Keep { wish: Some(wish) });
+    intend(job, control, &from, &old, &previous, destination, keep)?;
+    finish(job, control).map(drop)
+}
+
+fn apply<'a>(
+    control: &mut Session,
+    statements: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<(), Fault> {
+    for sql in statements {
+        match control.run(SWAPPING, sql) {
+            // Dropped by a run that was killed before it added it again.
+            Err(e) if e.code() == Some(1091) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 struct Swap<'a> {
     job: &'a Job<'a>,
     intent: Intent,
+    /// Where the new clone is: built beside, or the previous one.
     building: String,
     outgoing: String,
+    previous: String,
 }
 
 impl Swap<'_> {
+    fn is_undo(&self) -> bool {
+        self.building == self.previous
+    }
+
+    /// Adds to the intent what a later run has to know.
+    fn write_down(&self, control: &mut Session, side: &str) -> Result<(), Fault> {
+        let row = |side: &str| format!("('{side}', '', '', '', '', '', '', '', '')");
+        control.run(SWAPPING, insert_intent(&self.building, &[row(side), row("ready")]))
+    }
+
     fn destination(&self) -> &str {
         self.job.destination.as_str()
     }
@@ -273,6 +231,9 @@ impl Swap<'_> {
     /// From the moment on in which the new tables are in place.
     fn forward(&self, control: &mut Session) -> Result<(), Fault> {
         let into = quoted(self.destination());
+        if self.intent.keep.is_some() && !self.intent.moved {
+            self.write_down(control, "moved")?;
+        }
         control.run(
             SWAPPING,
             format!(
@@ -281,33 +242,95 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
-        let late = self.stragglers(control)?;
-        for sql in self.intent.after.iter().chain(&late) {
-            match control.run(SWAPPING, sql) {
-                // Dropped by a run that was killed before it added it again.
-                Err(e) if e.code() == Some(1091) => {}
-                other => other?,
+        for program in &self.intent.unread {
+            match programs::drop_all(control, std::slice::from_ref(program)) {
+                // It stays, as one more than the source has: no reason to leave the rest undone.
+                Err(e) if e.is_forbidden() => {
+                    tracing::warn!("{} stays in {into}: {e:?}", program.name);
+                }
+                done => done?,
             }
         }
+        let late = self.stragglers(control, self.destination(), &[&self.building], "after")?;
+        apply(control, self.intent.after.iter().chain(&late))?;
         // They were tried where the clone was built, and the notes told then.
         let new: Vec<_> = self.intent.new.iter().collect();
         let (collation, mut told) = (&self.intent.collation, Vec::new());
         programs::make(control, self.destination(), collation, &new, false, &mut told)?;
+        if let Some(keep) = self.intent.keep {
+            self.keep(control, keep)?;
+        }
         control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
-        // With the intent, last.
-        control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.building)))
+        self.end(control)
+    }
+
+    /// The old tables and programs become the previous clone.
+    fn keep(&self, control: &mut Session, keep: Keep) -> Result<(), Fault> {
+        let previous = quoted(&self.previous);
+        if !self.is_undo() && !self.intent.cleared {
+            super::clear(self.job, control, &self.previous)?;
+            control.run(
+                KEEPING,
+                format!(
+                    "CREATE DATABASE {previous};
+                     CREATE TABLE {previous}.`{KEPT}` (id INT PRIMARY KEY, wish BIGINT) ENGINE = InnoDB"
+                ),
+            )?;
+            self.write_down(control, "cleared")?;
+        }
+        let left = tables_of(control, &self.outgoing)?;
+        let move_on = |name: &String| {
+            let name = quoted(name);
+            format!("{}.{name} TO {previous}.{name}", quoted(&self.outgoing))
+        };
+        let pairs: Vec<_> = left.iter().filter(|name| *name != PROBE).map(move_on).collect();
+        if !pairs.is_empty() {
+            control.run(KEEPING, format!("RENAME TABLE {}", pairs.join(", ")))?;
+        }
+        let collation = &self.intent.old_collation;
+        control.run(
+            KEEPING,
+            format!("USE {previous}; ALTER DATABASE {previous} COLLATE {}", quoted(collation)),
+        )?;
+        let outside = [self.outgoing.as_str(), self.destination()];
+        let late = self.stragglers(control, &self.previous, &outside, "kept-after")?;
+        apply(control, self.intent.kept_after.iter().chain(&late))?;
+        let (old, mut told) = (self.intent.old.iter().collect::<Vec<_>>(), Vec::new());
+        // Its events sleep: nobody works on it.
+        programs::make(control, &self.previous, collation, &old, false, &mut told)?;
+        let wish = keep.wish.map_or("NULL".to_owned(), |wish| wish.to_string());
+        control.run(KEEPING, format!("REPLACE INTO {previous}.`{KEPT}` VALUES (1, {wish})"))
+    }
+
+    /// With the intent, last.
+    fn end(&self, control: &mut Session) -> Result<(), Fault> {
+        let building = quoted(&self.building);
+        control.run(
+            CLEANING,
+            match self.is_undo() {
+                true => format!("DROP TABLE IF EXISTS {building}.`{INTENT}`"),
+                false => format!("DROP DATABASE IF EXISTS {building}"),
+            },
+        )
     }
 
     /// Foreign keys to what is no InnoDB table do not follow it. What makes them anew is added to
     /// the intent: a kill between taking one away and adding it must not lose it.
-    fn stragglers(&self, control: &mut Session) -> Result<Vec<Vec<u8>>, Fault> {
+    fn stragglers(
+        &self,
+        control: &mut Session,
+        schema: &str,
+        lead_to: &[&str],
+        side: &str,
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        let schemas: Vec<_> = lead_to.iter().map(|schema| text(schema)).collect();
         let tables: Vec<String> = control.rows(
             SWAPPING,
             format!(
                 "SELECT DISTINCT table_name FROM information_schema.referential_constraints
-                 WHERE constraint_schema = {} AND unique_constraint_schema = {}",
-                text(self.destination()),
-                text(&self.building)
+                 WHERE constraint_schema = {} AND unique_constraint_schema IN ({})",
+                text(schema),
+                schemas.join(", ")
             ),
         )?;
         let mut late = Vec::new();
@@ -316,19 +339,22 @@ impl Swap<'_> {
             let shown: Option<(String, String)> =
                 control.one(SWAPPING, format!("SHOW CREATE TABLE {table}"))?;
             let parsed = shown.and_then(|(_, sql)| ddl::Table::parse(sql.as_bytes()));
-            for (name, text) in parsed.map(|t| t.links_into(&self.building)).unwrap_or_default() {
+            let links = |parsed: ddl::Table| {
+                lead_to.iter().flat_map(|schema| parsed.links_into(schema)).collect::<Vec<_>>()
+            };
+            for (name, text) in parsed.map(links).unwrap_or_default() {
                 let alter = format!("ALTER TABLE {table} ").into_bytes();
                 late.push([&alter[..], b"DROP FOREIGN KEY ", &name].concat());
                 late.push([&alter[..], b"ADD ", &text].concat());
             }
         }
-        let side = |side: &str, body: &[u8]| {
+        let row = |side: &str, body: &[u8]| {
             let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("('{side}', '', '', '', '', '', '', '', X'{hex}')")
         };
         if !late.is_empty() {
-            let mut rows: Vec<_> = late.iter().map(|sql| side("after", sql)).collect();
-            rows.push(side("ready", b""));
+            let mut rows: Vec<_> = late.iter().map(|sql| row(side, sql)).collect();
+            rows.push(row("ready", b""));
             control.run(SWAPPING, insert_intent(&self.building, &rows))?;
         }
         Ok(late)
@@ -348,7 +374,13 @@ impl Swap<'_> {
         let left = tables_of(control, &self.outgoing)?;
         if left.iter().all(|name| name == PROBE) {
             control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
-            control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.building)))?;
+            if self.is_undo() {
+                let collation = &self.intent.collation;
+                control.run(SWAPPING, format!("USE {}", quoted(&self.previous)))?;
+                let new: Vec<_> = self.intent.new.iter().collect();
+                programs::make(control, &self.previous, collation, &new, false, &mut told)?;
+            }
+            self.end(control)?;
         }
         Ok(())
     }

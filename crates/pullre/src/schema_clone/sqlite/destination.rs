@@ -157,12 +157,13 @@ impl Job<'_> {
         Ok(building.file.metadata().map_err(failed)?.len())
     }
 
+    /// Returns whether the old clone is kept.
     pub(super) fn put_in_place(
         &self,
         schema_dir: &Path,
         building: &mut Building,
         notes: &mut Vec<String>,
-    ) -> Result<(), CloneError> {
+    ) -> Result<bool, CloneError> {
         // Looked for again: a program may have made one meanwhile.
         let old = match self.find_old()? {
             Some(_) => {
@@ -177,11 +178,20 @@ impl Job<'_> {
         // Those of a settled database are empty, those of a damaged or removed one would be
         // replayed into the new file.
         let failed = |e| self.io_error("putting the new file in place", e);
+        let keeps = self.keep_previous && old.is_some();
+        if keeps {
+            self.leave()?;
+        }
         remove_side_files(&self.destination_file).map_err(failed)?;
         fs::rename(&building.path, &self.destination_file).map_err(failed)?;
         building.in_place = true;
         // Whoever waited for the old file is let go; it has no name any more.
         drop(old);
+        if keeps {
+            self.settle_previous()?
+        } else {
+            self.forget_previous()?
+        }
         let synced = File::open(schema_dir).and_then(|folder| folder.sync_all());
         synced.map_err(|e| {
             other(
@@ -191,11 +201,12 @@ impl Job<'_> {
                 e,
                 "The new clone is in place, but a power failure may bring the old one back",
             )
-        })
+        })?;
+        Ok(keeps)
     }
 }
 
-fn remove_side_files(of: &Path) -> io::Result<()> {
+pub(super) fn remove_side_files(of: &Path) -> io::Result<()> {
     for suffix in SIDE_FILES {
         let mut name = OsString::from(of);
         name.push(suffix);

@@ -51,6 +51,7 @@ impl Job<'_> {
             schema: self.destination.clone(),
             place: place(&self.destination_file),
             bytes,
+            free: None,
         }
     }
 

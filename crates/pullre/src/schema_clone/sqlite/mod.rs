@@ -6,6 +6,8 @@
 
 mod destination;
 mod fault;
+mod masked;
+mod previous;
 
 use std::fs;
 use std::io;
@@ -18,7 +20,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error as SqlError, ErrorCode, OpenFlags, TransactionState};
 
 use self::fault::{other, place};
-use super::{CloneError, CloneOutcome, Consistency, Progress};
+pub use self::previous::undo;
+use super::mask::Mask;
+use super::{CloneError, CloneOutcome, Consistency, Phase, Progress, Request};
 use crate::domain::SchemaName;
 
 /// How much is copied between two looks at the clock, some 30 ms. Since the read transaction stays
@@ -87,45 +91,47 @@ pub fn exists_nonempty(schema_dir: &Path, schema: &SchemaName) -> Result<bool, C
 /// Gives up `timeout` after the call, but never once the new file is being put in place.
 pub fn clone(
     schema_dir: &Path,
-    source: &SchemaName,
-    destination: &SchemaName,
-    timeout: Duration,
+    request: &Request<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CloneOutcome, CloneError> {
     let started = Instant::now();
-    let job = Job {
-        source,
-        destination,
-        source_file: path(schema_dir, source),
-        destination_file: path(schema_dir, destination),
-        timeout,
-        deadline: started.checked_add(timeout),
-    };
+    let job = Job::new(schema_dir, request);
+    let Request { source, mask, .. } = *request;
     let mut notes = Vec::new();
 
     let found = job.check_files()?;
+    job.settle_previous()?;
     let reading = job.read_source()?;
+    let masked = if mask.is_empty() { None } else { Some(job.fit(&reading)?) };
     // Known to be busy now, and not only after minutes of copying.
     if found.old.is_some() {
         drop(job.take_over()?);
     }
     let mut building = job.start_building(schema_dir)?;
-    job.copy(&reading, &building.path, progress)?;
+    match &masked {
+        Some(masked) => {
+            job.copy_masked(&reading, masked, &building.path, &mut notes, progress)?;
+        }
+        None => job.copy(&reading, &building.path, progress)?,
+    }
     let Reading { db, objects, wal, .. } = reading;
     // Writers of the source wait no longer.
     drop(db);
     if wal {
         notes.push("the source is in WAL mode; the clone starts in rollback mode".to_owned());
     }
+    progress(Progress::at(Phase::Verifying));
     let (tables, rows) = job.verify(&building.path, &objects, &mut notes)?;
     if objects.is_empty() {
         notes.push(format!("the source schema `{source}` holds no tables"));
     }
     let bytes = job.finish_file(&building, &found, &mut notes)?;
-    job.put_in_place(schema_dir, &mut building, &mut notes)?;
+    progress(Progress::at(Phase::Swapping));
+    let kept_previous = job.put_in_place(schema_dir, &mut building, &mut notes)?;
 
     let consistency = if wal { Consistency::Snapshot } else { Consistency::Locked };
-    Ok(CloneOutcome { tables, rows, bytes, elapsed: started.elapsed(), consistency, notes })
+    let elapsed = started.elapsed();
+    Ok(CloneOutcome { tables, rows, bytes, elapsed, consistency, kept_previous, notes })
 }
 
 struct Job<'a> {
@@ -133,6 +139,8 @@ struct Job<'a> {
     destination: &'a SchemaName,
     source_file: PathBuf,
     destination_file: PathBuf,
+    mask: &'a Mask,
+    keep_previous: bool,
     timeout: Duration,
     /// None: further away than the clock can count.
     deadline: Option<Instant>,
@@ -154,6 +162,22 @@ struct Reading {
 
 /// Type, name, table and SQL of a row of `sqlite_schema`, as bytes.
 type Object = [Option<Vec<u8>>; 4];
+
+impl<'a> Job<'a> {
+    fn new(schema_dir: &Path, request: &Request<'a>) -> Job<'a> {
+        let Request { source, destination, timeout, mask, keep_previous } = *request;
+        Job {
+            source,
+            destination,
+            source_file: path(schema_dir, source),
+            destination_file: path(schema_dir, destination),
+            mask,
+            keep_previous,
+            timeout,
+            deadline: Instant::now().checked_add(timeout),
+        }
+    }
+}
 
 impl Job<'_> {
     fn check_files(&self) -> Result<Found, CloneError> {
@@ -217,6 +241,8 @@ impl Job<'_> {
         // A page has 512 bytes to 64 KiB.
         let step = i32::try_from(STEP_BYTES / source.page_size.max(512)).unwrap_or(i32::MAX);
         {
+            let total = number(&source.db, "PRAGMA page_count").map_err(failed)? * source.page_size;
+            progress(Progress { total_bytes: total, ..Progress::at(Phase::Copying) });
             let backup = Backup::new(&source.db, &mut db).map_err(failed)?;
             loop {
                 let result = backup.step(step).map_err(failed)?;
@@ -225,6 +251,7 @@ impl Job<'_> {
                 progress(Progress {
                     copied_bytes: size(now.pagecount - now.remaining),
                     total_bytes: size(now.pagecount),
+                    ..Progress::at(Phase::Copying)
                 });
                 match result {
                     StepResult::Done => break,
@@ -273,7 +300,12 @@ impl Job<'_> {
             }
             Err(e) => return Err(failed(e)),
         }
-        if objects(&db).map_err(failed)? != expected {
+        let made = objects(&db).map_err(failed)?;
+        let same = match self.mask.is_empty() {
+            true => made == expected,
+            false => masked::same_objects(&made, expected),
+        };
+        if !same {
             let message = "the copy holds other tables than the source".to_owned();
             return Err(self.damaged(message));
         }

@@ -122,6 +122,12 @@ impl MysqlAccess {
         &self.database
     }
 
+    /// Whether the server is reached at this machine, which a tunnel or a container is too.
+    pub(crate) fn is_near(&self) -> bool {
+        let near = ["/", "localhost:", "127.", "[::1]:", "::1:"];
+        near.iter().any(|start| self.place.starts_with(start))
+    }
+
     /// `host:port` or the socket.
     pub fn place(&self) -> &str {
         &self.place

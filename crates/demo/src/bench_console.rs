@@ -1,0 +1,261 @@
+//! What `scripts/bench console` measures: the web console over an installation of 500 servers and
+//! 200 pull requests, as a process of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::installation::{Installation, free_port};
+
+const SERVERS: u32 = 500;
+const PULLS: u32 = 200;
+const REQUESTS: usize = 500;
+/// After which memory is looked at again.
+const MANY: usize = 10_000;
+const LIVE_PAGES: usize = 50;
+/// olga:bench-password
+const OLGA: &str = "Basic b2xnYTpiZW5jaC1wYXNzd29yZA==";
+
+pub fn run(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let folder = folder.canonicalize()?;
+    let measured = measure(&folder);
+    measured.and(fs::remove_dir_all(&folder).context("cannot clean up"))
+}
+
+struct Served {
+    process: Child,
+    address: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A connection that is kept.
+struct Browser(BufReader<TcpStream>);
+
+impl Browser {
+    fn open(address: &str) -> Result<Browser> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Browser(BufReader::new(stream)))
+    }
+
+    fn ask(&mut self, path: &str, authorization: &str) -> Result<(u16, usize)> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {authorization}\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes())?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            ensure!(self.0.read_line(&mut head)? > 0, "the connection ended: {head}");
+        }
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("a status")?;
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
+            .unwrap_or(0);
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok((status, length))
+    }
+}
+
+impl Served {
+    /// Milliseconds of CPU so far.
+    fn cpu(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        let fields: Vec<_> = stat.rsplit(") ").next().context("a stat")?.split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<f64>();
+        // Hundredths of a second, whatever the kernel's own clock is.
+        Ok((ticks(11)? + ticks(12)?) * 10.0)
+    }
+
+    fn memory(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kilobytes / 1024.0)
+    }
+}
+
+fn start(folder: &Path) -> Result<Served> {
+    let pullre = Installation::at(folder)?;
+    let update = pullre.binary("update-pull").display().to_string();
+    let hashed = Command::new("sh")
+        .args(["-c", &format!("echo bench-password | '{update}' hash-token")])
+        .output()?;
+    let hash = String::from_utf8(hashed.stdout)?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    fs::write(
+        folder.join("app.ini"),
+        format!(
+            "owner = acme\nrepo = shop\ntoken = none\nlisten = {address}\nbasic_user = olga\n\
+             basic_password = {hash}\ntick_seconds = 0\nlogging_level = WARNING\n"
+        ),
+    )?;
+    pullre.run("update-pull", &["init"])?;
+    fill(&folder.join("pullre.db"))?;
+    let process = Command::new(update)
+        .args(["--config", &folder.join("app.ini").display().to_string(), "serve"])
+        .stdout(Stdio::null())
+        .spawn()?;
+    let served = Served { process, address };
+    for _ in 0..200 {
+        if TcpStream::connect(&served.address).is_ok() {
+            return Ok(served);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("update-pull serve does not listen")
+}
+
+/// An installation as it is after some weeks.
+fn fill(database: &Path) -> Result<()> {
+    let now = jiff_now()?;
+    let mut sql = String::from("BEGIN;");
+    for n in 1..=SERVERS {
+        write!(
+            sql,
+            "INSERT INTO servers (id, created_at, updated_at, instance_id, name, private_ip, db_schema, check_url,
+                 is_staging) VALUES ({n}, '2026-01-01', '2026-01-01', 'i-{n:017x}', 'stg{n}', '10.0.{}.{}',
+                 'stg{n}', 'https://stg{n}.example.com/', 1);
+             INSERT INTO server_facts (server_id, start_attempts, stop_owed, state, agent_seen_at, agent_version)
+                 VALUES ({n}, 0, 0, 'running', {now}, '0.1.0');",
+            n / 250,
+            n % 250 + 1
+        )?;
+    }
+    for n in 1..=20 {
+        write!(
+            sql,
+            "INSERT INTO git_hub_users (created_at, updated_at, login, db_schema)
+                 VALUES ('2026-01-01', '2026-01-01', 'dev{n}', 'db_dev{n}');"
+        )?;
+    }
+    let body = "What it does and why, in a few lines of text. ".repeat(40);
+    for n in 1..=PULLS {
+        let sha = format!("{n:040x}");
+        write!(
+            sql,
+            "INSERT INTO pull_requests (created_at, updated_at, number, state, sha, title, body, ref, server_id,
+                 is_launched) VALUES ('2026-01-01', '2026-01-01', {n}, 'open', '{sha}',
+                 'A change to the ordering of things, number {n}', '{body}', 'feature-{n}', {n}, 1);
+             INSERT INTO pull_facts (number, author, head_repo, is_fork, is_draft, labels, base_ref, opened_at,
+                 changed_at, eligible_since) VALUES ({n}, 'dev{}', 'acme/shop', 0, 0, '[]', 'main', {now}, {now}, {now});",
+            n % 20 + 1
+        )?;
+        // The last fifty wait.
+        if n <= PULLS - 50 {
+            write!(
+                sql,
+                "INSERT INTO deployments (id, pull_number, server_id, sha, attempt, outcome, offered_at, started_at,
+                     finished_at, interruptions) VALUES ({n}, {n}, {n}, '{sha}', 1, 'succeeded', {now}, {now}, {now}, 0);
+                 INSERT INTO assignments (server_id, pull_number, assigned_at, deployment_id) VALUES ({n}, {n}, {now}, {n});
+                 INSERT INTO clones (schema_name, server_id, state, source, pull_number, attempts, finished_at)
+                     VALUES ('stg{n}', {n}, 'ready', 'db_dev{}', {n}, 0, {now});
+                 UPDATE server_facts SET app_pull = {n}, app_sha = '{sha}' WHERE server_id = {n};
+                 INSERT INTO deployment_steps (deployment_id, name, started_at, finished_at, exit_status, output)
+                     VALUES ({n}, 'migrate', {now}, {now}, 0, '{}');",
+                n % 20 + 1,
+                "Applying a migration... OK\n".repeat(100)
+            )?;
+        }
+    }
+    sql.push_str("COMMIT;");
+    rusqlite::Connection::open(database)?.execute_batch(&sql)?;
+    Ok(())
+}
+
+/// Milliseconds since 1970.
+fn jiff_now() -> Result<u128> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())
+}
+
+fn measure(folder: &Path) -> Result<()> {
+    let served = start(folder)?;
+    let mut browser = Browser::open(&served.address)?;
+    println!(
+        "\nThe console, {SERVERS} servers, {PULLS} pull requests (SQLite), {REQUESTS} requests each\n"
+    );
+    println!("| page | kB | median ms | 95th ms | CPU ms per request |\n|---|---|---|---|---|");
+    for path in ["/server/list", "/pull/list", "/pull/7", "/pool", "/master/servers", "/metrics"] {
+        let (status, size) = browser.ask(path, OLGA)?;
+        ensure!(status == 200, "{path} answers {status}");
+        let (before, mut times) = (served.cpu()?, Vec::new());
+        for _ in 0..REQUESTS {
+            let began = Instant::now();
+            browser.ask(path, OLGA)?;
+            times.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+        let cpu = (served.cpu()? - before) / REQUESTS as f64;
+        times.sort_by(f64::total_cmp);
+        let (median, slow) = (times[REQUESTS / 2], times[REQUESTS * 95 / 100]);
+        println!("| {path} | {} | {median:.2} | {slow:.2} | {cpu:.2} |", size / 1000);
+    }
+    let before = served.memory()?;
+    for n in 0..MANY {
+        browser.ask(["/server/list", "/pull/list", "/pull/7"][n % 3], OLGA)?;
+    }
+    println!(
+        "\nMemory: {before:.1} MiB, and {:.1} MiB after {MANY} more requests.",
+        served.memory()?
+    );
+    logins(&served)?;
+    live(&served)
+}
+
+/// Whether one address that guesses slows down another one.
+fn logins(served: &Served) -> Result<()> {
+    let right = || -> Result<f64> {
+        // Another address of this machine; its password is not remembered for it alone.
+        let began = Instant::now();
+        let mut browser = Browser::open(&served.address)?;
+        ensure!(browser.ask("/pull/7", OLGA)?.0 == 200, "a right password is refused");
+        Ok(began.elapsed().as_secs_f64() * 1000.0)
+    };
+    let alone = right()?;
+    let address = served.address.clone();
+    let guesses = std::thread::spawn(move || -> Result<()> {
+        for _ in 0..60 {
+            // olga:wrong
+            Browser::open(&address)?.ask("/pull/7", "Basic b2xnYTp3cm9uZw==")?;
+        }
+        Ok(())
+    });
+    let mut worst: f64 = 0.0;
+    while !guesses.is_finished() {
+        worst = worst.max(right()?);
+    }
+    guesses.join().map_err(|_| anyhow::anyhow!("the guesses failed"))??;
+    println!("A right login: {alone:.1} ms alone, {worst:.1} ms at worst during 60 wrong ones.");
+    Ok(())
+}
+
+fn live(served: &Served) -> Result<()> {
+    let mut open = Vec::new();
+    for n in 1..=LIVE_PAGES {
+        let mut stream = TcpStream::connect(&served.address)?;
+        write!(
+            stream,
+            "GET /live/environment/{n}?seen=x HTTP/1.1\r\nHost: bench\r\nAuthorization: {OLGA}\r\n\r\n"
+        )?;
+        open.push(stream);
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    let (before, began) = (served.cpu()?, Instant::now());
+    std::thread::sleep(Duration::from_secs(20));
+    let share = (served.cpu()? - before) / began.elapsed().as_secs_f64() / 10.0;
+    println!("{LIVE_PAGES} open live pages: {share:.2} % of one core.");
+    drop(open);
+    Ok(())
+}

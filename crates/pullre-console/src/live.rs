@@ -1,0 +1,227 @@
+//! Pages that change while somebody looks. One task asks the database for all of them together,
+//! and only as long as somebody looks; each page is told that it is old, and fetches itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use futures_util::stream;
+use jiff::Timestamp;
+use pullre::condition::Policy;
+use pullre::domain::PullNumber;
+use pullre::facts::Facts;
+use pullre::ops::OpsError;
+use pullre::status::{self, Environment};
+use pullre::store::Store;
+use tokio::sync::watch;
+
+use crate::serve::ended;
+use crate::{Console, answer};
+
+const EACH: Duration = Duration::from_secs(2);
+/// So that proxies keep the connection, and that we see who went away.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+/// The browser comes again by itself, and shows its password again.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+const STREAMS: usize = 300;
+
+/// A page that somebody looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Environments,
+    Servers,
+    Environment(PullNumber),
+}
+
+type Digests = BTreeMap<Subject, String>;
+
+#[derive(Debug)]
+pub struct Live {
+    watched: Mutex<BTreeMap<Subject, usize>>,
+    digests: watch::Sender<Arc<Digests>>,
+    looking: Mutex<bool>,
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        Live {
+            watched: Mutex::default(),
+            digests: watch::Sender::new(Arc::default()),
+            looking: Mutex::default(),
+        }
+    }
+}
+
+fn digest(parts: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// All that the list of environments shows.
+pub fn environments_digest(facts: &Facts, policy: &Policy, now: Timestamp) -> String {
+    let status = status::status(facts, policy, now);
+    let shown = (&status.paused, &status.refused, &status.environments, &status.unreadable);
+    digest(&serde_json::to_string(&shown).unwrap_or_default())
+}
+
+/// All that the list of servers shows but the signs of life, which come all the time.
+pub fn servers_digest(facts: &Facts, policy: &Policy, fetched: Option<Timestamp>) -> String {
+    let mut status = status::status(facts, policy, Timestamp::now());
+    for server in &mut status.servers {
+        server.agent_seen_at = None;
+    }
+    digest(&serde_json::to_string(&(&status.servers, fetched)).unwrap_or_default())
+}
+
+/// All that one environment's page shows.
+pub fn environment_digest(environment: &Environment, pulse: &str, paused: Option<&str>) -> String {
+    digest(&(serde_json::to_string(environment).unwrap_or_default(), pulse, paused))
+}
+
+/// Somebody looks, as long as this lives.
+struct Look {
+    console: Arc<Console>,
+    subject: Subject,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let mut watched = self.console.live.watched();
+        if let Some(count) = watched.get_mut(&self.subject) {
+            *count -= 1;
+            if *count == 0 {
+                watched.remove(&self.subject);
+            }
+        }
+    }
+}
+
+impl Live {
+    fn watched(&self) -> std::sync::MutexGuard<'_, BTreeMap<Subject, usize>> {
+        self.watched.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn looking(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.looking.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Looks on behalf of all pages, until nobody watches any more.
+async fn look(console: Arc<Console>) {
+    loop {
+        let subjects: BTreeSet<Subject> = console.live.watched().keys().copied().collect();
+        if subjects.is_empty() {
+            let mut looking = console.live.looking();
+            // Somebody may just have come: they see that nobody is looking, or we see them.
+            if console.live.watched().is_empty() {
+                *looking = false;
+                return;
+            }
+            continue;
+        }
+        let policy = console.site.policy.clone();
+        let fetched =
+            subjects.contains(&Subject::Servers).then(|| console.machines.look().fetched_at);
+        let read =
+            console.store(move |store| digests(store, &subjects, &policy, fetched.flatten())).await;
+        match read {
+            Ok(digests) => drop(console.live.digests.send_replace(Arc::new(digests))),
+            // The pages say it when they are loaded again.
+            Err(e) => tracing::debug!("live pages wait: {e}"),
+        }
+        tokio::time::sleep(EACH).await;
+    }
+}
+
+fn digests(
+    store: &mut Store,
+    subjects: &BTreeSet<Subject>,
+    policy: &Policy,
+    fetched: Option<Timestamp>,
+) -> Result<Digests, OpsError> {
+    let (facts, now) = (store.facts()?, Timestamp::now());
+    let mut digests = Digests::new();
+    for subject in subjects {
+        let digest = match subject {
+            Subject::Environments => environments_digest(&facts, policy, now),
+            Subject::Servers => servers_digest(&facts, policy, fetched),
+            Subject::Environment(number) => {
+                let closed = match facts.pulls.get(number) {
+                    Some(_) => None,
+                    None => store.pull(*number)?,
+                };
+                let Some(pull) = facts.pulls.get(number).or(closed.as_ref()) else { continue };
+                let environment = status::environment(pull, &facts, policy, now);
+                let pulse = store.pulse_of(*number)?;
+                environment_digest(&environment, &pulse, facts.paused.as_deref())
+            }
+        };
+        digests.insert(*subject, digest);
+    }
+    Ok(digests)
+}
+
+/// Server-sent events: `changed` as soon as the page is not what it was when `seen` was made.
+pub fn stream(
+    console: Arc<Console>,
+    subject: Subject,
+    seen: String,
+    stopped: watch::Receiver<bool>,
+) -> Response<Body> {
+    {
+        let mut watched = console.live.watched();
+        if watched.values().sum::<usize>() >= STREAMS {
+            return answer::text(StatusCode::TOO_MANY_REQUESTS, "too many live pages are open\n");
+        }
+        *watched.entry(subject).or_default() += 1;
+    }
+    let look_at = Look { console: console.clone(), subject };
+    let mut digests = console.live.digests.subscribe();
+    // What was sent before is of others, or old.
+    digests.mark_unchanged();
+    let mut looking = console.live.looking();
+    if !*looking {
+        *looking = true;
+        tokio::spawn(look(console.clone()));
+    }
+    drop(looking);
+    let state = (look_at, digests, stopped, seen, Instant::now(), false);
+    let events = stream::unfold(
+        state,
+        |(look_at, mut digests, mut stopped, seen, began, told)| async move {
+            if !told {
+                let hello = Bytes::from_static(b"retry: 5000\n\n");
+                return Some((
+                    Ok::<_, std::io::Error>(hello),
+                    (look_at, digests, stopped, seen, began, true),
+                ));
+            }
+            if began.elapsed() > LONGEST {
+                return None;
+            }
+            let (piece, seen) = loop {
+                tokio::select! {
+                    changed = digests.changed() => {
+                        if changed.is_err() {
+                            return None;
+                        }
+                        let now = digests.borrow_and_update().get(&look_at.subject).cloned();
+                        if let Some(now) = now.filter(|now| *now != seen) {
+                            let event = format!("event: changed\ndata: {now}\n\n");
+                            break (Bytes::from(event), now);
+                        }
+                    }
+                    () = tokio::time::sleep(SIGN_OF_LIFE) => break (Bytes::from_static(b": alive\n\n"), seen),
+                    () = ended(&mut stopped) => return None,
+                }
+            };
+            Some((Ok(piece), (look_at, digests, stopped, seen, began, true)))
+        },
+    );
+    answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events))
+}

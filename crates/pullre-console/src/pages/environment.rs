@@ -1,0 +1,240 @@
+//! One environment: where it stands, its deployments with their output, what happened, and what a
+//! person can do.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+use pullre::condition::{self, Policy};
+use pullre::domain::PullState;
+use pullre::facts::{Facts, Outcome, Pull};
+use pullre::stage::Stage;
+use pullre::status::{Explanation, Told};
+use pullre::store::{Event, Step};
+use pullre::words;
+
+use super::parts::{Table, ago, asked, button, form, hold, moment, prose, stage, web_link};
+use super::{Frame, Section, page};
+use crate::guard::Visit;
+use crate::live;
+use crate::session::Said;
+
+pub struct Shown {
+    pub explanation: Explanation,
+    pub pull: Pull,
+    pub facts: Facts,
+    pub pulse: String,
+}
+
+pub fn environment(
+    visit: &Visit,
+    said: Option<Said>,
+    shown: &Shown,
+    policy: &Policy,
+    repository_url: &str,
+) -> Markup {
+    let (explanation, pull) = (&shown.explanation, &shown.pull);
+    let e = &explanation.environment;
+    let now = Timestamp::now();
+    let (number, head) = (e.number.0, &e.head);
+    let seen = live::environment_digest(e, &shown.pulse, explanation.paused.as_deref());
+    let content = html! {
+        p class="crumbs" { a href="/pull/list" { "Environments" } }
+        div class="title" {
+            h1 { (e.number) " " (e.title) }
+            (stage(e.stage))
+        }
+        @if let Some(url) = &e.url { p class="lead" { (web_link(url)) } }
+        p data-part="why" { (prose(&super::sentence(&e.why))) }
+        @if let Some(next) = &e.next { p data-part="next" { strong { "Next: " } (prose(&super::sentence(next))) } }
+        @if let Some(who) = &explanation.paused {
+            p class="notice" { strong { "Paused" } " " (who) ": nothing is done before it goes on." }
+        }
+        @if let Some(what) = &explanation.refused {
+            p class="notice" { strong { "The last tick refused: " } (prose(what)) }
+        }
+        (actions(visit, shown, policy))
+        section aria-labelledby="facts" {
+            h2 id="facts" { "What it is" }
+            dl class="facts" {
+                dt { "Pull request" }
+                dd { (web_link(&format!("{repository_url}/pull/{number}"))) }
+                dt { "Author" }
+                dd { (e.author.as_deref().unwrap_or("an account that is gone")) }
+                dt { "Commit" }
+                dd { a href={ (repository_url) "/commit/" (head) } rel="noreferrer" { code { (head) } } }
+                dt { "Branch" }
+                dd { (words::plain(&pull.request.head_ref))
+                    @if pull.request.is_fork { " (of a fork)" } }
+                dt { "Server" }
+                dd { (e.server.as_deref().unwrap_or("none")) }
+                dt { "Data" }
+                dd {
+                    @match (&e.schema, &e.source, e.cloned_at) {
+                        (Some(schema), Some(source), Some(at)) => {
+                            (schema) ", a copy of " (source) ", made " (ago(at, now))
+                        }
+                        (Some(schema), ..) => { (schema) ", not copied yet" }
+                        _ => "none",
+                    }
+                }
+            }
+        }
+        section aria-labelledby="deployments" {
+            h2 id="deployments" { "Deployments" }
+            @if explanation.deployments.is_empty() {
+                p class="empty" { "It was never deployed. What comes next stands above." }
+            }
+            @for (index, told) in explanation.deployments.iter().enumerate() {
+                (deployment(told, index == 0, &shown.facts, now))
+            }
+        }
+        section aria-labelledby="events" {
+            h2 id="events" { "What happened" }
+            (events(&explanation.events, &shown.facts))
+        }
+    };
+    let title = format!("{} {}", e.number, e.title);
+    let frame = Frame {
+        title: &title,
+        section: Some(Section::Environments),
+        visit: Some(visit),
+        said,
+        live: Some(format!("/live/environment/{number}?seen={seen}")),
+    };
+    page(frame, content)
+}
+
+fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
+    let e = &shown.explanation.environment;
+    let number = e.number.0;
+    let path = |verb: &str| format!("/pull/{number}/{verb}");
+    let open = shown.explanation.state == PullState::Open;
+    let has_server = e.server.is_some();
+    let held = shown.pull.hold.is_some();
+    let fork = matches!(
+        condition::eligibility(&shown.pull, &shown.facts, policy),
+        Err(condition::Ineligible::ForkNotApproved { .. }
+            | condition::Ineligible::ForkMovedOn { .. })
+    );
+    let grace = words::duration(policy.grace);
+    html! {
+        @if visit.may_change() {
+            div class="actions" data-part="actions" {
+                @if open && has_server && e.stage != Stage::Held {
+                    (button(visit, &path("redeploy"), &[], "Deploy again", "primary"))
+                    (asked(visit, "Fresh data…", form(visit, &path("reset-db"), "stacked", html! {
+                        p { "Stops the app, copies the author's database anew, and deploys again. What was changed in the copy is lost." }
+                        button type="submit" class="danger" { "Copy the data anew" }
+                    })))
+                }
+                @if open && fork {
+                    (asked(visit, "Approve this commit…", form(visit, &path("approve"), "stacked", html! {
+                        p {
+                            "It comes from a fork: its code runs on your servers once you approve it. Look at "
+                            code { (e.head) } " first. Only exactly this commit may run; when its head moves on, \
+                             it keeps serving for " (grace) "."
+                        }
+                        input type="hidden" name="sha" value=(e.head);
+                        button type="submit" class="danger" { "I have looked at it; let it run" }
+                    })))
+                }
+                @if held {
+                    (button(visit, &path("release"), &[], "Release", "primary"))
+                } @else {
+                    (hold(visit, &path("hold"), &[], "pull"))
+                }
+            }
+        }
+    }
+}
+
+fn outcome_words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Offered => "waits for its staging client",
+        Outcome::Running => "is being deployed",
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::Superseded => "another one took its place",
+    }
+}
+
+fn deployment(told: &Told, open: bool, facts: &Facts, now: Timestamp) -> Markup {
+    let d = &told.deployment;
+    let took = d.started_at.map(|from| words::between(from, d.finished_at.unwrap_or(now)));
+    html! {
+        details class="deployment" open[open] id={ "deployment-" (d.id) } {
+            summary {
+                code { (d.sha.short()) } " "
+                span class={ "outcome " (d.outcome.as_str()) } { (outcome_words(d.outcome)) }
+                span class="quiet" data-part={ "when-" (d.id) } {
+                    " · try " (d.attempt) " on " (facts.server_name(d.server)) ", "
+                    (moment(d.offered_at))
+                    @if let Some(took) = took { ", " (words::duration(took)) }
+                    @if d.interruptions > 0 { ", begun again " (d.interruptions) "×" }
+                }
+            }
+            div class="steps" {
+                @if let Some(reason) = &d.reason {
+                    p class="reason" {
+                        @if let Some(step) = &d.failed_step { strong { (step) } ": " }
+                        (prose(reason))
+                    }
+                }
+                @if told.steps.is_empty() { p class="quiet" { "No step has begun." } }
+                @for (index, step) in told.steps.iter().enumerate() {
+                    (one_step(step, d.id, index, now))
+                }
+            }
+        }
+    }
+}
+
+fn one_step(step: &Step, deployment: i64, index: usize, now: Timestamp) -> Markup {
+    let took = words::duration(words::between(step.started_at, step.finished_at.unwrap_or(now)));
+    let failed = step.exit_status.is_some_and(|status| status != 0);
+    let id = format!("{deployment}-{index}");
+    let lines: String = step
+        .output
+        .split_inclusive('\n')
+        .map(|line| words::plain(line.trim_end_matches(['\n', '\r'])) + "\n")
+        .collect();
+    html! {
+        h3 data-part={ "step-" (id) } {
+            (step.name) " "
+            span class="quiet" {
+                @if step.finished_at.is_none() { "for " (took) " so far" } @else { (took) }
+                @if failed { ", exit status " (step.exit_status.unwrap_or_default()) }
+            }
+        }
+        @if !step.output.trim().is_empty() {
+            pre class="log" role="log" aria-label={ "Output of " (step.name) } tabindex="0" data-log=(id) { (lines) }
+        }
+    }
+}
+
+pub fn events(events: &[Event], facts: &Facts) -> Markup {
+    if events.is_empty() {
+        return html! { p class="empty" { "Nothing yet." } };
+    }
+    let row = |event: &Event| {
+        vec![
+            moment(event.at),
+            html! { (words::plain(&event.actor)) },
+            html! {
+                (prose(&event.message))
+                @if let Some(server) = event.server {
+                    span class="quiet" { " · " (facts.server_name(server)) }
+                }
+            },
+        ]
+    };
+    html! {
+        div data-part="events" {
+            (Table {
+                caption: "The newest first",
+                caption_hidden: false,
+                head: &["When", "Who", "What"],
+                rows: events.iter().map(row).collect(),
+            })
+        }
+    }
+}

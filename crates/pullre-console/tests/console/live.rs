@@ -1,0 +1,105 @@
+//! Pages that change while somebody looks.
+
+use std::io::{BufRead, BufReader, Read, Write};
+
+use crate::http::{base64, connect};
+use crate::served::{OLGA, Served};
+
+/// Where a page says that it hears of changes.
+fn address_of(page: &str) -> String {
+    let start = "data-live=\"";
+    let at = page.find(start).unwrap() + start.len();
+    page[at..].split('"').next().unwrap().replace("&amp;", "&")
+}
+
+fn listen(served: &Served, path: &str) -> BufReader<std::net::TcpStream> {
+    let mut stream = connect(served.address);
+    let authorization = base64(&format!("{}:{}", OLGA.0, OLGA.1));
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {authorization}\r\n\r\n"
+    )
+    .unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+    reader
+}
+
+fn next_event(reader: &mut BufReader<std::net::TcpStream>) -> String {
+    let mut line = String::new();
+    while !line.starts_with("event:") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the stream ended");
+    }
+    line.trim().to_owned()
+}
+
+#[test]
+fn a_page_hears_that_a_step_began_and_that_it_ended() {
+    let served = Served::busy();
+    let mut store = served.world.store();
+    let page = served.olga().get("/pull/1");
+    let mut events = listen(&served, &address_of(&page.body));
+    let id = store.deployments_of(served.number(1), 1).unwrap()[0].id;
+    let step = store.step_started(id, "migrate", served.world.now).unwrap();
+    assert_eq!(next_event(&mut events), "event: changed");
+    store.step_finished(step, Some(0), "done\n", served.world.now).unwrap();
+    assert_eq!(next_event(&mut events), "event: changed");
+    // What is loaded then is up to date: its address says so at once, or nothing at all.
+    let fresh = served.olga().get("/pull/1");
+    assert_ne!(address_of(&fresh.body), address_of(&page.body));
+}
+
+#[test]
+fn a_page_that_is_old_when_it_begins_to_listen_hears_it_at_once() {
+    let served = Served::busy();
+    for path in
+        ["/live/environments?seen=old", "/live/servers?seen=old", "/live/environment/1?seen=old"]
+    {
+        assert_eq!(next_event(&mut listen(&served, path)), "event: changed", "{path}");
+    }
+}
+
+#[test]
+fn the_lists_hear_of_changes_too() {
+    let served = Served::busy();
+    let mut lists: Vec<_> = ["/pull/list", "/server/list"]
+        .iter()
+        .map(|path| listen(&served, &address_of(&served.olga().get(path).body)))
+        .collect();
+    let mut store = served.world.store();
+    let mut operator = served.world.operator(&mut store);
+    operator.server_hold("stg1", "a look", None).unwrap();
+    for events in &mut lists {
+        assert_eq!(next_event(events), "event: changed");
+    }
+}
+
+#[test]
+fn open_pages_do_not_hold_up_the_end() {
+    let mut served = Served::busy();
+    let mut events: Vec<_> =
+        (0..20).map(|_| listen(&served, &address_of(&served.olga().get("/pull/1").body))).collect();
+    served.begin_to_stop();
+    for events in &mut events {
+        let mut rest = Vec::new();
+        // The end of the stream, not of our patience.
+        events.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&rest));
+    }
+    served.stop();
+}
+
+#[test]
+fn there_is_an_end_to_the_pages_that_listen() {
+    let served = Served::busy();
+    let open: Vec<_> = (0..300).map(|_| listen(&served, "/live/environment/1?seen=x")).collect();
+    let refused = served.olga().get("/live/environment/1?seen=x");
+    assert_eq!(refused.status, 429);
+    assert_eq!(served.olga().get("/pull/1").status, 200);
+    drop(open);
+}

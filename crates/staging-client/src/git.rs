@@ -1,0 +1,192 @@
+//! The git program, as it is called for a work tree that strangers' commits are brought to.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::command::{self, Ended, Report};
+use crate::pulse::Pulse;
+use crate::site::{Site, Work};
+use crate::state_dir::{Log, masked};
+use crate::user::AppUser;
+
+/// No code of the repository runs, nothing asks for a password, nothing hangs on a dead line.
+const SAFE: [&str; 10] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "safe.bareRepository=explicit",
+    "protocol.ext.allow=never",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
+];
+
+/// The filter of LFS, whether or not somebody has set it up for this user.
+const LFS: [&str; 4] = [
+    "filter.lfs.process=git-lfs filter-process",
+    "filter.lfs.smudge=git-lfs smudge -- %f",
+    "filter.lfs.clean=git-lfs clean -- %f",
+    "filter.lfs.required=true",
+];
+/// Without its program a checkout would fail where somebody has set it up.
+const NO_LFS: [&str; 4] =
+    ["filter.lfs.process=", "filter.lfs.smudge=", "filter.lfs.clean=", "filter.lfs.required=false"];
+
+/// Whether a program of this name would be found.
+pub fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+pub fn has_lfs() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| is_installed("git-lfs"))
+}
+
+/// One step's git programs, in one log, within one time.
+pub struct Git<'a, 'p> {
+    pub site: &'a Site<'a>,
+    work: Option<Work<'a>>,
+    step: &'a str,
+    log: Log,
+    began: Instant,
+    timeout: Duration,
+    pulse: &'a mut Pulse<'p>,
+    pub report: Report,
+    /// Ends a program whose deployment nobody waits for any more.
+    pub watched: Option<i64>,
+}
+
+impl<'a, 'p> Git<'a, 'p> {
+    pub fn new(
+        site: &'a Site<'a>,
+        work: Option<Work<'a>>,
+        step: &'a str,
+        pulse: &'a mut Pulse<'p>,
+    ) -> Result<Git<'a, 'p>> {
+        let log = site.state.step_log(site.duty.server)?;
+        let (began, timeout) = (Instant::now(), site.config.step_timeout);
+        let report = Report::default();
+        Ok(Git { site, work, step, log, began, timeout, pulse, report, watched: None })
+    }
+
+    /// The same for what shall not take long.
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    pub fn run(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
+        let lfs = if has_lfs() { LFS } else { NO_LFS };
+        let settings = SAFE.iter().chain(&lfs).flat_map(|setting| ["-c", setting]);
+        let words: Vec<&str> = ["git"].into_iter().chain(settings).collect();
+        let done = self.call(folder, &words, args)?;
+        self.say(&format!("$ git {}\n{}", args.join(" "), done.1));
+        Ok(done)
+    }
+
+    /// Any other program that the step needs.
+    pub fn program(&mut self, folder: &Path, words: &[&str]) -> Result<(Ended, String)> {
+        let done = self.call(folder, &[], words)?;
+        self.say(&format!("$ {}\n{}", words.join(" "), done.1));
+        Ok(done)
+    }
+
+    fn call(&mut self, folder: &Path, front: &[&str], args: &[&str]) -> Result<(Ended, String)> {
+        let user = self.site.user()?;
+        let switch = user.map(AppUser::words).unwrap_or_default();
+        let mut words = switch.iter().map(String::as_str).chain(front.iter().chain(args).copied());
+        let mut command = Command::new(words.next().unwrap_or("git"));
+        command.args(words).current_dir(folder);
+        self.site.tell(&mut command, self.work, Some(self.step));
+        command
+            .env("LC_ALL", "C")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "false")
+            .env("SSH_ASKPASS", "false")
+            .env("GCM_INTERACTIVE", "never")
+            // Nothing that an earlier commit's code left stands for the commit that is asked for.
+            .env("GIT_NO_REPLACE_OBJECTS", "1");
+        if !has_lfs() {
+            command.env("GIT_LFS_SKIP_SMUDGE", "1");
+        }
+        if !ssh_is_configured(user) {
+            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
+        }
+        let timeout = self.timeout.saturating_sub(self.began.elapsed());
+        let sign = self.site.sign();
+        let deployment = self.work.map_or(0, |work| work.deployment);
+        let mut limits = self.site.limits(&self.log, timeout, &sign, deployment);
+        limits.watched = self.watched;
+        let (ended, output) = command::run(command, &limits, self.pulse)?;
+        let ended = match ended {
+            Ended::TimedOut(_) => Ended::TimedOut(self.timeout),
+            ended => ended,
+        };
+        self.report.exit_status = ended.exit_status();
+        Ok((ended, output))
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.report.output.push_str(&masked(text.as_bytes(), self.site.secrets));
+        if !self.report.output.ends_with('\n') {
+            self.report.output.push('\n');
+        }
+    }
+
+    pub fn must(&mut self, folder: &Path, args: &[&str], what: &str) -> Result<()> {
+        match self.run(folder, args)? {
+            (ended, _) if ended.success() => Ok(()),
+            (ended, output) => bail!(reason(what, ended, &output)),
+        }
+    }
+
+    pub fn must_program(&mut self, folder: &Path, words: &[&str], what: &str) -> Result<()> {
+        match self.program(folder, words)? {
+            (ended, _) if ended.success() => Ok(()),
+            (ended, output) => bail!(command::reason(what, ended, &output)),
+        }
+    }
+
+    pub fn done(mut self, result: Result<()>) -> Report {
+        self.report.failure = result.err().map(|e| format!("{e:#}"));
+        self.report
+    }
+}
+
+/// Why git failed; where it wanted a password, what gives it one.
+pub fn reason(what: &str, ended: Ended, output: &str) -> String {
+    let reason = command::reason(what, ended, output);
+    let asked = ["could not read Username", "could not read Password", "Authentication failed"];
+    let refused = ["Permission denied (publickey", "Host key verification failed"];
+    if asked.iter().any(|words| output.contains(words)) {
+        return format!(
+            "{reason} (the remote asks for a password: give the user who runs git a credential \
+             helper or a deploy key; nothing is ever asked here)"
+        );
+    }
+    if refused.iter().any(|words| output.contains(words)) {
+        return format!(
+            "{reason} (ssh was refused: the user who runs git needs a key that the remote knows, \
+             and its host key in ~/.ssh/known_hosts)"
+        );
+    }
+    reason
+}
+
+/// The operator has said how ssh is to be called: nothing of that is replaced.
+fn ssh_is_configured(user: Option<&AppUser>) -> bool {
+    let config = match user {
+        Some(user) => git2::Config::open(&user.home().join(".gitconfig")),
+        None => git2::Config::open_default(),
+    };
+    ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| env::var_os(name).is_some())
+        || config.is_ok_and(|config| config.get_entry("core.sshCommand").is_ok())
+}

@@ -1,0 +1,136 @@
+//! Submodules are brought where that is wanted, and their URLs are strangers' words.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::world::{World, assert_says};
+
+/// A repository for a submodule, with one file.
+fn library(world: &World, name: &str, version: &str) {
+    if !world.path(name).exists() {
+        world.git(".", &["init", "-q", "-b", "main", name]);
+    }
+    world.write(&format!("{name}/lib.txt"), version);
+    world.git(name, &["add", "-A"]);
+    world.git(name, &["commit", "-q", "-m", version]);
+}
+
+fn with_submodule() -> World {
+    let mut world = World::new();
+    world.set("git_submodules", "yes");
+    library(&world, "library", "old");
+    let url = world.path("library").display().to_string();
+    world.git("author", &["submodule", "--quiet", "add", "--", &url, "lib"]);
+    world
+}
+
+#[test]
+fn submodules_are_brought_and_cleaned_only_where_that_is_wanted() {
+    let mut world = with_submodule();
+    world.set("git_submodules", "no");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert!(!world.path("work/lib/lib.txt").exists());
+    world.set("git_submodules", "yes");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/lib.txt"), "old");
+    // The next commit wants another state of it; what was done to it meanwhile is undone.
+    world.write("work/lib/lib.txt", "changed");
+    world.write("work/lib/left/over.txt", "untracked");
+    library(&world, "library", "new");
+    world.git("author/lib", &["pull", "-q", "origin", "main"]);
+    world.push_and_offer(&[("version", "three")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/lib.txt"), "new");
+    assert!(!world.path("work/lib/left").exists());
+    // A kill in the middle of one leaves a lock in it.
+    world.write("work/.git/modules/lib/index.lock", "");
+    world.write("work/lib/lib.txt", "changed");
+    world.push_and_offer(&[("version", "four")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/lib.txt"), "new");
+    world.git("author", &["rm", "-q", "-f", "lib"]);
+    world.push_and_offer(&[("version", "five")]);
+    world.tick().ok();
+    assert!(!world.path("work/lib").exists());
+    world.assert_serves("five");
+}
+
+#[test]
+fn a_submodule_in_a_submodule_is_brought_too_and_in_a_shallow_tree_without_history() {
+    let mut world = with_submodule();
+    library(&world, "inner", "deep");
+    let url = format!("file://{}", world.path("inner").display());
+    world.git("library", &["submodule", "--quiet", "add", "--", &url, "inner"]);
+    library(&world, "library", "with another");
+    world.git("author/lib", &["pull", "-q", "origin", "main"]);
+    fs::remove_dir_all(world.path("work")).unwrap();
+    world.set("git_url", &format!("file://{}", world.path("origin.git").display()));
+    world.set("git_depth", "1");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/inner/lib.txt"), "deep");
+    assert_eq!(world.git("work/lib/inner", &["rev-list", "--count", "HEAD"]), "1");
+}
+
+#[test]
+fn no_hook_and_no_monitor_of_a_submodule_runs() {
+    let mut world = with_submodule();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let hit = world.path("hit").display().to_string();
+    for hook in ["post-checkout", "post-index-change", "fsmonitor"] {
+        let name = format!("work/.git/modules/lib/hooks/{hook}");
+        world.write(&name, &format!("#!/bin/sh\ntouch '{hit}'\n"));
+        fs::set_permissions(world.path(&name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    library(&world, "library", "new");
+    world.git("author/lib", &["pull", "-q", "origin", "main"]);
+    world.push_and_offer(&[("version", "two")]);
+    let monitor = world.path("work/.git/modules/lib/hooks/fsmonitor").display().to_string();
+    world.git("work/lib", &["config", "core.fsmonitor", &monitor]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/lib.txt"), "new");
+    assert!(!world.path("hit").exists());
+    world.git("work/lib", &["checkout", "-q", "--detach", "HEAD~"]);
+    assert!(world.path("hit").exists(), "they are hooks indeed");
+}
+
+#[test]
+fn a_hostile_gitmodules_fails_the_checkout_and_runs_nothing() {
+    for (url, path) in [
+        ("-u./payload", "lib"),
+        ("--upload-pack=touch${IFS}hit", "lib"),
+        ("ext::sh -c touch% hit", "lib"),
+        ("fd::17/x", "lib"),
+        ("../library", "../../outside"),
+        ("../library", ".git/hooks"),
+    ] {
+        let mut world = with_submodule();
+        let text = format!("[submodule \"lib\"]\n\tpath = {path}\n\turl = {url}\n");
+        world.push_and_offer(&[(".gitmodules", &text), ("payload", "#!/bin/sh\ntouch ../hit\n")]);
+        world.tick().fails();
+        assert_says(&world.failed_in("checkout"), &["a submodule is not taken"]);
+        for place in [".", "work", "origin.git"] {
+            assert!(!world.path(place).join("hit").exists(), "{url} {path}");
+        }
+        assert!(!world.path("outside").exists());
+    }
+}
+
+#[test]
+fn a_submodule_of_this_machine_is_taken_only_where_origin_is_of_this_machine_too() {
+    let mut world = with_submodule();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    // The commit is here already, and origin is on the network from now on.
+    fs::remove_dir_all(world.path("work/lib")).unwrap();
+    fs::remove_dir_all(world.path("work/.git/modules")).unwrap();
+    world.git("work", &["config", "--remove-section", "submodule.lib"]);
+    let sha = world.deployment().sha;
+    world.git("work", &["remote", "set-url", "origin", "https://127.0.0.1:1/acme/shop.git"]);
+    world.offer_again(&sha);
+    world.tick().fails();
+    assert_says(&world.failed_in("checkout"), &["transport 'file' not allowed"]);
+}
