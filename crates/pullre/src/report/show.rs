@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::markdown::{code, end_of_output, link, masked, prose, shortened};
 use super::{Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
-use crate::domain::{PullNumber, PullState};
+use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
 use crate::stage::{Stage, Standing, standing};
 use crate::status::shown_url;
@@ -29,6 +29,8 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     pub now: Timestamp,
     places: BTreeMap<PullNumber, usize>,
+    /// The lowest open pull request of each head: a commit may be the head of several.
+    first_of: BTreeMap<&'a Sha, PullNumber>,
 }
 
 impl<'a> View<'a> {
@@ -41,7 +43,16 @@ impl<'a> View<'a> {
     ) -> View<'a> {
         let queue = condition::queue(facts, policy, now).into_iter().enumerate();
         let places = queue.map(|(index, pull)| (pull.request.number, index + 1)).collect();
-        View { facts, told, settings, policy, now, places }
+        let mut first_of = BTreeMap::new();
+        for pull in facts.pulls.values().filter(|p| p.request.state == PullState::Open) {
+            first_of.entry(&pull.request.head).or_insert(pull.request.number);
+        }
+        View { facts, told, settings, policy, now, places, first_of }
+    }
+
+    /// The lowest open pull request with this head.
+    pub fn first_of(&self, head: &Sha) -> Option<PullNumber> {
+        self.first_of.get(head).copied()
     }
 }
 
