@@ -112,12 +112,14 @@ fn once(
         let _ = io::stdout().lock().write_all(line.as_bytes());
     };
     let began = Instant::now();
-    let report = installation.controller().tick_on(store, now, confirm, &told)?;
+    let mut report = installation.controller().tick_on(store, now, confirm, &told)?;
+    if let Err(e) = alert(installation, store, report.forge.as_deref()) {
+        report.failures.push(format!("the chat was not told: {e}"));
+    }
     if let Err(e) = store.tick_ended(&measures(&report, now, began.elapsed())) {
         // The tick was done; only its measures are missing.
         tracing::warn!("this tick is not in the measures: {e}");
     }
-    alert(installation, store, report.forge.as_deref())?;
     if report.failures.is_empty() {
         return Ok(());
     }

@@ -124,6 +124,7 @@ fn a_whole_installation_is_ok() {
     ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     ok       machines      all 1 are there
+    ok       machines      may be started and stopped
     ok       schemas       every user's is there
     ok       records       servers, users and environments make sense
     ");
@@ -202,6 +203,7 @@ fn doctor_names_servers_that_cannot_serve_and_why() {
     ok       GitHub        a token makes commit statuses; check runs need a GitHub App (`github_app_id`)
     ok       clock         agrees with GitHub's
     MISSING  machines      there is no instance i-gone: `update-pull server set i-gone instance_id=ID` names the server's new one, `update-pull server remove i-gone` forgets it
+    ok       machines      may be started and stopped
     MISSING  schemas       bob's schema dev_bob is not there, or empty: fill it; or `update-pull user set bob SCHEMA`
     warn     stg2          the host of http://nowhere.invalid/ cannot be resolved: correct it by `update-pull server set stg2 check_url=URL`
     MISSING  stg1          its staging client has never given a sign of life: look at its cron, and at `staging-client status` there

@@ -150,7 +150,13 @@ impl Controller<'_> {
             report.last = plan;
             let due = observed.facts.comments_due.is_some()
                 || report.last.records.iter().any(|record| matches!(record, Record::Mark(_)));
-            if round == 0 && observed.forge.known().is_some() && self.obey(store, due, clock)? {
+            let asked = round == 0 && observed.forge.known().is_some();
+            let obeyed = asked
+                && self.obey(store, due, clock).unwrap_or_else(|e| {
+                    report.failures.push(format!("commands in comments wait: {e}"));
+                    false
+                });
+            if obeyed {
                 // What people asked for changes the plan.
                 observed = observe::observe_again(store.facts()?, self.compute, &observed);
                 continue;
@@ -163,9 +169,12 @@ impl Controller<'_> {
                 chain.actions.iter().any(|action| matches!(action, Action::Clone { .. }))
             };
             if report.last.chains.iter().any(copies) {
+                let chains = &report.last.chains;
                 let mut facts = store.facts()?;
-                voice::anticipate(&mut facts, &report.last.chains, clock.now());
-                self.speak(store, &observed, &facts, &report.last.chains, clock, say)?;
+                voice::anticipate(&mut facts, chains, clock.now());
+                if let Err(e) = self.speak(store, &observed, &facts, chains, clock, say) {
+                    report.failures.push(not_told(&e));
+                }
             }
             let outcomes = apply::side_by_side(self, &report.last.chains, &observed, clock, say);
             for outcome in outcomes {
@@ -187,7 +196,9 @@ impl Controller<'_> {
             true => observed.facts.clone(),
             false => store.facts()?,
         };
-        self.speak(store, &observed, &facts, &[], clock, say)?;
+        if let Err(e) = self.speak(store, &observed, &facts, &[], clock, say) {
+            report.failures.push(not_told(&e));
+        }
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
@@ -256,6 +267,11 @@ impl Controller<'_> {
             }
         }
     }
+}
+
+/// Whatever is wrong with what is said holds no environment back.
+fn not_told(e: &StoreError) -> String {
+    format!("GitHub was not told everything: {e}")
 }
 
 impl Observed {

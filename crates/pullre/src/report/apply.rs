@@ -11,7 +11,7 @@ use super::plan::{Saying, What, mark_of, plan, plan_one};
 use super::show::View;
 use super::{Kind, Said, Told};
 use crate::facts::{Assignment, Facts};
-use crate::ports::{CheckRun, Find, ForgeError, Post, PostError};
+use crate::ports::{Find, ForgeError, Post, PostError};
 use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
 use crate::reconcile::plan::{Action, Chain, Subject};
@@ -162,7 +162,11 @@ impl Speaker<'_> {
         }
         let kind = saying.key.kind;
         let why = match self.say(&saying, &said, store) {
-            Ok(id) => {
+            Ok(None) => {
+                store.settle_report(&saying.key)?;
+                return Ok(Done::Left);
+            }
+            Ok(Some(id)) => {
                 let credential = self.controller.forge.credential();
                 store.report_said(&saying, id, &credential, self.now)?;
                 (self.say)(&saying);
@@ -192,79 +196,82 @@ impl Speaker<'_> {
         Ok(Done::Left)
     }
 
-    /// Returns the id of what says it now.
-    fn say(&self, saying: &Saying, said: &Said, store: &mut Store) -> Result<i64, Trouble> {
+    /// Returns the id of what says it now; None where it is the last word on something that is not
+    /// there.
+    fn say(&self, saying: &Saying, said: &Said, store: &mut Store) -> Result<Option<i64>, Trouble> {
         let credential = self.controller.forge.credential();
         let same_hand = said.credential.as_ref().is_none_or(|other| *other == credential);
         match &saying.what {
             What::Check(run) => {
+                let find = Find::CheckRun {
+                    head: run.head.clone(),
+                    name: run.name.clone(),
+                    external_id: run.external_id.clone(),
+                };
+                let post = |id| Post::CheckRun { id, run: (**run).clone() };
                 let ours = said.id.filter(|_| same_hand);
-                self.check(run, ours, store)
+                self.change_or_make(saying, ours, &find, post, store)
             }
             What::Status { head, status } => {
                 let post = Post::Status { head: head.clone(), status: status.clone() };
-                self.post(&post, store)
+                self.post(&post, store).map(Some)
             }
             What::Comment(body) => {
                 let number = saying.key.number;
                 let comment = |id| Post::Comment { id, number, body: body.clone() };
                 let find = Find::Comment { number, mark: mark_of(saying) };
                 // Whoever may write to the repository may also edit what another hand wrote.
-                self.change_or_make(said.id, &find, comment, store)
+                self.change_or_make(saying, said.id, &find, comment, store)
             }
             What::Deployment { head, environment, status } => {
+                let (head, environment) = (head.clone(), environment.clone());
                 let known = said.id.filter(|_| same_hand);
-                let id = match known {
+                let find =
+                    Find::Deployment { head: head.clone(), environment: environment.clone() };
+                let there = match known {
+                    Some(id) => Some(id),
+                    None => self.find(&find)?,
+                };
+                let id = match there {
                     Some(id) => id,
+                    None if saying.settles => return Ok(None),
                     None => {
-                        let (head, environment) = (head.clone(), environment.clone());
-                        let find = Find::Deployment {
-                            head: head.clone(),
-                            environment: environment.clone(),
-                        };
-                        match self.find(&find)? {
-                            Some(id) => id,
-                            None => {
-                                let description = format!("Staging of {}", saying.key.number);
-                                let post = Post::Deployment { head, environment, description };
-                                self.post(&post, store)?
-                            }
-                        }
+                        store.report_begun(&saying.key).map_err(Stop::Store)?;
+                        let description = format!("Staging of {}", saying.key.number);
+                        self.post(&Post::Deployment { head, environment, description }, store)?
                     }
                 };
                 self.post(&Post::DeploymentStatus { id, status: status.clone() }, store)?;
-                Ok(id)
+                Ok(Some(id))
             }
-            What::Settle => Ok(0),
+            What::Settle => Ok(None),
         }
-    }
-
-    fn check(&self, run: &CheckRun, id: Option<i64>, store: &mut Store) -> Result<i64, Trouble> {
-        let find = Find::CheckRun {
-            head: run.head.clone(),
-            name: run.name.clone(),
-            external_id: run.external_id.clone(),
-        };
-        let post = |id| Post::CheckRun { id, run: run.clone() };
-        self.change_or_make(id, &find, post, store)
     }
 
     /// Changes what is known to be there, else what is found, else makes it.
     fn change_or_make(
         &self,
+        saying: &Saying,
         known: Option<i64>,
         find: &Find,
         post: impl Fn(Option<i64>) -> Post,
         store: &mut Store,
-    ) -> Result<i64, Trouble> {
+    ) -> Result<Option<i64>, Trouble> {
         if let Some(id) = known {
             match self.post(&post(Some(id)), store) {
                 Err(Trouble::Post(PostError::Gone(_) | PostError::Forbidden(_))) => {}
-                other => return other,
+                other => return other.map(Some),
             }
         }
         let found = self.find(find)?.filter(|found| Some(*found) != known);
-        self.post(&post(found), store)
+        match found {
+            // Nothing is made only to say that it is over.
+            None if saying.settles => return Ok(None),
+            // Should this process die before the record, another one knows that it has to look.
+            None => store.report_begun(&saying.key).map_err(Stop::Store)?,
+            Some(_) => {}
+        }
+        self.post(&post(found), store).map(Some)
     }
 
     fn find(&self, find: &Find) -> Result<Option<i64>, Trouble> {

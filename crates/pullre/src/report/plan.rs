@@ -133,7 +133,7 @@ impl Planner<'_> {
             let what = What::Check(Box::new(run));
             self.propose(key(Kind::Check, head.as_str()), shown.state, what);
         } else if !self.refuses(Kind::Status) {
-            let status = self.status(shown.state, &shown.title, shown.url.clone());
+            let status = self.status(number, head, shown);
             let what = What::Status { head: head.clone(), status };
             self.propose(key(Kind::Status, head.as_str()), shown.state, what);
         }
@@ -142,7 +142,7 @@ impl Planner<'_> {
         let pending = self.view.told.said.get(&status).and_then(|said| said.state);
         let stands = pending.is_some_and(|state| !state.has_ended());
         if stands && !self.refuses(Kind::Check) && !self.refuses(Kind::Status) {
-            let words = self.status(shown.state, &shown.title, shown.url.clone());
+            let words = self.status(number, head, shown);
             let what = What::Status { head: head.clone(), status: words };
             self.propose(status, shown.state, what);
         }
@@ -180,9 +180,26 @@ impl Planner<'_> {
         }
     }
 
-    fn status(&self, state: State, title: &str, url: Option<String>) -> CommitStatus {
+    fn status(&self, number: PullNumber, head: &Sha, shown: &Shown) -> CommitStatus {
+        let name = &self.view.settings.check_name;
+        // A commit has one status of a name: where it is the head of several, each has its own.
+        let context = match self.view.first_of(head) {
+            Some(first) if first != number => format!("{name} ({number})"),
+            _ => name.clone(),
+        };
+        let url = shown.url.clone().or_else(|| self.view.settings.page.clone());
+        self.status_of(context, shown.state, &shown.title, url)
+    }
+
+    fn status_of(
+        &self,
+        context: String,
+        state: State,
+        title: &str,
+        target_url: Option<String>,
+    ) -> CommitStatus {
         CommitStatus {
-            context: self.view.settings.check_name.clone(),
+            context,
             state: match state {
                 // There is no neutral: green would say that it was looked at, red that it is bad.
                 State::Queued | State::Held | State::InProgress | State::Neutral => "pending",
@@ -191,7 +208,7 @@ impl Planner<'_> {
                 State::Cancelled => "error",
             },
             description: markdown::shortened(title, 140),
-            target_url: url.or_else(|| self.view.settings.page.clone()),
+            target_url,
         }
     }
 
@@ -237,7 +254,9 @@ impl Planner<'_> {
         let (facts, told) = (self.view.facts, self.view.told);
         let pull = facts.pulls.get(&key.number).or_else(|| told.closed.get(&key.number));
         let shown = pull.and_then(|pull| show(pull, self.view));
-        let is_there = told.said.get(key).is_some_and(|said| said.id.is_some());
+        // One that was begun and not recorded may be there.
+        let said = told.said.get(key);
+        let is_there = said.is_some_and(|said| said.id.is_some() || said.state.is_none());
         match shown {
             Some(shown) if is_there && self.view.settings.comment && !self.refuses(key.kind) => {
                 self.propose_last(key.clone(), State::Cancelled, What::Comment(shown.comment));
@@ -249,8 +268,9 @@ impl Planner<'_> {
     fn last_word(&mut self, key: &Key, said: &Said, open: Option<&Pull>) {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
-            Kind::Deployment => said.state != Some(State::Cancelled) && said.id.is_some(),
-            _ => said.state.is_some_and(|state| !state.has_ended()),
+            Kind::Deployment => said.state != Some(State::Cancelled),
+            // What was begun and not recorded may be there.
+            _ => said.state.is_none_or(|state| !state.has_ended()),
         };
         if !over || self.refuses(key.kind) {
             return self.settle(key);
@@ -267,7 +287,12 @@ impl Planner<'_> {
         };
         let what = match key.kind {
             Kind::Status => {
-                let status = self.status(State::Cancelled, &title, None);
+                // It is what another pull request says of the same commit now.
+                if self.view.first_of(&head).is_some() {
+                    return self.settle(key);
+                }
+                let (name, page) = (&self.view.settings.check_name, &self.view.settings.page);
+                let status = self.status_of(name.clone(), State::Cancelled, &title, page.clone());
                 What::Status { head, status }
             }
             Kind::Deployment => deployment(key.number, &head, State::Cancelled, &title, None),

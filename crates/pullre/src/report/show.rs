@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::markdown::{code, end_of_output, link, masked, prose, shortened};
 use super::{Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
-use crate::domain::{PullNumber, PullState};
+use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
 use crate::stage::{Stage, Standing, standing};
 use crate::status::shown_url;
@@ -29,6 +29,8 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     pub now: Timestamp,
     places: BTreeMap<PullNumber, usize>,
+    /// The lowest open pull request of each head: a commit may be the head of several.
+    first_of: BTreeMap<&'a Sha, PullNumber>,
 }
 
 impl<'a> View<'a> {
@@ -41,7 +43,16 @@ impl<'a> View<'a> {
     ) -> View<'a> {
         let queue = condition::queue(facts, policy, now).into_iter().enumerate();
         let places = queue.map(|(index, pull)| (pull.request.number, index + 1)).collect();
-        View { facts, told, settings, policy, now, places }
+        let mut first_of = BTreeMap::new();
+        for pull in facts.pulls.values().filter(|p| p.request.state == PullState::Open) {
+            first_of.entry(&pull.request.head).or_insert(pull.request.number);
+        }
+        View { facts, told, settings, policy, now, places, first_of }
+    }
+
+    /// The lowest open pull request with this head.
+    pub fn first_of(&self, head: &Sha) -> Option<PullNumber> {
+        self.first_of.get(head).copied()
     }
 }
 
@@ -203,21 +214,25 @@ impl Subject<'_> {
             let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
             format!("{}.", prose(&format!("{first}{}", chars.as_str())))
         };
+        // What can be done without our command line is told so.
+        let number = self.pull.request.number.0;
+        let by_comment = |text: &String| {
+            let said = ["redeploy", "release"].iter().fold(text.clone(), |text, verb| {
+                let typed = format!("`update-pull pull {verb} {number}`");
+                text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
+            });
+            sentence(&said)
+        };
         let why = match self.standing.stage {
             Stage::Starting => format!("{server} comes up."),
             Stage::Cloning => format!("The database of {server} is being copied."),
             Stage::Deploying => format!("{server} deploys it."),
             Stage::Ready => format!("{server} serves {}.", self.commit()),
-            _ => sentence(&self.standing.why),
+            _ => by_comment(&self.standing.why),
         };
-        let number = self.pull.request.number.0;
         let next = self.standing.next.as_ref().filter(|_| {
             !matches!(self.standing.stage, Stage::Starting | Stage::Cloning | Stage::Deploying)
         });
-        let by_comment = |text: &String| {
-            let by_hand = format!("`update-pull pull redeploy {number}`");
-            sentence(&text.replace(&by_hand, "`/pullre redeploy` in a comment"))
-        };
         [Some(why), next.map(by_comment)].into_iter().flatten().collect()
     }
 

@@ -125,6 +125,18 @@ impl Store {
         let deployments =
             self.execute(&format!("DELETE FROM deployments WHERE {old}"), &[limit.into()])?;
         let events = self.execute("DELETE FROM events WHERE at < ?", &[limit.into()])?;
+        let over = "NOT EXISTS (SELECT 1 FROM pull_requests p
+                WHERE p.number = pull_number AND p.state = 'open')";
+        self.execute(
+            &format!("DELETE FROM reports WHERE settled = 1 AND said_at < ? AND {over}"),
+            &[limit.into()],
+        )?;
+        self.execute(
+            &format!(
+                "DELETE FROM comment_commands WHERE state = 'done' AND changed_at < ? AND {over}"
+            ),
+            &[limit.into()],
+        )?;
         self.forget_measures(limit)?;
         Ok((deployments, events))
     }

@@ -30,20 +30,12 @@ impl Store {
             &[],
         )?;
         for row in &rows {
-            match said(row) {
-                Ok((key, said)) => drop(told.said.insert(key, said)),
-                // Of what was damaged by hand nothing is said any more.
-                Err(StoreError::Row(why)) => tracing::debug!("a row of reports: {why}"),
-                Err(e) => return Err(e),
+            if let Some((key, said)) = readable(said(row))? {
+                told.said.insert(key, said);
             }
         }
         for row in self.query("SELECT * FROM report_refusals", &[])? {
-            let refusal = Refusal {
-                credential: row.text("credential")?,
-                at: row.time("refused_at")?,
-                why: row.text("why")?,
-            };
-            if let Some(kind) = row.opt_parsed("kind")? {
+            if let Some((kind, refusal)) = readable(refusal(&row))? {
                 told.refusals.insert(kind, refusal);
             }
         }
@@ -99,13 +91,9 @@ impl Store {
             &[],
         )?;
         for row in &rows {
-            let answer = Answer {
-                login: row.text("login")?,
-                verb: row.text("verb")?,
-                at: row.time("changed_at")?,
-                text: row.text("answer")?,
-            };
-            told.answers.entry(PullNumber(row.u32("pull_number")?)).or_default().push(answer);
+            if let Some((number, answer)) = readable(answer(row))? {
+                told.answers.entry(number).or_default().push(answer);
+            }
         }
         Ok(())
     }
@@ -209,6 +197,11 @@ impl Store {
         Ok(())
     }
 
+    /// Something is about to be made, and may be there although nothing more is recorded of it.
+    pub fn report_begun(&mut self, key: &Key) -> Result<()> {
+        self.report_row(key)
+    }
+
     fn report_row(&mut self, key: &Key) -> Result<()> {
         let values = key_values(key);
         let row = self.query_one(
@@ -309,6 +302,49 @@ impl Store {
 
 fn key_values(key: &Key) -> [Value; 3] {
     [key.number.0.into(), key.kind.as_str().into(), key.sha.as_str().into()]
+}
+
+/// None for what was damaged by hand: it concerns nobody else.
+fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Row(why)) => {
+            tracing::debug!("a row of reports makes no sense: {why}");
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn refusal(row: &Row) -> Result<(Kind, Refusal)> {
+    let refusal = Refusal {
+        credential: row.text("credential")?,
+        at: row.time("refused_at")?,
+        why: row.text("why")?,
+    };
+    Ok((row.parsed("kind")?, refusal))
+}
+
+fn answer(row: &Row) -> Result<(PullNumber, Answer)> {
+    let answer = Answer {
+        login: row.text("login")?,
+        verb: row.text("verb")?,
+        at: row.time("changed_at")?,
+        text: row.text("answer")?,
+    };
+    Ok((PullNumber(row.u32("pull_number")?), answer))
+}
+
+fn command(row: &Row) -> Result<StoredCommand> {
+    Ok(StoredCommand {
+        comment: row.int("comment_id")?,
+        number: PullNumber(row.u32("pull_number")?),
+        login: row.text("login")?,
+        verb: row.text("verb")?,
+        state: row.parsed("state")?,
+        changed_at: row.time("changed_at")?,
+        reaction: row.opt_text("reaction")?,
+    })
 }
 
 fn said(row: &Row) -> Result<(Key, Said)> {
@@ -429,19 +465,7 @@ impl Store {
             "SELECT * FROM comment_commands WHERE state <> 'done' ORDER BY comment_id",
             &[],
         )?;
-        rows.iter()
-            .map(|row| {
-                Ok(StoredCommand {
-                    comment: row.int("comment_id")?,
-                    number: PullNumber(row.u32("pull_number")?),
-                    login: row.text("login")?,
-                    verb: row.text("verb")?,
-                    state: row.parsed("state")?,
-                    changed_at: row.time("changed_at")?,
-                    reaction: row.opt_text("reaction")?,
-                })
-            })
-            .collect()
+        rows.iter().filter_map(|row| readable(command(row)).transpose()).collect()
     }
 
     /// `No` where another tick was faster.

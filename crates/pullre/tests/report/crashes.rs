@@ -39,6 +39,10 @@ fn killed_anywhere(prepare: impl Fn() -> World, end: &str) {
         let (_, plan) = world.plan();
         assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
         let head = &world.hub.pulls()[0].head;
+        for (_, run) in world.hub.told().checks.values() {
+            let ended = run.state.words().1.is_some();
+            assert!(ended, "killed after {operations}, {} never ends", run.external_id);
+        }
         let told = world.hub.told();
         let run = told.checks.values().find(|(_, run)| run.head == *head).map(|(_, run)| run);
         let said = run.map_or("nothing", |run| run.title.as_str());
@@ -98,6 +102,29 @@ fn while_a_pull_request_is_closed() {
         world
     };
     killed_anywhere(prepare, "Closed");
+}
+
+#[test]
+fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
+    for operations in 0.. {
+        let mut world = World::new(2).speaks();
+        world.hub.open("dev1", false, world.now);
+        let fuse = Fuse::after(operations);
+        let _ = world.try_tick(&fuse);
+        world.advance(60);
+        world.hub.close(ONE, world.now);
+        world.minutes(2);
+        for (_, run) in world.hub.told().checks.values() {
+            let said = (run.title.as_str(), run.state.words().1);
+            assert_eq!(said, ("Closed", Some("cancelled")), "killed after {operations}");
+        }
+        for (_, comment) in world.hub.told().comments.values() {
+            assert!(comment.body.contains("closed"), "killed after {operations}");
+        }
+        if !fuse.has_burnt() {
+            return;
+        }
+    }
 }
 
 #[test]

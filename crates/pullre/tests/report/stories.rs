@@ -264,14 +264,14 @@ fn held() {
 
         It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
-        Nothing is done for it until then, or `update-pull pull release 1`.
+        Nothing is done for it until then, or `/pullre release` in a comment.
     [comment on #1 by ""]
         <!-- pullre:1 -->
         **Staging: held**
 
         It is held since 2026-11-22 12:00 UTC: shown to @{zero width}customer.
 
-        Nothing is done for it until then, or `update-pull pull release 1`.
+        Nothing is done for it until then, or `/pullre release` in a comment.
 
         - Commit: `9e3779b`
 
@@ -420,6 +420,29 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
     world.advance(86_400);
     world.minutes(1);
     assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
+}
+
+#[test]
+fn two_pull_requests_of_one_head_have_a_status_each() {
+    let mut world = World::new(2).speaks();
+    world.report.comment = false;
+    world.hub.forbid("check");
+    world.hub.open("dev1", false, world.now);
+    let two = world.hub.open("dev1", false, world.now);
+    let head = world.hub.pulls()[0].head.clone();
+    world.hub.edit(two, world.now, |pull| pull.head = head.clone());
+    world.minutes(4);
+    let last = |world: &World| {
+        let told = world.hub.told();
+        let by_name: std::collections::BTreeMap<_, _> =
+            told.statuses.iter().map(|(_, s)| (s.context.clone(), s.state)).collect();
+        format!("{by_name:?}")
+    };
+    assert_snapshot!(last(&world), @r#"{"pullre": "success", "pullre (#2)": "success"}"#);
+    // When the first one is closed, the other one speaks for the commit.
+    world.hub.close(ONE, world.now);
+    world.minutes(2);
+    assert_snapshot!(last(&world), @r#"{"pullre": "success", "pullre (#2)": "success"}"#);
 }
 
 #[test]

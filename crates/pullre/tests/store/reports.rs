@@ -1,8 +1,10 @@
 //! What was said on GitHub, and what it may cost.
 
 use pullre::domain::PullNumber;
+use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
 use pullre::report::{Key, Kind, State};
+use pullre::store::backend::Value;
 use pullre::store::{CommandState, StoredCommand, Won};
 
 use crate::db::{Db, at};
@@ -16,6 +18,8 @@ on_each_engine!(
     a_command_is_kept_once_and_taken_once,
     a_stop_lasts_until_its_release,
     an_alert_is_kept_from_its_beginning_to_its_end,
+    rows_of_nonsense_concern_nobody_else,
+    what_is_over_is_forgotten_and_what_is_open_is_not,
 );
 
 fn saying(number: u32, kind: Kind, sha: &str, digest: &str) -> Saying {
@@ -132,4 +136,34 @@ fn an_alert_is_kept_from_its_beginning_to_its_end(db: &mut Db) {
     assert_eq!((alert.since, alert.told_at), (at(0), Some(at(9))));
     db.alert_over("pool").unwrap();
     assert!(db.alerts().unwrap().is_empty());
+}
+
+fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
+    for number in [7, 8] {
+        let check = saying(number, Kind::Check, "abc", "one");
+        db.report_said(&Saying { settles: true, ..check }, 11, "token", at(0)).unwrap();
+    }
+    db.open_pull(8);
+    db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
+    let left = db.read("SELECT pull_number FROM reports");
+    assert_eq!(left, [[Value::Int(8)]]);
+}
+
+fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
+    db.open_pull(7);
+    db.report_said(&saying(7, Kind::Comment, "", "one"), 11, "token", at(0)).unwrap();
+    for sql in [
+        "INSERT INTO reports (pull_number, kind, sha, settled, attempts) VALUES (-1, 'song', '', 0, 0)",
+        "INSERT INTO reports (pull_number, kind, sha, state, settled, attempts)
+             VALUES (7, 'check', '`', 'x', 0, 0)",
+        "INSERT INTO report_refusals VALUES ('song', 'token', -1, '')",
+        "INSERT INTO comment_commands VALUES (1, -1, '', '', 'x', 0, NULL, 'an answer')",
+        "INSERT INTO comment_commands VALUES (2, 7, 'alice', 'hold', 'new', 0, NULL, NULL)",
+    ] {
+        db.write(sql);
+    }
+    let facts = db.facts().unwrap();
+    assert_eq!(db.told(&facts).unwrap().said.len(), 1);
+    let commands = db.open_commands().unwrap();
+    assert_eq!(commands.iter().map(|c| c.comment).collect::<Vec<_>>(), [2]);
 }
