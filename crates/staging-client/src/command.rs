@@ -192,7 +192,9 @@ fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result
         }
         pulse.beat();
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        // Most of git's work takes less than a second, and every pause counts there.
+        let most = if began.elapsed() < Duration::from_secs(2) { 4 } else { 20 };
+        pause = (pause * 2).min(Duration::from_millis(most));
     }
 }
 

@@ -15,10 +15,10 @@ pub fn measure(folders: &[&Path]) -> Result<Pulse> {
         let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let found = statvfs(there).with_context(|| format!("looking at {}", there.display()))?;
         // What root keeps for itself is nothing to count on.
-        let block = u64::from(found.fragment_size());
+        let block = found.fragment_size();
         pulses.push(Pulse {
-            free_bytes: u64::from(found.blocks_available()).saturating_mul(block),
-            total_bytes: u64::from(found.blocks()).saturating_mul(block),
+            free_bytes: found.blocks_available().saturating_mul(block),
+            total_bytes: found.blocks().saturating_mul(block),
             load_percent: load()?,
         });
     }

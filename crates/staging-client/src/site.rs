@@ -111,14 +111,14 @@ impl Site<'_> {
             if ProcessId::of(pid.unsigned_abs()).is_none_or(|id| !id.is_alive()) {
                 return;
             }
-            if began.elapsed() > Duration::from_secs(2) {
+            if began.elapsed() > Duration::from_secs(10) {
                 let name = &self.duty.name;
                 tracing::warn!(
                     server = name,
                     "{name}: the app could not enter {}: what it starts is found by its environment only",
                     group.entrance().display()
                 );
-                return group.remove_if_empty();
+                return;
             }
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -249,7 +249,14 @@ impl StateDir {
         let path = self.scan_file(server);
         let Some(scan) = scan else { return remove_file(&path) };
         let text = serde_json::to_vec(scan).context("writing down the work tree")?;
-        self.replace(&path, &text)
+        // Not flushed: that would wait for all files of the checkout. What a power failure leaves
+        // of it makes no sense, or is of another commit, and the next checkout scans again.
+        let beside = path.with_extension("new");
+        let options = &mut OpenOptions::new();
+        open_for_us(options.write(true).create(true).truncate(true), &beside)?
+            .write_all(&text)
+            .and_then(|()| fs::rename(&beside, &path))
+            .map_err(|e| trouble("write", &path, e))
     }
 
     pub fn forget_app(&self, server: ServerId) -> Result<()> {

@@ -273,6 +273,10 @@ impl WorkTree {
                 }
             }
             let modules = if depth == 0 { folder.join("modules") } else { folder };
+            // A link would lead elsewhere.
+            if !fs::symlink_metadata(&modules).is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
             // Most have none. A module's name may be a path.
             for entry in fs::read_dir(modules).into_iter().flatten().flatten() {
                 let is_git = entry.file_name() == "objects" || entry.file_name() == "refs";

@@ -76,6 +76,31 @@ fn what_is_ignored_no_more_is_removed() {
 }
 
 #[test]
+fn what_was_scanned_long_ago_is_scanned_again_where_it_changed_and_where_rules_changed() {
+    let mut world = World::new();
+    let ignore = |rules: &str| format!("kept/\n{rules}");
+    let (both, one) = (ignore("*.log\n*.tmp\n"), ignore("*.tmp\n"));
+    let files = [("a/x", "x"), ("b/x", "x"), (".gitignore", both.as_str())];
+    world.push_and_offer(&files);
+    world.tick().ok();
+    world.write("work/b/old.log", "ignored");
+    // So fresh a change is looked at in any case.
+    thread::sleep(std::time::Duration::from_millis(2_500));
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    let scan = world.read(".pullre/trees/1.json");
+    assert!(!scan.contains("\"a\":0") && !scan.contains("\"b\":0"), "{scan}");
+    world.write("work/a/over.txt", "untracked");
+    world.push_and_offer(&[("version", "three")]);
+    world.tick().ok();
+    assert!(!world.path("work/a/over.txt").exists());
+    assert!(world.path("work/b/old.log").exists());
+    world.push_and_offer(&[("version", "four"), (".gitignore", one.as_str())]);
+    world.tick().ok();
+    assert!(!world.path("work/b/old.log").exists());
+}
+
+#[test]
 fn after_a_checkout_by_hand_or_a_killed_one_the_whole_tree_is_scanned() {
     let mut world = World::new();
     world.push_and_offer(&[("version", "one"), ("dir/x", "x")]);
