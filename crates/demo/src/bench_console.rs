@@ -15,9 +15,9 @@ use crate::installation::{Installation, free_port};
 
 const SERVERS: u32 = 500;
 const PULLS: u32 = 200;
-const REQUESTS: usize = 500;
+const REQUESTS: usize = if cfg!(debug_assertions) { 50 } else { 500 };
 /// After which memory is looked at again.
-const MANY: usize = 10_000;
+const MANY: usize = if cfg!(debug_assertions) { 300 } else { 10_000 };
 const LIVE_PAGES: usize = 50;
 /// olga:bench-password
 const OLGA: &str = "Basic b2xnYTpiZW5jaC1wYXNzd29yZA==";
@@ -74,8 +74,7 @@ impl Served {
     /// Milliseconds of CPU so far.
     fn cpu(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields: Vec<_> =
-            stat.rsplit(") ").next().context("a stat")?.split(' ').collect();
+        let fields: Vec<_> = stat.rsplit(") ").next().context("a stat")?.split(' ').collect();
         let ticks = |at: usize| fields[at].parse::<f64>();
         // Hundredths of a second, whatever the kernel's own clock is.
         Ok((ticks(11)? + ticks(12)?) * 10.0)
@@ -185,7 +184,9 @@ fn jiff_now() -> Result<u128> {
 fn measure(folder: &Path) -> Result<()> {
     let served = start(folder)?;
     let mut browser = Browser::open(&served.address)?;
-    println!("\nThe console, {SERVERS} servers, {PULLS} pull requests (SQLite), {REQUESTS} requests each\n");
+    println!(
+        "\nThe console, {SERVERS} servers, {PULLS} pull requests (SQLite), {REQUESTS} requests each\n"
+    );
     println!("| page | kB | median ms | 95th ms | CPU ms per request |\n|---|---|---|---|---|");
     for path in ["/server/list", "/pull/list", "/pull/7", "/pool", "/master/servers", "/metrics"] {
         let (status, size) = browser.ask(path, OLGA)?;
@@ -205,7 +206,10 @@ fn measure(folder: &Path) -> Result<()> {
     for n in 0..MANY {
         browser.ask(["/server/list", "/pull/list", "/pull/7"][n % 3], OLGA)?;
     }
-    println!("\nMemory: {before:.1} MiB, and {:.1} MiB after {MANY} more requests.", served.memory()?);
+    println!(
+        "\nMemory: {before:.1} MiB, and {:.1} MiB after {MANY} more requests.",
+        served.memory()?
+    );
     logins(&served)?;
     live(&served)
 }

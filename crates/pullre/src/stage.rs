@@ -1,6 +1,7 @@
 //! What a person is told about an environment: its stage, why, and what comes next. Pure, and
 //! from the same condition that the planner acts upon.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -82,8 +83,40 @@ impl Standing {
     }
 }
 
+/// What all that wait have in common: worked out once, and only where somebody waits.
+#[derive(Debug, Default)]
+pub struct Waiting(OnceCell<Line>);
+
+#[derive(Debug)]
+struct Line {
+    queue: Vec<PullNumber>,
+    free: usize,
+    none_free: String,
+}
+
+impl Waiting {
+    fn line(&self, facts: &Facts, now: Timestamp) -> &Line {
+        self.0.get_or_init(|| Line {
+            queue: condition::queue(facts, now).iter().map(|pull| pull.request.number).collect(),
+            free: condition::free_servers(facts, now),
+            none_free: no_server_free(facts, &BTreeSet::new(), now),
+        })
+    }
+}
+
 /// Where the environment of this pull request stands.
 pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Standing {
+    standing_among(pull, facts, policy, now, &Waiting::default())
+}
+
+/// Likewise, of one of many: `waiting` is of the same facts and moment.
+pub fn standing_among(
+    pull: &Pull,
+    facts: &Facts,
+    policy: &Policy,
+    now: Timestamp,
+    waiting: &Waiting,
+) -> Standing {
     let number = pull.request.number;
     let assignment = facts.assignments.get(&number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
@@ -116,7 +149,7 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
         Err(why) => return ineligible(pull, assignment, &why, policy),
         Ok(target) => target,
     };
-    let Some(assignment) = assignment else { return queued(pull, facts, now) };
+    let Some(assignment) = assignment else { return queued(pull, waiting.line(facts, now)) };
     let condition = condition::assess(assignment, &target, facts, policy, now);
     of_condition(assignment, &condition, facts, policy)
 }
@@ -138,21 +171,12 @@ fn ineligible(
     }
 }
 
-fn queued(pull: &Pull, facts: &Facts, now: Timestamp) -> Standing {
-    let queue = condition::queue(facts, now);
-    let place = queue.iter().position(|other| other.request.number == pull.request.number);
-    let place = place.map_or(queue.len(), |index| index + 1);
-    let free = facts
-        .servers
-        .values()
-        .filter(|server| condition::rank(server, pull, facts, now).is_some())
-        .count();
-    let why = if free >= place {
-        "the next tick gives it a server".to_owned()
-    } else {
-        no_server_free(facts, &BTreeSet::new(), now)
-    };
-    Standing::new(Stage::Queued, format!("{place} of {} in the queue; {why}", queue.len()))
+fn queued(pull: &Pull, line: &Line) -> Standing {
+    let all = line.queue.len();
+    let place = line.queue.iter().position(|other| *other == pull.request.number);
+    let place = place.map_or(all, |index| index + 1);
+    let why = if line.free >= place { "the next tick gives it a server" } else { &line.none_free };
+    Standing::new(Stage::Queued, format!("{place} of {all} in the queue; {why}"))
 }
 
 fn of_condition(

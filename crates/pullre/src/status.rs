@@ -1,6 +1,7 @@
 //! The whole picture for people and scripts: environments, pool, and one environment explained.
 //! Pure; the CLI prints it and the console draws it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::condition::{self, Policy};
 use crate::domain::{Instance, InstanceId, InstanceState, PullNumber, PullState};
 use crate::facts::{CloneState, Deployment, Facts, Pull, Server};
-use crate::stage::{Stage, Standing, standing};
+use crate::stage::{Stage, Standing, Waiting, standing_among};
 use crate::store::{Event, Step};
 use crate::words;
 
@@ -59,23 +60,37 @@ pub struct ServerLine {
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, now);
+    let queue = condition::queue(facts, now).into_iter().enumerate();
+    let places: BTreeMap<_, _> = queue.map(|(place, pull)| (pull.request.number, place)).collect();
     // Those that wait come last, in the order of the queue.
     pulls.sort_by_key(|pull| {
         let number = pull.request.number;
-        (waiting.iter().position(|other| other.request.number == number), number)
+        (places.get(&number).copied(), number)
     });
+    let (waiting, unusable) = (Waiting::default(), condition::all_unusable(facts));
+    let line = |server| server_line(server, facts, unusable.get(&server.id), now);
+    let shown = |pull| environment_among(pull, facts, policy, now, &waiting);
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
-        environments: pulls.into_iter().map(|pull| environment(pull, facts, policy, now)).collect(),
-        servers: facts.servers.values().map(|server| server_line(server, facts, now)).collect(),
+        environments: pulls.into_iter().map(shown).collect(),
+        servers: facts.servers.values().map(line).collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
 
 pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
-    let Standing { stage, why, next } = standing(pull, facts, policy, now);
+    environment_among(pull, facts, policy, now, &Waiting::default())
+}
+
+fn environment_among(
+    pull: &Pull,
+    facts: &Facts,
+    policy: &Policy,
+    now: Timestamp,
+    waiting: &Waiting,
+) -> Environment {
+    let Standing { stage, why, next } = standing_among(pull, facts, policy, now, waiting);
     let request = &pull.request;
     let assignment = facts.assignments.get(&request.number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
@@ -109,7 +124,12 @@ fn shown_url(server: &Server) -> Option<String> {
     Some(words::plain(&format!("{scheme}://{host}{path}")))
 }
 
-fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
+fn server_line(
+    server: &Server,
+    facts: &Facts,
+    unusable: Option<&String>,
+    now: Timestamp,
+) -> ServerLine {
     let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string);
     ServerLine {
         name: server.name.clone(),
@@ -121,7 +141,7 @@ fn server_line(server: &Server, facts: &Facts, now: Timestamp) -> ServerLine {
         in_pool: server.is_staging,
         registered: true,
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
-        note: held.or_else(|| condition::unusable(server, facts).filter(|_| server.is_staging)),
+        note: held.or_else(|| unusable.filter(|_| server.is_staging).cloned()),
     }
 }
 

@@ -137,7 +137,8 @@ fn without_a_clock_of_its_own_a_webhook_makes_it_tick() {
     let (code, ..) = serving.stop();
     assert_eq!(code, Some(0));
     let database = rusqlite::Connection::open(site.path("pullre.db")).unwrap();
-    let ticks: i64 = database.query_row("SELECT COUNT(*) FROM ticks", [], |row| row.get(0)).unwrap();
+    let ticks: i64 =
+        database.query_row("SELECT COUNT(*) FROM ticks", [], |row| row.get(0)).unwrap();
     // A burst is one tick, or two where it took longer than the pause of half a second.
     assert!((1..=2).contains(&ticks), "{ticks} ticks for a burst of 20");
 }

@@ -23,7 +23,7 @@ pub fn environments(
 ) -> Markup {
     let now = Timestamp::now();
     let status = status(facts, policy, now);
-    let seen = live::environments_digest(facts, policy, now);
+    let seen = live::environments_digest(&status);
     let shown: Vec<_> = status.environments.iter().filter(|e| found(e, search)).collect();
     let content = html! {
         div class="title" {
