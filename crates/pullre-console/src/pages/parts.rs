@@ -157,24 +157,20 @@ pub fn asked(visit: &Visit, summary: &str, content: Markup) -> Markup {
 }
 
 /// The form that takes something out of automatic hands.
-pub fn hold(visit: &Visit, action: &str, fields: &[(&str, &str)], id: &str) -> Markup {
-    asked(
+pub fn hold(visit: &Visit, action: &str, fields: &[(&str, &str)]) -> Markup {
+    form(
         visit,
-        "Hold…",
-        form(
-            visit,
-            action,
-            "stacked",
-            html! {
-                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
-                p { "Keeps all automatic hands off until it is released." }
-                label for={ "reason-" (id) } { "Why, for everybody who asks" }
-                input id={ "reason-" (id) } name="reason" maxlength="300" autocomplete="off";
-                label for={ "span-" (id) } { "For how long, such as 90m, 12h or 2d; empty: until released" }
-                input id={ "span-" (id) } name="span" maxlength="20" autocomplete="off" class="short";
-                button type="submit" { "Hold" }
-            },
-        ),
+        action,
+        "stacked",
+        html! {
+            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+            p { "Keeps all automatic hands off until it is released." }
+            label for="reason" { "Why, for everybody who asks" }
+            input id="reason" name="reason" maxlength="300" autocomplete="off";
+            label for="span" { "For how long, such as 90m, 12h or 2d; empty: until released" }
+            input id="span" name="span" maxlength="20" autocomplete="off" class="short";
+            button type="submit" { "Hold" }
+        },
     )
 }
 

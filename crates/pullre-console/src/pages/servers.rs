@@ -186,7 +186,7 @@ fn row(
                     @if server.hold.is_some() {
                         (button(visit, "/server/release", &named, "Release", ""))
                     } @else {
-                        (hold(visit, "/server/hold", &named, &format!("server-{id}")))
+                        a class="button" href={ "/server/" (id) "/hold" } aria-label={ "Hold " (line.name) } { "Hold…" }
                     }
                     a class="button" href={ "/master/servers/" (id) "/update" } aria-label={ "Edit " (line.name) } { "Edit" }
                     @if hidden {
@@ -198,6 +198,25 @@ fn row(
             }
         },
     ]
+}
+
+/// The form that takes a server out of automatic hands, on a page of its own: the list has many.
+pub fn hold_one(visit: &Visit, name: &str) -> Markup {
+    let title = format!("Hold {name}");
+    let content = html! {
+        p class="crumbs" { a href="/server/list" { "Servers" } }
+        h1 { (title) }
+        (hold(visit, "/server/hold", &[("server", name)]))
+        p { a class="button" href="/server/list" { "Cancel" } }
+    };
+    let frame = Frame {
+        title: &title,
+        section: Some(Section::Servers),
+        visit: Some(visit),
+        said: None,
+        live: None,
+    };
+    page(frame, content)
 }
 
 fn switching(server: &Server) -> Markup {
