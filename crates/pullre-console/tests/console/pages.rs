@@ -45,7 +45,9 @@ fn what_strangers_wrote_is_shown_and_does_nothing() {
         "UPDATE pull_requests SET title = '{}', ref = '{0}'",
         evil.replace('\'', "''")
     ));
-    world.by_hand("UPDATE servers SET check_url = 'javascript:alert(3)', name = '<b>stg</b>'");
+    world.by_hand(
+        "UPDATE servers SET check_url = 'javascript://x/%0aalert(3)', name = '<b>stg</b>'",
+    );
     store.event(world.now, evil, Some(pullre::domain::PullNumber(1)), None, evil).unwrap();
     let served = Served::with(world, |_| {});
     for path in [
