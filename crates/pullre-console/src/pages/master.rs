@@ -258,7 +258,7 @@ pub fn delete(visit: &Visit, table: &Table, row: &MasterRow, needs: &[Need]) -> 
             }
         }
         (values(table, row))
-        p class="acts" {
+        div class="acts" {
             @if !forbidden {
                 (form(visit, &format!("{path}/delete"), "act", html! {
                     input type="hidden" name=(VERSION) value=(row.version(table));
