@@ -8,7 +8,9 @@ use pullre::stage::Stage;
 use pullre::status::{Environment, Status, status};
 use pullre::words;
 
-use super::parts::{Table, ago, button, moment, or_dash, prose, pull_link, stage, web_link};
+use super::parts::{
+    Table, ago, asked, button, form, moment, or_dash, prose, pull_link, stage, web_link,
+};
 use super::{Frame, Section, page};
 use crate::guard::Visit;
 use crate::live;
@@ -52,6 +54,15 @@ pub fn environments(
                     rows: shown.iter().map(|e| row(e, facts, now)).collect(),
                 })
             }
+        }
+    };
+    let content = html! {
+        (content)
+        @if status.paused.is_none() {
+            (asked(visit, "Pause everything…", form(visit, "/pause", "stacked", html! {
+                p { "Nothing is started, stopped, cloned or deployed until it goes on; what runs goes on running." }
+                button type="submit" class="danger" { "Pause" }
+            })))
         }
     };
     let frame = Frame {

@@ -186,7 +186,7 @@ mod tests {
             "held until <time datetime=\"2026-11-23T01:37:00Z\" title=\"2026-11-23 01:37 UTC\">2026-11-23 01:37 \
              UTC</time> &amp; &lt;b&gt;; <code>update-pull pull release 3</code>, 2026-99-99 01:37 UTC"
         );
-        assert_eq!(prose("a `b").into_string(), "a <code>b</code>");
+        assert_eq!(prose("a `<b>").into_string(), "a <code>&lt;b&gt;</code>");
         assert_eq!(prose("日本 2026-11-23 01:37 UTC").into_string().matches("<time").count(), 1);
     }
 }

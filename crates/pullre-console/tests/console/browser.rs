@@ -206,6 +206,14 @@ fn the_buttons_do_what_they_say() {
     assert!(browser.text().contains("automatic hands again"));
     browser.follow("document.querySelector('form[action=\"/pull/1/reset-db\"] button').click()");
     assert!(browser.text().contains("the next ticks stop its app"), "{}", browser.text());
+    browser.goto(&at("/pull/list"));
+    browser.follow("document.querySelector('form[action=\"/pause\"] button').click()");
+    assert!(browser.text().contains("nothing is done until it goes on"), "{}", browser.text());
+    browser.follow("document.querySelector('form[action=\"/resume\"] button').click()");
+    assert!(!browser.text().contains("nothing is done until it goes on"));
+    browser.goto(&at("/master/servers/2"));
+    browser.follow("document.querySelector('form[action=\"/server/take-over\"] button').click()");
+    assert!(browser.text().contains("is the clone that stg2 works on now"), "{}", browser.text());
     browser.goto(&at("/server/list"));
     browser.follow("document.querySelector('a[href=\"/server/1/hold\"]').click()");
     browser.eval("document.querySelector('#reason').value = 'looked at'");
