@@ -144,13 +144,9 @@ async fn one_environment(
         .operate(&visit.person.name, move |operator| {
             let Some(pull) = operator.store.pull(number)? else { return Ok(None) };
             let pulse = operator.store.pulse_of(number)?;
-            let explanation = operator.explain(number, &policy)?;
-            Ok(Some(environment::Shown {
-                explanation,
-                pull,
-                facts: operator.store.facts()?,
-                pulse,
-            }))
+            let facts = operator.store.facts()?;
+            let explanation = operator.explain_by(number, &facts, &policy)?;
+            Ok(Some(environment::Shown { explanation, pull, facts, pulse }))
         })
         .await;
     let site = &console.site;
