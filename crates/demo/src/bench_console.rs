@@ -15,9 +15,9 @@ use crate::installation::{Installation, free_port};
 
 const SERVERS: u32 = 500;
 const PULLS: u32 = 200;
-const REQUESTS: usize = 500;
+const REQUESTS: usize = if cfg!(debug_assertions) { 50 } else { 500 };
 /// After which memory is looked at again.
-const MANY: usize = 10_000;
+const MANY: usize = if cfg!(debug_assertions) { 300 } else { 10_000 };
 const LIVE_PAGES: usize = 50;
 /// olga:bench-password
 const OLGA: &str = "Basic b2xnYTpiZW5jaC1wYXNzd29yZA==";

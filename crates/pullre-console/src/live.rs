@@ -13,9 +13,8 @@ use futures_util::stream;
 use jiff::Timestamp;
 use pullre::condition::Policy;
 use pullre::domain::PullNumber;
-use pullre::facts::Facts;
 use pullre::ops::OpsError;
-use pullre::status::{self, Environment};
+use pullre::status::{self, Environment, ServerLine, Status};
 use pullre::store::Store;
 use tokio::sync::watch;
 
@@ -63,19 +62,19 @@ fn digest(parts: &impl Hash) -> String {
 }
 
 /// All that the list of environments shows.
-pub fn environments_digest(facts: &Facts, policy: &Policy, now: Timestamp) -> String {
-    let status = status::status(facts, policy, now);
+pub fn environments_digest(status: &Status) -> String {
     let shown = (&status.paused, &status.refused, &status.environments, &status.unreadable);
     digest(&serde_json::to_string(&shown).unwrap_or_default())
 }
 
 /// All that the list of servers shows but the signs of life, which come all the time.
-pub fn servers_digest(facts: &Facts, policy: &Policy, fetched: Option<Timestamp>) -> String {
-    let mut status = status::status(facts, policy, Timestamp::now());
-    for server in &mut status.servers {
-        server.agent_seen_at = None;
-    }
-    digest(&serde_json::to_string(&(&status.servers, fetched)).unwrap_or_default())
+pub fn servers_digest(status: &Status, fetched: Option<Timestamp>) -> String {
+    let lines: Vec<_> = status
+        .servers
+        .iter()
+        .map(|server| ServerLine { agent_seen_at: None, ..server.clone() })
+        .collect();
+    digest(&serde_json::to_string(&(lines, fetched)).unwrap_or_default())
 }
 
 /// All that one environment's page shows.
@@ -145,20 +144,23 @@ fn digests(
     fetched: Option<Timestamp>,
 ) -> Result<Digests, OpsError> {
     let (facts, now) = (store.facts()?, Timestamp::now());
+    let status = status::status(&facts, policy, now);
     let mut digests = Digests::new();
     for subject in subjects {
         let digest = match subject {
-            Subject::Environments => environments_digest(&facts, policy, now),
-            Subject::Servers => servers_digest(&facts, policy, fetched),
+            Subject::Environments => environments_digest(&status),
+            Subject::Servers => servers_digest(&status, fetched),
             Subject::Environment(number) => {
-                let closed = match facts.pulls.get(number) {
-                    Some(_) => None,
-                    None => store.pull(*number)?,
-                };
-                let Some(pull) = facts.pulls.get(number).or(closed.as_ref()) else { continue };
-                let environment = status::environment(pull, &facts, policy, now);
                 let pulse = store.pulse_of(*number)?;
-                environment_digest(&environment, &pulse, facts.paused.as_deref())
+                let paused = facts.paused.as_deref();
+                match status.environments.iter().find(|e| e.number == *number) {
+                    Some(environment) => environment_digest(environment, &pulse, paused),
+                    None => {
+                        let Some(pull) = store.pull(*number)? else { continue };
+                        let environment = status::environment(&pull, &facts, policy, now);
+                        environment_digest(&environment, &pulse, paused)
+                    }
+                }
             }
         };
         digests.insert(*subject, digest);

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use jiff::Timestamp;
 use maud::Markup;
-use pullre::domain::PullNumber;
+use pullre::domain::{PullNumber, ServerId};
 use pullre::ops::OpsError;
 use pullre::store::master::Table;
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ pub fn router(console: Arc<Console>, stopped: watch::Receiver<bool>) -> Router {
         .route("/pull/{number}/{verb}", post(acts::pull))
         .route("/server/list", get(server_list))
         .route("/server/{verb}", post(acts::server))
+        .route("/server/{id}/hold", get(hold_server))
         .route("/pause", post(acts::pause))
         .route("/resume", post(acts::resume))
         .route("/pool", get(pool))
@@ -143,13 +144,9 @@ async fn one_environment(
         .operate(&visit.person.name, move |operator| {
             let Some(pull) = operator.store.pull(number)? else { return Ok(None) };
             let pulse = operator.store.pulse_of(number)?;
-            let explanation = operator.explain(number, &policy)?;
-            Ok(Some(environment::Shown {
-                explanation,
-                pull,
-                facts: operator.store.facts()?,
-                pulse,
-            }))
+            let facts = operator.store.facts()?;
+            let explanation = operator.explain_by(number, &facts, &policy)?;
+            Ok(Some(environment::Shown { explanation, pull, facts, pulse }))
         })
         .await;
     let site = &console.site;
@@ -180,6 +177,22 @@ async fn server_list(
         })
         .await;
     Console::page(read, |shown| servers::servers(&visit, said, &shown, &console.site.policy, all))
+}
+
+async fn hold_server(State(console): App, Extension(visit): Who, Path(id): Path<String>) -> Answer {
+    let facts = console.store(|store| Ok(store.facts()?)).await;
+    let server = id.parse().map(ServerId);
+    match facts {
+        Err(e) => failure(&e),
+        Ok(facts) => match server.ok().and_then(|id| facts.servers.get(&id)) {
+            None => nothing().await,
+            Some(_) if !visit.may_change() => problem(
+                StatusCode::FORBIDDEN,
+                "You may look, but not change anything: your user has the role read-only.",
+            ),
+            Some(server) => answer::html(StatusCode::OK, servers::hold_one(&visit, &server.name)),
+        },
+    }
 }
 
 async fn pool(State(console): App, Extension(visit): Who, RawQuery(query): RawQuery) -> Answer {

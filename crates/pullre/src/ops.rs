@@ -544,15 +544,25 @@ impl Operator<'_> {
     }
 
     pub fn explain(&mut self, number: PullNumber, policy: &Policy) -> Result<Explanation> {
-        let pull = self.pull(number)?;
         let facts = self.store.facts()?;
+        self.explain_by(number, &facts, policy)
+    }
+
+    /// Likewise, by facts that were just read.
+    pub fn explain_by(
+        &mut self,
+        number: PullNumber,
+        facts: &Facts,
+        policy: &Policy,
+    ) -> Result<Explanation> {
+        let pull = self.pull(number)?;
         let mut deployments = Vec::new();
         for deployment in self.store.deployments_of(number, 5)? {
             let steps = self.store.steps_of(deployment.id)?;
             deployments.push(Told { deployment, steps });
         }
         Ok(Explanation {
-            environment: status::environment(&pull, &facts, policy, self.now),
+            environment: status::environment(&pull, facts, policy, self.now),
             state: pull.request.state,
             paused: facts.paused.clone(),
             refused: facts.refused.clone(),

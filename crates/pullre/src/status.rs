@@ -69,15 +69,13 @@ pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
     // Those that wait come last, in the order of the queue.
     pulls.sort_by_key(|pull| (places.get(&pull.request.number), pull.request.number));
     let standings = Standings::new(facts, policy, now);
+    let unusable = condition::all_unusable(facts);
+    let line = |server| server_line(server, facts, unusable.get(&server.id), policy, now);
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
         environments: pulls.into_iter().map(|pull| environment_in(pull, &standings)).collect(),
-        servers: facts
-            .servers
-            .values()
-            .map(|server| server_line(server, facts, policy, now))
-            .collect(),
+        servers: facts.servers.values().map(line).collect(),
         unreadable: facts.unreadable.clone(),
     }
 }
@@ -106,7 +104,10 @@ fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
         next,
         head: request.head.to_string(),
         server: server.map(|server| server.name.clone()),
-        server_note: server.and_then(|server| note(server, facts, policy, now)),
+        server_note: server.and_then(|server| {
+            let unusable = condition::unusable(server, facts);
+            note(server, facts, unusable.as_ref(), policy, now)
+        }),
         url: server.and_then(shown_url).filter(|_| stage == Stage::Ready),
         schema: schema.map(ToString::to_string),
         source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
@@ -124,11 +125,17 @@ pub(crate) fn shown_url(server: &Server) -> Option<String> {
 }
 
 /// What is the matter with a server; None where all is well.
-fn note(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> Option<String> {
+fn note(
+    server: &Server,
+    facts: &Facts,
+    unusable: Option<&String>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<String> {
     let mut notes = Vec::new();
     notes.extend(server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string));
     if server.is_staging {
-        notes.extend(condition::unusable(server, facts));
+        notes.extend(unusable.cloned());
     }
     let works = facts
         .assignment_of_server(server.id)
@@ -147,7 +154,13 @@ pub fn disk_note(server: &Server) -> Option<String> {
     Some(format!("its disk is nearly full: {free} of {total} are free"))
 }
 
-fn server_line(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) -> ServerLine {
+fn server_line(
+    server: &Server,
+    facts: &Facts,
+    unusable: Option<&String>,
+    policy: &Policy,
+    now: Timestamp,
+) -> ServerLine {
     ServerLine {
         name: server.name.clone(),
         instance_id: server.instance.as_ref().map(|id| id.0.clone()),
@@ -160,7 +173,7 @@ fn server_line(server: &Server, facts: &Facts, policy: &Policy, now: Timestamp) 
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
         agent_version: server.agent.as_ref().map(|agent| words::plain(&agent.version)),
         pulse: server.pulse,
-        note: note(server, facts, policy, now),
+        note: note(server, facts, unusable, policy, now),
     }
 }
 

@@ -151,11 +151,18 @@ pub fn run(
         }
         _ => anyhow::anyhow!("`{program}` cannot be started: {e}"),
     })?;
-    let ended = wait(&mut child, limits, pulse)?;
+    let ended = wait(&mut child, limits, from, pulse)?;
     Ok((ended, masked(&log.end(from)?, limits.secrets)))
 }
 
-fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result<Ended> {
+/// What was printed since `from`, in whole lines: half of a secret would not be masked.
+fn printed(limits: &Limits<'_>, from: u64) -> String {
+    let mut bytes = limits.log.end(from).unwrap_or_default();
+    bytes.truncate(bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
+    masked(&bytes, limits.secrets)
+}
+
+fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>) -> Result<Ended> {
     let began = Instant::now();
     // A child that was not waited for keeps its number.
     let leader = ProcessId::of(child.id());
@@ -191,6 +198,7 @@ fn wait(child: &mut Child, limits: &Limits<'_>, pulse: &mut Pulse<'_>) -> Result
             return Err(e);
         }
         pulse.beat();
+        pulse.show(|| printed(limits, from));
         std::thread::sleep(pause);
         // Most of git's work takes less than a second, and every pause counts there.
         let most = if began.elapsed() < Duration::from_secs(2) { 4 } else { 20 };

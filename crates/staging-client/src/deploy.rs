@@ -229,6 +229,7 @@ impl Run<'_, '_> {
     ) -> Result<Report, StoreError> {
         let began = Timestamp::now();
         let id = self.pulse.store.step_started(self.task.deployment.id, step.name(), began)?;
+        self.pulse.begin_step(id);
         let mut report = self.act(step, restarts, watched)?;
         if let Some(failure) = &mut report.failure {
             *failure = masked(failure.as_bytes(), self.site.secrets);

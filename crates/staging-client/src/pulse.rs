@@ -7,6 +7,8 @@ use pullre::domain::ServerId;
 use pullre::store::{Store, StoreError};
 
 pub const EVERY: Duration = Duration::from_secs(20);
+/// How often what a step prints is shown while it runs.
+const SHOW_EVERY: Duration = Duration::from_secs(2);
 /// How long a push may wait until a probe that it makes pointless is given up.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -19,12 +21,40 @@ pub struct Pulse<'a> {
     server: ServerId,
     last: Instant,
     looked: Instant,
+    /// The step that is at work, and what it is known to have printed.
+    step: Option<(i64, String)>,
+    shown: Instant,
 }
 
 impl<'a> Pulse<'a> {
     /// The server has just given a sign of life.
     pub fn new(store: &'a mut Store, server: ServerId) -> Pulse<'a> {
-        Pulse { store, server, last: Instant::now(), looked: Instant::now() }
+        let now = Instant::now();
+        Pulse { store, server, last: now, looked: now, step: None, shown: now }
+    }
+
+    /// From now on what is printed is this step's.
+    pub fn begin_step(&mut self, step: i64) {
+        self.step = Some((step, String::new()));
+        self.shown = Instant::now();
+    }
+
+    /// To be called often. People see a step's output grow; that they do not for a while ends no
+    /// step, since all of it is stored at its end.
+    pub fn show(&mut self, printed: impl FnOnce() -> String) {
+        let Some((step, known)) = &mut self.step else { return };
+        if self.shown.elapsed() < SHOW_EVERY {
+            return;
+        }
+        self.shown = Instant::now();
+        let output = printed();
+        if output == *known {
+            return;
+        }
+        match self.store.step_output(*step, &output) {
+            Ok(()) => *known = output,
+            Err(e) => tracing::debug!("the output of a step that runs is not shown: {e}"),
+        }
     }
 
     /// To be called often. That the store cannot be reached for a while ends no step.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pullre::config::{ControllerConfig, DatabaseConfig};
+use pullre::config::{ConsoleConfig, ControllerConfig, DatabaseConfig};
 use pullre::doctor::{Line, Mark, foreign_writes, records, refusals};
 use pullre::domain::{Instance, InstanceId, InstanceState, PullNumber};
 use pullre::facts::Facts;
@@ -18,6 +18,7 @@ use pullre::reconcile::lock::LockName;
 use pullre::report::Kind;
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store};
+use pullre_console::password::Stored;
 use pullre_http::github::Look;
 use pullre_http::probe;
 
@@ -69,6 +70,7 @@ fn examine(file: &Path, report: &mut Report) -> Result {
     schemas(&installation, &facts, report)?;
     schema_rights(&installation.config.database, &mut store, &facts, report)?;
     check_urls(&facts, report)?;
+    console(&installation.config.console, report)?;
     let has_zone = installation.config.auto_timezone.is_some();
     let mut lines = records(&facts, &installation.policy, has_zone, now);
     let last = store.last_event_at()?;
@@ -81,6 +83,32 @@ fn examine(file: &Path, report: &mut Report) -> Result {
         lines.push(Line::new(Mark::Ok, "records", "servers, users and environments make sense"));
     }
     lines.iter().try_for_each(|line| report.line(line))
+}
+
+/// What keeps `update-pull serve` from starting, or makes it weak.
+fn console(config: &ConsoleConfig, report: &mut Report) -> Result {
+    let missing = |key: &str, other: &str| {
+        format!("`{other}` is set and `{key}` is not, so neither counts: set both or none")
+    };
+    match (&config.basic_user, &config.basic_password) {
+        (None, None) => Ok(()),
+        (Some(_), None) => report.add(Mark::Warn, "console", missing("basic_password", "basic_user")),
+        (None, Some(_)) => report.add(Mark::Warn, "console", missing("basic_user", "basic_password")),
+        (Some(_), Some(password)) => match Stored::parse(password.expose()) {
+            None => report.add(
+                Mark::Missing,
+                "console",
+                "`basic_password` is no hash of a password: set it to what `update-pull hash-token` prints",
+            ),
+            Some(Stored::Sha512(_)) => report.add(
+                Mark::Warn,
+                "console",
+                "`basic_password` is an unsalted SHA-512, which is quickly guessed once stolen: set it to \
+                 what `update-pull hash-token` prints",
+            ),
+            Some(Stored::Argon2(_)) => Ok(()),
+        },
+    }
 }
 
 fn config(file: &Path, report: &mut Report) -> Result<Option<ControllerConfig>> {

@@ -175,6 +175,24 @@ fn what_keeps_it_from_serving_is_said() {
     "#);
 }
 
+#[test]
+fn doctor_says_what_is_wrong_with_the_consoles_login() {
+    let site = Site::new();
+    let console = |ini: &str| {
+        site.write_ini_more(ini);
+        site.private();
+        let said = site.run("doctor");
+        said.lines().filter(|line| line.contains("console")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(console(""), "");
+    assert!(console("basic_user = olga\n").contains("neither counts"));
+    assert!(console("basic_user = olga\nbasic_password = hunter2\n").starts_with("MISSING"));
+    let old = console(&format!("basic_user = olga\nbasic_password = {OLD}\n"));
+    assert!(old.starts_with("warn") && old.contains("unsalted SHA-512"), "{old}");
+    let new = pullre_console::password::hash("correct horse").unwrap();
+    assert_eq!(console(&format!("basic_user = olga\nbasic_password = {new}\n")), "");
+}
+
 fn with_input(site: &Site, words: &str, input: &str) -> String {
     let mut command = site.command(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -140,7 +140,7 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
                 @if held {
                     (button(visit, &path("release"), &[], "Release", "primary"))
                 } @else {
-                    (hold(visit, &path("hold"), &[], "pull"))
+                    (asked(visit, "Hold…", hold(visit, &path("hold"), &[])))
                 }
             }
         }

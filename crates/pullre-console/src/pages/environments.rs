@@ -8,7 +8,9 @@ use pullre::stage::Stage;
 use pullre::status::{Environment, Status, status};
 use pullre::words;
 
-use super::parts::{Table, ago, button, moment, or_dash, prose, pull_link, stage, web_link};
+use super::parts::{
+    Table, ago, asked, button, form, moment, or_dash, prose, pull_link, stage, web_link,
+};
 use super::{Frame, Section, page};
 use crate::guard::Visit;
 use crate::live;
@@ -23,7 +25,7 @@ pub fn environments(
 ) -> Markup {
     let now = Timestamp::now();
     let status = status(facts, policy, now);
-    let seen = live::environments_digest(facts, policy, now);
+    let seen = live::environments_digest(&status);
     let shown: Vec<_> = status.environments.iter().filter(|e| found(e, search)).collect();
     let content = html! {
         div class="title" {
@@ -52,6 +54,15 @@ pub fn environments(
                     rows: shown.iter().map(|e| row(e, facts, now)).collect(),
                 })
             }
+        }
+    };
+    let content = html! {
+        (content)
+        @if status.paused.is_none() {
+            (asked(visit, "Pause everything…", form(visit, "/pause", "stacked", html! {
+                p { "Nothing is started, stopped, cloned or deployed until it goes on; what runs goes on running." }
+                button type="submit" class="danger" { "Pause" }
+            })))
         }
     };
     let frame = Frame {

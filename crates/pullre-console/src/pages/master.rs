@@ -155,6 +155,13 @@ pub fn row(visit: &Visit, said: Option<Said>, table: &Table, row: &MasterRow) ->
                 a class="button" href={ (path) "/update" } { "Edit" }
                 a class="button danger" href={ (path) "/delete" } { "Delete…" }
             }
+            @if table.name == "servers" && let Some(name) = row.value(table, "name") {
+                (parts::asked(visit, "Let its schema be overwritten…", form(visit, "/server/take-over", "stacked", html! {
+                    p { "For a schema that holds something that pullre did not make, or that another server made. What is in it is lost with the next clone." }
+                    input type="hidden" name="server" value=(name);
+                    button type="submit" class="danger" { "It may be overwritten" }
+                })))
+            }
         }
     };
     framed(visit, said, &title, content)
@@ -258,7 +265,7 @@ pub fn delete(visit: &Visit, table: &Table, row: &MasterRow, needs: &[Need]) -> 
             }
         }
         (values(table, row))
-        p class="acts" {
+        div class="acts" {
             @if !forbidden {
                 (form(visit, &format!("{path}/delete"), "act", html! {
                     input type="hidden" name=(VERSION) value=(row.version(table));

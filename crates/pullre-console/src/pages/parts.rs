@@ -157,24 +157,20 @@ pub fn asked(visit: &Visit, summary: &str, content: Markup) -> Markup {
 }
 
 /// The form that takes something out of automatic hands.
-pub fn hold(visit: &Visit, action: &str, fields: &[(&str, &str)], id: &str) -> Markup {
-    asked(
+pub fn hold(visit: &Visit, action: &str, fields: &[(&str, &str)]) -> Markup {
+    form(
         visit,
-        "Hold…",
-        form(
-            visit,
-            action,
-            "stacked",
-            html! {
-                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
-                p { "Keeps all automatic hands off until it is released." }
-                label for={ "reason-" (id) } { "Why, for everybody who asks" }
-                input id={ "reason-" (id) } name="reason" maxlength="300" autocomplete="off";
-                label for={ "span-" (id) } { "For how long, such as 90m, 12h or 2d; empty: until released" }
-                input id={ "span-" (id) } name="span" maxlength="20" autocomplete="off" class="short";
-                button type="submit" { "Hold" }
-            },
-        ),
+        action,
+        "stacked",
+        html! {
+            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+            p { "Keeps all automatic hands off until it is released." }
+            label for="reason" { "Why, for everybody who asks" }
+            input id="reason" name="reason" maxlength="300" autocomplete="off";
+            label for="span" { "For how long, such as 90m, 12h or 2d; empty: until released" }
+            input id="span" name="span" maxlength="20" autocomplete="off" class="short";
+            button type="submit" { "Hold" }
+        },
     )
 }
 
@@ -190,7 +186,7 @@ mod tests {
             "held until <time datetime=\"2026-11-23T01:37:00Z\" title=\"2026-11-23 01:37 UTC\">2026-11-23 01:37 \
              UTC</time> &amp; &lt;b&gt;; <code>update-pull pull release 3</code>, 2026-99-99 01:37 UTC"
         );
-        assert_eq!(prose("a `b").into_string(), "a <code>b</code>");
+        assert_eq!(prose("a `<b>").into_string(), "a <code>&lt;b&gt;</code>");
         assert_eq!(prose("日本 2026-11-23 01:37 UTC").into_string().matches("<time").count(), 1);
     }
 }

@@ -36,7 +36,8 @@ pub fn servers(
 ) -> Markup {
     let (facts, now) = (&shown.facts, Timestamp::now());
     let hidden: BTreeSet<&str> = shown.hidden.iter().map(String::as_str).collect();
-    let lines = status(facts, policy, now).servers;
+    let status = status(facts, policy, now);
+    let lines = &status.servers;
     let others = unregistered(facts, &shown.known.machines);
     let is_hidden = |line: &ServerLine| {
         hidden.contains(line.name.as_str())
@@ -46,7 +47,7 @@ pub fn servers(
     let rows: Vec<_> = facts
         .servers
         .values()
-        .zip(&lines)
+        .zip(lines)
         .filter(|(_, line)| all || !is_hidden(line))
         .map(|(server, line)| row(visit, server, line, is_hidden(line), now))
         .collect();
@@ -55,7 +56,7 @@ pub fn servers(
         .filter(|line| all || !is_hidden(line))
         .map(|line| other_row(visit, line, is_hidden(line)))
         .collect();
-    let seen = live::servers_digest(facts, policy, shown.known.fetched_at);
+    let seen = live::servers_digest(&status, shown.known.fetched_at);
     let content = html! {
         div class="title" {
             h1 { "Servers" }
@@ -185,7 +186,7 @@ fn row(
                     @if server.hold.is_some() {
                         (button(visit, "/server/release", &named, "Release", ""))
                     } @else {
-                        (hold(visit, "/server/hold", &named, &format!("server-{id}")))
+                        a class="button" href={ "/server/" (id) "/hold" } aria-label={ "Hold " (line.name) } { "Hold…" }
                     }
                     a class="button" href={ "/master/servers/" (id) "/update" } aria-label={ "Edit " (line.name) } { "Edit" }
                     @if hidden {
@@ -197,6 +198,25 @@ fn row(
             }
         },
     ]
+}
+
+/// The form that takes a server out of automatic hands, on a page of its own: the list has many.
+pub fn hold_one(visit: &Visit, name: &str) -> Markup {
+    let title = format!("Hold {name}");
+    let content = html! {
+        p class="crumbs" { a href="/server/list" { "Servers" } }
+        h1 { (title) }
+        (hold(visit, "/server/hold", &[("server", name)]))
+        p { a class="button" href="/server/list" { "Cancel" } }
+    };
+    let frame = Frame {
+        title: &title,
+        section: Some(Section::Servers),
+        visit: Some(visit),
+        said: None,
+        live: None,
+    };
+    page(frame, content)
 }
 
 fn switching(server: &Server) -> Markup {

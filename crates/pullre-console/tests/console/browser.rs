@@ -124,7 +124,7 @@ impl pullre::ports::Compute for Machines {
     }
 }
 
-const PAGES: [(&str, &str); 17] = [
+const PAGES: [(&str, &str); 18] = [
     ("front", "/"),
     ("environments", "/pull/list"),
     ("environments-none-found", "/pull/list?q=nothing"),
@@ -134,6 +134,7 @@ const PAGES: [(&str, &str); 17] = [
     ("environment-fork", "/pull/4"),
     ("environment-queued", "/pull/7"),
     ("servers", "/server/list"),
+    ("server-hold", "/server/1/hold"),
     ("pool", "/pool"),
     ("release", "/release/next/list"),
     ("master", "/master"),
@@ -197,8 +198,8 @@ fn the_buttons_do_what_they_say() {
     browser.eval(
         "[...document.querySelectorAll('summary')].find(s => s.innerText.includes('Hold')).click()",
     );
-    browser.eval("document.querySelector('#reason-pull').value = 'a <b>look</b>'");
-    browser.eval("document.querySelector('#span-pull').value = '2h'");
+    browser.eval("document.querySelector('#reason').value = 'a <b>look</b>'");
+    browser.eval("document.querySelector('#span').value = '2h'");
     browser.follow("document.querySelector('form[action=\"/pull/1/hold\"] button').click()");
     assert!(browser.text().contains("a <b>look</b>"), "{}", browser.text());
     assert_eq!(browser.eval("document.querySelector('.title .stage').innerText"), "held");
@@ -206,7 +207,20 @@ fn the_buttons_do_what_they_say() {
     assert!(browser.text().contains("automatic hands again"));
     browser.follow("document.querySelector('form[action=\"/pull/1/reset-db\"] button').click()");
     assert!(browser.text().contains("the next ticks stop its app"), "{}", browser.text());
+    browser.goto(&at("/pull/list"));
+    browser.follow("document.querySelector('form[action=\"/pause\"] button').click()");
+    assert!(browser.text().contains("nothing is done until it goes on"), "{}", browser.text());
+    browser.follow("document.querySelector('form[action=\"/resume\"] button').click()");
+    assert!(!browser.text().contains("nothing is done until it goes on"));
+    browser.goto(&at("/master/servers/2"));
+    browser.follow("document.querySelector('form[action=\"/server/take-over\"] button').click()");
+    assert!(browser.text().contains("is the clone that stg2 works on now"), "{}", browser.text());
     browser.goto(&at("/server/list"));
+    browser.follow("document.querySelector('a[href=\"/server/1/hold\"]').click()");
+    browser.eval("document.querySelector('#reason').value = 'looked at'");
+    browser.follow("document.querySelector('main form button').click()");
+    assert!(browser.text().contains("stg1 is held"), "{}", browser.text());
+    browser.follow("document.querySelector('form[action=\"/server/release\"] button').click()");
     browser.follow("document.querySelector('form[action=\"/server/hide\"] button').click()");
     assert!(browser.text().contains("is hidden"));
     browser.follow("document.querySelector('a[href=\"/server/list?hidden=1\"]').click()");
@@ -235,7 +249,7 @@ fn a_log_grows_while_somebody_looks_and_what_they_opened_stays_open() {
     let mut browser = signed_in(&served);
     browser.goto(&format!("http://{}/pull/1", served.address));
     browser.eval("window.mark = document.querySelector('h1'); document.querySelector('details.asked').open = true");
-    browser.eval("document.querySelector('#reason-pull').value = 'half a sent'");
+    browser.eval("document.querySelector('#reason').value = 'half a sent'");
     let id = store.deployments_of(PullNumber(1), 1).unwrap()[0].id;
     let step = store.step_started(id, "migrate", served.world.now).unwrap();
     browser.until("document.body.innerText.includes('so far')");
@@ -251,7 +265,7 @@ fn a_log_grows_while_somebody_looks_and_what_they_opened_stays_open() {
     );
     assert_eq!(browser.eval("window.mark.isConnected"), true, "the page itself stayed");
     assert_eq!(browser.eval("document.querySelector('details.asked').open"), true);
-    assert_eq!(browser.eval("document.querySelector('#reason-pull').value"), "half a sent");
+    assert_eq!(browser.eval("document.querySelector('#reason').value"), "half a sent");
     // A stage that changes is said to screen readers too.
     let mut operator = served.world.operator(&mut store);
     operator.pull_hold(PullNumber(1), "", None).unwrap();

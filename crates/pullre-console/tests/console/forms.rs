@@ -7,6 +7,8 @@ use crate::served::{OTTO, Served, hidden};
 
 const USER: [(&str, &str); 2] = [("login", "carol"), ("db_schema", "dev_carol")];
 
+type Fields<'f> = &'f [(&'f str, &'f str)];
+
 fn users(served: &Served) -> Vec<String> {
     served.world.store().users().unwrap().into_iter().map(|user| user.login.0).collect()
 }
@@ -245,7 +247,7 @@ fn rows_of_every_table_are_added_found_changed_and_removed() {
     let mut olga = served.olga();
     let sha = "a".repeat(40);
     let long = "first line\r\n<i>second</i>\r\n";
-    let rows: [(&str, &[(&str, &str)], (&str, &str)); 6] = [
+    let rows: [(&str, Fields, (&str, &str)); 6] = [
         ("git_hub_users", &USER, ("db_schema", "dev_c2")),
         ("hide_servers", &[("name", "old box")], ("name", "older box")),
         (

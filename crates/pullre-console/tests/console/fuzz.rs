@@ -119,12 +119,13 @@ fn path(routes: &'static [&'static str]) -> impl Strategy<Value = String> {
 fn nothing_that_a_visitor_sends_is_a_fault_of_ours() {
     let served = Served::busy();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
-    let mut runner =
-        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    // A runner counts its cases over all that it runs.
+    let runner =
+        || TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let olga = std::cell::RefCell::new(served.olga());
     let token = olga.borrow_mut().token();
     let get = (path(&GETS), proptest::option::of((word(), word())));
-    runner
+    runner()
         .run(&get, |(path, query)| {
             let query = query.map_or(String::new(), |(a, b)| {
                 format!("?q={}&page={}&span={1}&hidden={1}", encoded(&a), encoded(&b))
@@ -136,15 +137,20 @@ fn nothing_that_a_visitor_sends_is_a_fault_of_ours() {
         .unwrap();
     let field = (proptest::sample::select(&FIELDS[..]), word());
     let post = (path(&POSTS), proptest::collection::vec(field, 0..8));
-    runner
+    let seen = std::cell::RefCell::new(std::collections::BTreeMap::<u16, u32>::new());
+    runner()
         .run(&post, |(path, fields)| {
             let mut fields: Vec<_> = fields.iter().map(|(k, v)| (*k, v.as_str())).collect();
             fields.push(("token", &token));
             let reply = olga.borrow_mut().post(&path, &fields);
+            *seen.borrow_mut().entry(reply.status).or_default() += 1;
             prop_assert!(reply.status < 500, "{} for {} {:?}", reply.status, path, fields);
             Ok(())
         })
         .unwrap();
+    // What is sent must come through to the operations, or nothing was tried.
+    let seen = seen.into_inner();
+    assert!(seen.contains_key(&303) && seen.contains_key(&400), "{seen:?}");
     // And the pages still come, whatever was stored.
     for path in [
         "/pull/list",

@@ -37,6 +37,8 @@ fn odd_paths_lead_nowhere() {
         "/PULL/LIST",
         "/pull/list/",
         "/server/list%20",
+        "/server/99/hold",
+        "/server/x/hold",
         "*",
     ] {
         let reply = served.olga().get(path);

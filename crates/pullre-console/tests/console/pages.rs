@@ -2,7 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::served::{Served, world};
+use testkit::world::World;
+
+use crate::served::{Served, hidden, with_users, world};
 
 #[test]
 fn every_open_pull_request_is_shown_with_where_it_stands() {
@@ -45,7 +47,9 @@ fn what_strangers_wrote_is_shown_and_does_nothing() {
         "UPDATE pull_requests SET title = '{}', ref = '{0}'",
         evil.replace('\'', "''")
     ));
-    world.by_hand("UPDATE servers SET check_url = 'javascript:alert(3)', name = '<b>stg</b>'");
+    world.by_hand(
+        "UPDATE servers SET check_url = 'javascript://x/%0aalert(3)', name = '<b>stg</b>'",
+    );
     store.event(world.now, evil, Some(pullre::domain::PullNumber(1)), None, evil).unwrap();
     let served = Served::with(world, |_| {});
     for path in [
@@ -181,4 +185,54 @@ fn an_installation_without_anything_says_what_to_do_next() {
     served.olga().get("/server/list").says("No server is registered");
     served.olga().get("/pool").says("No tick was recorded");
     served.olga().get("/master/issues").says("There is no row yet");
+}
+
+#[test]
+fn every_page_and_form_works_on_mariadb_too() {
+    let mut world = with_users(World::on_mariadb(2));
+    for author in ["dev1", "dev2", "dev1"] {
+        world.hub.open(author, false, world.now);
+    }
+    world.minutes(4);
+    let tick = pullre::store::TickRow {
+        began_at: Timestamp::now(),
+        took: std::time::Duration::from_millis(40),
+        pool: 2,
+        busy: 2,
+        queued: 1,
+        acted: 0,
+        failed: 0,
+    };
+    world.store().tick_ended(&tick).unwrap();
+    let served = Served::with(world, |_| {});
+    let mut olga = served.olga();
+    for path in [
+        "/healthz",
+        "/metrics",
+        "/pull/list",
+        "/pull/1",
+        "/pull/3",
+        "/server/list",
+        "/pool",
+        "/release/next/list",
+        "/master",
+        "/master/servers",
+        "/master/pull_requests?q=Feature+2",
+        "/master/servers/1",
+        "/master/servers/1/update",
+        "/master/servers/1/delete",
+        "/master/git_hub_users/1/delete",
+    ] {
+        assert_eq!(olga.get(path).status, 200, "{path}");
+    }
+    olga.get("/pool")
+        .says("On average 2.0 of 2.0 servers were in use, and 1.0 pull requests waited.");
+    olga.get("/master/pull_requests?q=feature+2").says("Feature 2");
+    olga.submit("/pull/1/redeploy", &[]).says("deployed again as soon as");
+    let version = hidden(&olga.get("/master/git_hub_users/1/update").body, "version").unwrap();
+    let fields = [("version", version.as_str()), ("db_schema", "dév ü")];
+    olga.submit("/master/git_hub_users/1/update", &fields).says("dév ü");
+    let late =
+        olga.submit("/master/git_hub_users/1/update", &[("version", &version), ("db_schema", "x")]);
+    assert_eq!(late.status, 409);
 }

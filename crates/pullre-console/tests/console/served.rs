@@ -47,7 +47,10 @@ pub fn config() -> ConsoleConfig {
 
 /// Servers stg1 to stgN, running since a while, now being now.
 pub fn world(servers: usize) -> World {
-    let mut world = World::new(servers);
+    with_users(World::new(servers))
+}
+
+pub fn with_users(mut world: World) -> World {
     world.now = Timestamp::now() - SignedDuration::from_mins(20);
     let mut store = world.store();
     for ((name, password), role) in [(RITA, Role::ReadOnly), (OTTO, Role::Operator)] {

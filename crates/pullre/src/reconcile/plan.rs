@@ -679,11 +679,12 @@ pub fn no_server_free(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp)
     let (used, rest): (Vec<&Server>, Vec<&Server>) = pool.iter().partition(|server| {
         facts.assignment_of_server(server.id).is_some() || taken.contains(&server.id)
     });
+    let unusable = condition::all_unusable(facts);
     let rest: Vec<_> = rest
         .into_iter()
         .filter_map(|server| {
             let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
-            let why = held.or_else(|| condition::unusable(server, facts))?;
+            let why = held.or_else(|| unusable.get(&server.id).cloned())?;
             Some(format!("{}: {why}", server.name))
         })
         .collect();

@@ -157,6 +157,15 @@ impl Store {
         self.backend.last_insert_id()
     }
 
+    /// What a step that still runs has printed so far.
+    pub fn step_output(&mut self, step: i64, output: &str) -> Result<()> {
+        self.execute(
+            "UPDATE deployment_steps SET output = ? WHERE id = ? AND finished_at IS NULL",
+            &[output.into(), step.into()],
+        )
+        .map(drop)
+    }
+
     pub fn step_finished(
         &mut self,
         step: i64,

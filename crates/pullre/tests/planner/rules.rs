@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
-use pullre::condition;
+use pullre::condition::{self, all_unusable};
 use pullre::domain::{InstanceState, PullNumber, PullState, Sha};
 use pullre::facts::CloneState;
 use pullre::reconcile::Said;
@@ -214,6 +214,13 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
 fn check(world: &World, approved: &Approved) -> Result<(), TestCaseError> {
     let facts = world.facts();
     prop_assert!(facts.unreadable.is_empty(), "{:?}", facts.unreadable);
+
+    // What is said of all servers at once is what is said of each.
+    let unusable = all_unusable(&facts);
+    for server in facts.servers.values() {
+        let alone = condition::unusable(server, &facts);
+        prop_assert_eq!(unusable.get(&server.id), alone.as_ref());
+    }
 
     // What belongs to no environment, or is held, is never touched.
     for (id, effect) in world.fleet.effects() {

@@ -355,3 +355,22 @@ fn a_migration_stands_for_its_schema_from_its_first_moment_to_its_last() {
     assert!(!client.wait().unwrap().success());
     assert_eq!(world.duty().app, None, "nothing is at the schema any more");
 }
+
+#[test]
+fn what_a_step_prints_is_seen_while_it_runs_without_its_secrets() {
+    let mut world = World::new();
+    world.set("token", "ghp_0123456789");
+    world.set(
+        "migrate_command",
+        "echo one ghp_0123456789; printf half; while test -e ../hold; do sleep 0.02; done; echo way",
+    );
+    world.write("hold", "");
+    world.push_and_offer(&[("version", "new")]);
+    let mut client = world.spawn();
+    until("its output", || world.step("migrate").is_some_and(|step| step.output.contains("one")));
+    let step = world.step("migrate").unwrap();
+    assert_eq!((step.finished_at, step.output.as_str()), (None, "one ***\n"));
+    std::fs::remove_file(world.path("hold")).unwrap();
+    client.wait().unwrap();
+    assert_eq!(world.step("migrate").unwrap().output, "one ***\nhalfway\n");
+}
