@@ -46,8 +46,12 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     match answer {
-        Err(e) if e.code() != Some("DryRunOperation") => Err(of(action, Some(id), e)),
-        _ => Ok(()),
+        Err(e) if e.code() == Some("DryRunOperation") => Ok(()),
+        Err(e) => Err(of(action, Some(id), e)),
+        // Nothing more may be rehearsed there: it was really done.
+        Ok(_) => Err(ComputeError::Refused(format!(
+            "what answers at `aws_endpoint_url` knows no DryRun: {action} of {id} was carried out"
+        ))),
     }
 }
 

@@ -332,7 +332,7 @@ fn switches(installation: &Installation, found: &[Instance], report: &mut Report
     for instance in found.iter().filter(|i| i.state != InstanceState::Terminated) {
         match installation.compute().may_switch(&instance.id) {
             Ok(()) => {}
-            Err(e @ ComputeError::Unavailable(_)) => {
+            Err(e @ (ComputeError::Unavailable(_) | ComputeError::Refused(_))) => {
                 return report.add(Mark::Missing, "machines", e.to_string());
             }
             Err(e) => refused.entry(e.to_string()).or_default().push(&instance.id),

@@ -77,6 +77,15 @@ fn a_rehearsal_tells_which_permission_is_missing_and_switches_nothing() {
 }
 
 #[test]
+fn a_rehearsal_that_was_carried_out_is_no_permission_and_is_not_repeated() {
+    let done = "<StartInstancesResponse><instancesSet/></StartInstancesResponse>";
+    let fake = FakeEc2::new(move |_| Answer::Xml(200, done.into()));
+    let e = fake.client().may_switch(&id()).unwrap_err();
+    assert!(e.to_string().contains("was carried out"), "{e}");
+    assert_eq!(fake.asked().len(), 1);
+}
+
+#[test]
 fn wrong_and_expired_credentials_are_told_apart() {
     let wrong = start(401, "AuthFailure", "AWS was not able to validate the credentials");
     assert!(wrong.to_string().contains("EC2 does not accept the AWS credentials"), "{wrong}");
