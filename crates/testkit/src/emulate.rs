@@ -1,5 +1,5 @@
 //! GitHub as `emulate` plays it: somebody else's reading of GitHub's documentation. It knows no
-//! ETag, no commit statuses and no deployments; [`crate::github`] does.
+//! ETag, no commit statuses, no deployments and no list of all comments; [`crate::github`] does.
 
 use std::io;
 
