@@ -134,7 +134,7 @@ impl Place {
 
     fn begin_tick(&self, controller: usize) -> Child {
         let mut command = self.command(controller, "tick");
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn store(&self) -> Store {
@@ -318,8 +318,9 @@ fn whatever_happens_three_clean_ticks_settle_it() {
                 let _ = tick.kill();
             }
         }
-        for mut tick in ticks {
-            tick.wait().unwrap();
+        for tick in ticks {
+            // What a killed one says is of no interest.
+            tick.wait_with_output().unwrap();
         }
         if dice.below(4) > 0 {
             place.clients();
@@ -346,8 +347,10 @@ fn two_controllers_at_once_start_each_machine_once_and_give_it_away_once() {
     (0..4).for_each(|_| place.open());
     for _ in 0..3 {
         let ticks = [0, 1, 0, 1].map(|at| place.begin_tick(at));
-        for mut tick in ticks {
-            assert!(tick.wait().unwrap().success());
+        for tick in ticks {
+            let output = tick.wait_with_output().unwrap();
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{complaint}");
         }
         place.clients();
     }
