@@ -137,7 +137,7 @@ fn everything_that_is_said_in_the_words_that_github_takes() {
 fn what_is_there_is_found_and_only_our_own() {
     let (setup, head) = setup();
     let github = app(&setup);
-    let found = |find: &Find| github.find(find).unwrap();
+    let found = |find: &Find| github.find(find).unwrap().map(|found| found.id);
     let external_id = format!("1:{head}");
     let find_run = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
     let find_comment = Find::Comment { number: ONE, mark: MARK.into() };
@@ -167,7 +167,26 @@ fn what_is_there_is_found_and_only_our_own() {
     let token = setup.github();
     assert_eq!(token.find(&find_comment).unwrap(), None);
     let own = token.post(&comment(None, "the robot's")).unwrap();
-    assert_eq!(token.find(&find_comment).unwrap(), Some(own));
+    assert_eq!(token.find(&find_comment).unwrap(), Some(own.into()));
+}
+
+#[test]
+fn what_is_completed_stays_and_of_several_the_newest_is_found() {
+    let (setup, head) = setup();
+    let github = app(&setup);
+    let post = |id, state| github.post(&Post::CheckRun { id, run: run(&head, state) });
+    let old = post(None, CheckState::Failure).unwrap();
+    let error = post(Some(old), CheckState::InProgress).unwrap_err();
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed, failure");
+    let error = post(Some(old), CheckState::Success).unwrap_err();
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed, failure");
+    assert_eq!(post(Some(old), CheckState::Failure), Ok(old), "its words may change");
+    let external_id = format!("1:{head}");
+    let find = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
+    let found = github.find(&find).unwrap().unwrap();
+    assert_eq!(found.conclusion.as_deref(), Some("failure"));
+    let new = post(None, CheckState::InProgress).unwrap();
+    assert_eq!(github.find(&find).unwrap(), Some(new.into()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::condition::{self, Policy};
 use crate::domain::{InstanceState, PullState};
-use crate::facts::Facts;
+use crate::facts::{Assignment, Facts, Outcome, Server};
 use crate::reconcile::lock::{LockName, Locks};
 use crate::stage::{Stage, standing};
 use crate::store::{Store, StoreError};
@@ -45,11 +45,15 @@ pub fn alerts(
     }
     for pull in facts.pulls.values().filter(|pull| pull.request.state == PullState::Open) {
         let number = pull.request.number;
-        if !facts.assignments.contains_key(&number) {
-            continue;
-        }
+        let Some(assignment) = facts.assignments.get(&number) else { continue };
         let standing = standing(pull, facts, policy, now);
-        if standing.stage == Stage::Failed {
+        // That its server is silent is told below.
+        let told = assignment.deployment.as_ref().is_some_and(|deployment| {
+            let server = facts.servers.get(&assignment.server);
+            deployment.outcome == Outcome::Succeeded
+                && server.is_some_and(|server| is_silent(server, assignment, policy, now))
+        });
+        if standing.stage == Stage::Failed && !told {
             let page = page.map_or(String::new(), |page| format!(" {page}"));
             let text = format!("the environment of {number} failed: {}{page}", standing.why);
             add(format!("failed {}", number.0), text, Duration::ZERO);
@@ -58,10 +62,8 @@ pub fn alerts(
     for server in facts.servers.values() {
         let Some(assignment) = facts.assignment_of_server(server.id) else { continue };
         let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
-        let seen = server.agent.as_ref().map(|agent| agent.seen_at);
-        let last = seen.unwrap_or(assignment.assigned_at).max(assignment.assigned_at);
-        let late = words::between(last, now) > policy.agent_timeout;
-        if server.state == Some(InstanceState::Running) && late && !held {
+        let last = last_sign(server, assignment);
+        if is_silent(server, assignment, policy, now) && !held {
             let text = format!(
                 "server {} is silent since {}; it serves {}",
                 server.name,
@@ -79,6 +81,17 @@ pub fn alerts(
         add("pool".into(), text, PATIENCE);
     }
     alerts
+}
+
+/// Its client's last sign of life; before the first one, when it was given away.
+fn last_sign(server: &Server, assignment: &Assignment) -> Timestamp {
+    let seen = server.agent.as_ref().map(|agent| agent.seen_at);
+    seen.unwrap_or(assignment.assigned_at).max(assignment.assigned_at)
+}
+
+fn is_silent(server: &Server, assignment: &Assignment, policy: &Policy, now: Timestamp) -> bool {
+    server.state == Some(InstanceState::Running)
+        && words::between(last_sign(server, assignment), now) > policy.agent_timeout
 }
 
 /// Tells the chat what is new, and what is over. `send` says why it could not.

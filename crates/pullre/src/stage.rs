@@ -199,10 +199,12 @@ fn of_condition(
 ) -> Standing {
     let number = assignment.pull;
     let name = facts.server_name(condition.server);
+    let look_at_client = format!(
+        "look at cron and the log of staging-client on {name}; it goes on by itself when the client does"
+    );
     let silent = |why: &str| {
-        Standing::new(Stage::Failed, format!("{name} does not deploy it: {why}")).then(format!(
-            "look at cron and the log of staging-client on {name}; it goes on by itself when the client does"
-        ))
+        Standing::new(Stage::Failed, format!("{name} does not deploy it: {why}"))
+            .then(look_at_client.as_str())
     };
     // What failed comes first: the other parts may still be on their way.
     match &condition.power {
@@ -296,7 +298,11 @@ fn of_condition(
             Stage::Deploying,
             format!("{name} deploys it since {}", words::moment(*since)),
         ),
-        Serving::Served => {
+        Serving::Served { silent: Some(why) } => {
+            Standing::new(Stage::Failed, format!("whether {name} still serves it is not known: {why}"))
+                .then(look_at_client)
+        }
+        Serving::Served { silent: None } => {
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }

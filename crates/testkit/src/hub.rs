@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use jiff::Timestamp;
 use pullre::domain::{Login, PullNumber, PullRequest, PullState, Sha};
 use pullre::ports::{
-    CheckRun, Comment, CommitStatus, DeploymentStatus, Find, Forge, ForgeError, KnownPulls, Post,
-    PostError, PullReading, Reaction, ReadingMark,
+    CheckRun, Comment, CommitStatus, DeploymentStatus, Find, Forge, ForgeError, Found, KnownPulls,
+    Post, PostError, PullReading, Reaction, ReadingMark,
 };
 
 use crate::fuse::Fuse;
@@ -40,6 +40,8 @@ pub struct Told {
     pub comments: BTreeMap<i64, (String, Comment)>,
     pub deployments: BTreeMap<i64, (Sha, String, Vec<DeploymentStatus>)>,
     pub reactions: Vec<(i64, Reaction)>,
+    /// Check runs that were made though the newest one of the same could say it.
+    pub needless: Vec<String>,
     /// Every write that arrived.
     pub writes: usize,
 }
@@ -196,10 +198,23 @@ impl Inner {
                 let known = self.told.checks.get_mut(id);
                 let known = known.ok_or_else(|| PostError::Gone("Not Found".into()))?;
                 not_ours(&known.0)?;
+                // What is completed stays so.
+                if known.1.state.words().1.is_some() && known.1.state != run.state {
+                    return Err(PostError::Gone("it is completed".into()));
+                }
                 known.1 = run.clone();
                 *id
             }
             Post::CheckRun { id: None, run } => {
+                let same = |(who, known): &&(String, CheckRun)| {
+                    *who == credential && known.external_id == run.external_id
+                };
+                if let Some((_, known)) = self.told.checks.values().rfind(same)
+                    && (known.state.words().1.is_none() || known.state == run.state)
+                {
+                    let (was, is) = (known.state, run.state);
+                    self.told.needless.push(format!("{}: {was:?}, {is:?}", run.external_id));
+                }
                 self.told.checks.insert(fresh, (credential, run.clone()));
                 fresh
             }
@@ -312,7 +327,7 @@ impl Forge for HubClient {
         self.hub.inner().credential.clone()
     }
 
-    fn find(&self, find: &Find) -> Result<Option<i64>, PostError> {
+    fn find(&self, find: &Find) -> Result<Option<Found>, PostError> {
         let inner = self.reach()?;
         let told = &inner.told;
         let ours = |who: &String| *who == inner.credential;
@@ -320,23 +335,26 @@ impl Forge for HubClient {
             Find::CheckRun { head, name, external_id } => told
                 .checks
                 .iter()
-                .find(|(_, (who, run))| {
+                .rfind(|(_, (who, run))| {
                     ours(who)
                         && run.head == *head
                         && run.name == *name
                         && run.external_id == *external_id
                 })
-                .map(|(id, _)| *id),
+                .map(|(id, (_, run))| Found {
+                    id: *id,
+                    conclusion: run.state.words().1.map(str::to_owned),
+                }),
             Find::Comment { number, mark } => told
                 .comments
                 .iter()
                 .find(|(_, (who, c))| ours(who) && c.number == *number && c.body.starts_with(mark))
-                .map(|(id, _)| *id),
+                .map(|(id, _)| Found::from(*id)),
             Find::Deployment { head, environment } => told
                 .deployments
                 .iter()
                 .find(|(_, (sha, name, _))| sha == head && name == environment)
-                .map(|(id, _)| *id),
+                .map(|(id, _)| Found::from(*id)),
         })
     }
 

@@ -11,7 +11,7 @@ use super::plan::{Saying, What, mark_of, plan, plan_one};
 use super::show::View;
 use super::{Kind, Said, Told};
 use crate::facts::{Assignment, Facts};
-use crate::ports::{Find, ForgeError, Post, PostError};
+use crate::ports::{CheckState, Find, ForgeError, Found, Post, PostError};
 use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
 use crate::reconcile::plan::{Action, Chain, Subject};
@@ -209,8 +209,12 @@ impl Speaker<'_> {
                     external_id: run.external_id.clone(),
                 };
                 let post = |id| Post::CheckRun { id, run: (**run).clone() };
-                let ours = said.id.filter(|_| same_hand);
-                self.change_or_make(saying, ours, &find, post, store)
+                // Nothing makes a completed one say something else: a later truth is a new one.
+                let stays = said
+                    .state
+                    .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
+                let ours = said.id.filter(|_| same_hand && !stays);
+                self.change_or_make(saying, ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
                 let post = Post::Status { head: head.clone(), status: status.clone() };
@@ -221,7 +225,7 @@ impl Speaker<'_> {
                 let comment = |id| Post::Comment { id, number, body: body.clone() };
                 let find = Find::Comment { number, mark: mark_of(saying) };
                 // Whoever may write to the repository may also edit what another hand wrote.
-                self.change_or_make(saying, said.id, &find, comment, store)
+                self.change_or_make(saying, said.id, &find, None, comment, store)
             }
             What::Deployment { head, environment, status } => {
                 let (head, environment) = (head.clone(), environment.clone());
@@ -230,7 +234,7 @@ impl Speaker<'_> {
                     Find::Deployment { head: head.clone(), environment: environment.clone() };
                 let there = match known {
                     Some(id) => Some(id),
-                    None => self.find(&find)?,
+                    None => self.find(&find)?.map(|found| found.id),
                 };
                 let id = match there {
                     Some(id) => id,
@@ -248,12 +252,14 @@ impl Speaker<'_> {
         }
     }
 
-    /// Changes what is known to be there, else what is found, else makes it.
+    /// Changes what is known to be there, else what is found and can be made to say this, else
+    /// makes it.
     fn change_or_make(
         &self,
         saying: &Saying,
         known: Option<i64>,
         find: &Find,
+        check: Option<CheckState>,
         post: impl Fn(Option<i64>) -> Post,
         store: &mut Store,
     ) -> Result<Option<i64>, Trouble> {
@@ -263,7 +269,9 @@ impl Speaker<'_> {
                 other => return other.map(Some),
             }
         }
-        let found = self.find(find)?.filter(|found| Some(*found) != known);
+        let can = |found: &Found| check.is_none_or(|state| found.may_say(state));
+        let found = self.find(find)?.filter(|found| Some(found.id) != known && can(found));
+        let found = found.map(|found| found.id);
         match found {
             // Nothing is made only to say that it is over.
             None if saying.settles => return Ok(None),
@@ -274,7 +282,7 @@ impl Speaker<'_> {
         self.post(&post(found), store).map(Some)
     }
 
-    fn find(&self, find: &Find) -> Result<Option<i64>, Trouble> {
+    fn find(&self, find: &Find) -> Result<Option<Found>, Trouble> {
         Ok(self.controller.forge.find(find)?)
     }
 

@@ -139,8 +139,10 @@ impl Planner<'_> {
         }
         // Said before check runs were permitted: it stands beside the check run, and must not lie.
         let status = key(Kind::Status, head.as_str());
-        let pending = self.view.told.said.get(&status).and_then(|said| said.state);
-        let stands = pending.is_some_and(|state| !state.has_ended());
+        let posted = self.view.told.said.get(&status).and_then(|said| said.state);
+        let stands = posted.is_some_and(|state| {
+            is_open_status(state) || state.of_status() != shown.state.of_status()
+        });
         if stands && !self.refuses(Kind::Check) && !self.refuses(Kind::Status) {
             let words = self.status(number, head, shown);
             let what = What::Status { head: head.clone(), status: words };
@@ -163,14 +165,7 @@ impl Planner<'_> {
             name: settings.check_name.clone(),
             head: head.clone(),
             external_id: external_id(number, head.as_str()),
-            state: match shown.state {
-                State::Queued | State::Held => CheckState::Queued,
-                State::InProgress => CheckState::InProgress,
-                State::Success => CheckState::Success,
-                State::Failure => CheckState::Failure,
-                State::Neutral => CheckState::Neutral,
-                State::Cancelled => CheckState::Cancelled,
-            },
+            state: shown.state.of_check(),
             title: shown.title.clone(),
             summary: shown.summary.clone(),
             text: shown.text.clone(),
@@ -200,13 +195,7 @@ impl Planner<'_> {
     ) -> CommitStatus {
         CommitStatus {
             context,
-            state: match state {
-                // There is no neutral: green would say that it was looked at, red that it is bad.
-                State::Queued | State::Held | State::InProgress | State::Neutral => "pending",
-                State::Success => "success",
-                State::Failure => "failure",
-                State::Cancelled => "error",
-            },
+            state: state.of_status(),
             description: markdown::shortened(title, 140),
             target_url,
         }
@@ -269,6 +258,7 @@ impl Planner<'_> {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
             Kind::Deployment => said.state != Some(State::Cancelled),
+            Kind::Status => said.state.is_none_or(is_open_status),
             // What was begun and not recorded may be there.
             _ => said.state.is_none_or(|state| !state.has_ended()),
         };
@@ -312,6 +302,14 @@ impl Planner<'_> {
         self.propose_last(key.clone(), State::Cancelled, what);
     }
 
+    /// Whether the server that something was said of is the environment's no more.
+    fn is_lost(&self, number: PullNumber, said: &Said) -> bool {
+        match self.view.facts.assignments.get(&number) {
+            None => true,
+            Some(assignment) => said.said_at.is_some_and(|at| at < assignment.assigned_at),
+        }
+    }
+
     fn settle(&mut self, key: &Key) {
         let state = State::Cancelled;
         let (what, digest) = (What::Settle, String::new());
@@ -339,7 +337,13 @@ impl Planner<'_> {
             let is_commit = matches!(saying.key.kind, Kind::Check | Kind::Status);
             if let Some(before) = said.state {
                 let adopted = said.digest.as_deref() == Some(ADOPTED) && before == state;
-                if adopted || is_commit && !settles && !before.gives_way_to(state) {
+                let lost = self.is_lost(saying.key.number, said);
+                // A status can be made to say anything; only a check run is completed for good.
+                let stays = match (saying.key.kind, before) {
+                    (Kind::Status, State::Neutral | State::Cancelled) => false,
+                    _ => is_commit && !settles && !before.gives_way_to(state, lost),
+                };
+                if adopted || stays {
                     return;
                 }
             }
@@ -353,6 +357,11 @@ impl Planner<'_> {
         }
         self.sayings.push(saying);
     }
+}
+
+/// Whether what is posted for it is no last word.
+fn is_open_status(state: State) -> bool {
+    state.of_status() == "pending"
 }
 
 fn external_id(number: PullNumber, sha: &str) -> String {

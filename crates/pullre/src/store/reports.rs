@@ -198,8 +198,16 @@ impl Store {
     }
 
     /// Something is about to be made, and may be there although nothing more is recorded of it.
+    /// What was said before it counts no more.
     pub fn report_begun(&mut self, key: &Key) -> Result<()> {
-        self.report_row(key)
+        self.report_row(key)?;
+        self.execute(
+            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = NULL,
+                 settled = 0
+             WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &key_values(key),
+        )
+        .map(drop)
     }
 
     fn report_row(&mut self, key: &Key) -> Result<()> {
@@ -362,6 +370,7 @@ fn said(row: &Row) -> Result<(Key, Said)> {
         credential: row.opt_text("credential")?,
         state: row.opt_parsed("state")?,
         digest: row.opt_text("digest")?,
+        said_at: row.opt_time("said_at")?,
         settled: row.opt_int("settled")? == Some(1),
         tried,
     };

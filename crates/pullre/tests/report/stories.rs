@@ -349,7 +349,7 @@ fn closed_before_it_was_ready() {
 }
 
 #[test]
-fn reopened_it_goes_on_with_the_same_check_run_and_comment() {
+fn reopened_it_goes_on_with_a_new_check_run_and_the_same_comment() {
     let mut world = World::new(1).speaks();
     world.hub.open("dev1", false, world.now);
     world.tick();
@@ -358,9 +358,11 @@ fn reopened_it_goes_on_with_the_same_check_run_and_comment() {
     world.minutes(2);
     world.hub.reopen(ONE, world.now);
     world.minutes(4);
-    assert_eq!(world.hub.told().checks.len(), 1);
     assert_eq!(world.hub.told().comments.len(), 1);
-    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b cancelled: Closed
+    1:9e3779b success: Ready on stg1
+    ");
 }
 
 #[test]
@@ -373,7 +375,67 @@ fn a_success_stays_while_its_machine_is_brought_back_and_an_app_that_died_is_red
     world.minutes(4);
     world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
     world.tick();
-    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b failure: Failed: the app on stg1 died");
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: the app on stg1 died
+    ");
+}
+
+#[test]
+fn a_completed_check_run_stays_and_a_later_truth_is_a_new_one() {
+    let mut world = ready();
+    world.advance(700);
+    world.tick();
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: whether stg1 still serves it is not known: its staging client is silent since 2026-11-22 12:03 UTC
+    ");
+    assert!(seen(&world).contains("**Staging: failed**"), "{}", seen(&world));
+    world.minutes(2);
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: whether stg1 still serves it is not known: its staging client is silent since 2026-11-22 12:03 UTC
+    1:9e3779b success: Ready on stg1
+    ");
+}
+
+#[test]
+fn what_pullre_kun_brought_up_has_no_client_that_could_be_silent() {
+    let mut world = ready();
+    world.by_hand("UPDATE server_facts SET agent_seen_at = NULL, agent_version = NULL");
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
+}
+
+#[test]
+fn a_success_whose_server_is_lost_is_followed_by_what_becomes_of_it() {
+    let mut world = ready();
+    world.fleet.force("stg1", Some(InstanceState::Terminated));
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b queued: Queued, place 1
+    ");
+    world.minutes(4);
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b success: Ready on stg2
+    ");
+}
+
+#[test]
+fn a_check_run_that_was_completed_and_not_recorded_is_followed_by_a_new_one() {
+    let world = ready();
+    // As after a kill: GitHub has it, the record does not.
+    world.by_hand("UPDATE reports SET state = 'in progress', digest = 'x' WHERE kind = 'check'");
+    world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: the app on stg1 died
+    ");
 }
 
 #[test]
@@ -418,6 +480,7 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
     // A day later it is asked again, and now it may.
     world.hub.permit("check");
     world.advance(86_400);
+    world.client_ticks(&Fuse::never(), |_| true);
     world.minutes(1);
     assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
 }
