@@ -266,6 +266,17 @@ fn what_may_not_be_and_what_is_not_there_are_told_apart() {
         .fake
         .fail_next(Fault::Forbidden("Unable to create comment because issue is locked.".into()));
     assert_snapshot!(said(token.post(&comment(None, "x"))), @"GitHub does not take it: Unable to create comment because issue is locked.");
+    setup.fake.fail_next(Fault::Forbidden("Repository access blocked".into()));
+    assert_snapshot!(said(token.post(&comment(None, "x"))), @"GitHub does not permit it: Repository access blocked");
+    // A question that is not taken says nothing about others.
+    for _ in 0..2 {
+        setup.fake.fail_next(Fault::Status(422));
+    }
+    let find = Find::Comment { number: ONE, mark: MARK.into() };
+    let error = token.find(&find).unwrap_err();
+    assert!(matches!(error, PostError::Rejected(_)), "{error}");
+    let error = token.may_write(&Login("ann".into())).unwrap_err();
+    assert!(matches!(error, PostError::Rejected(_)), "{error}");
     let mut access = setup.access();
     access.login = GithubLogin::Token(Secret::new("ghp_old"));
     assert_snapshot!(said(GitHub::new(access).unwrap().post(&comment(None, "x"))), @"GitHub refuses the credentials (401): renew `token` in app.ini");

@@ -18,6 +18,9 @@ use crate::words;
 /// What may be over in a moment is told only after this.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// A chat that fails so often is left alone until the next tick.
+const MOST_FAILURES: usize = 3;
+
 /// Something that a person should see to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
@@ -110,8 +113,14 @@ pub fn tell(
     // Another tick is at it: the next one looks again.
     let Ok(Some(_held)) = locks.try_lock(&LockName::Alerts) else { return Ok(()) };
     let known = store.alerts()?;
-    let warn = |why: String| tracing::warn!("the chat could not be told: {why}");
-    for (name, alert) in &wanted {
+    let mut failed = 0;
+    // True where it is enough: a chat that is away takes its time to say so.
+    let mut fails = |why: &str| {
+        tracing::warn!("the chat could not be told: {why}");
+        failed += 1;
+        failed == MOST_FAILURES
+    };
+    for (name, alert) in turned(wanted.iter(), now) {
         let since = match known.get(*name) {
             None => {
                 store.alert_began(name, &alert.message, now)?;
@@ -125,20 +134,30 @@ pub fn tell(
         }
         match send(&alert.message) {
             Ok(()) => store.alert_told(name, now)?,
-            Err(why) => {
-                warn(why);
-                return Ok(());
-            }
+            Err(why) if fails(&why) => return Ok(()),
+            Err(_) => {}
         }
     }
-    for (name, alert) in known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str())) {
+    let over = known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str()));
+    for (name, alert) in turned(over, now) {
         if alert.told_at.is_some()
             && let Err(why) = send(&format!("over: {}", alert.message))
         {
-            warn(why);
-            return Ok(());
+            if fails(&why) {
+                return Ok(());
+            }
+            continue;
         }
         store.alert_over(name)?;
     }
     Ok(())
+}
+
+/// Begins elsewhere each minute, so that what the chat does not take keeps nothing else from it.
+fn turned<T>(all: impl Iterator<Item = T>, now: Timestamp) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    let minute = usize::try_from(now.as_second() / 60).unwrap_or(0);
+    let first = minute.checked_rem(all.len()).unwrap_or(0);
+    all.rotate_left(first);
+    all
 }

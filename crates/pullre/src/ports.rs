@@ -88,6 +88,9 @@ pub enum ForgeError {
     RateLimited { until: Timestamp },
     #[error("GitHub cannot be read now: {0}; the next tick tries again")]
     Unavailable(String),
+    /// This question, and perhaps no other.
+    #[error("GitHub does not take the question: {0}")]
+    Rejected(String),
     #[error("GitHub's answer makes no sense: {0}")]
     Malformed(String),
     #[error("cannot keep what was read of GitHub: {0}")]

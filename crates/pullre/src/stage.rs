@@ -115,8 +115,8 @@ impl<'f> Standings<'f> {
         of(pull, self)
     }
 
-    fn queued(&self, pull: &Pull) -> Standing {
-        let line = self.line.get_or_init(|| {
+    fn line(&self) -> &Line {
+        self.line.get_or_init(|| {
             let queue = condition::queue(self.facts, self.policy, self.now);
             let numbers = queue.iter().map(|pull| pull.request.number);
             Line {
@@ -124,13 +124,20 @@ impl<'f> Standings<'f> {
                 free: condition::free_servers(self.facts, self.now).len(),
                 why: no_server_free(self.facts, &BTreeSet::new(), self.now),
             }
-        });
+        })
+    }
+
+    /// What whoever has this place in the queue waits for.
+    pub(crate) fn waits_for(&self, place: usize) -> &str {
+        let line = self.line();
+        if line.free >= place { "the next tick gives it a server" } else { &line.why }
+    }
+
+    fn queued(&self, pull: &Pull) -> Standing {
+        let line = self.line();
         let count = line.places.len();
         let place = line.places.get(&pull.request.number).copied().unwrap_or(count);
-        let why = match line.free >= place {
-            true => "the next tick gives it a server",
-            false => &line.why,
-        };
+        let why = self.waits_for(place);
         Standing::new(Stage::Queued, format!("{place} of {count} in the queue; {why}"))
     }
 }

@@ -26,6 +26,10 @@ struct Inner {
     /// Interfaces that are forbidden, by their names in [`interface`].
     forbidden: BTreeSet<&'static str>,
     writers: BTreeSet<String>,
+    /// Logins that nobody can be asked about.
+    unknown: BTreeSet<String>,
+    /// What is said of this commit is answered like this.
+    odd: Option<(Sha, PostError)>,
     /// Who speaks; what another one has made cannot be changed.
     credential: String,
     last_id: i64,
@@ -44,6 +48,8 @@ pub struct Told {
     pub needless: Vec<String>,
     /// Every write that arrived.
     pub writes: usize,
+    /// Every write that was forbidden.
+    pub refused: usize,
 }
 
 /// The forge's side of the world. Clones are the same hub.
@@ -130,6 +136,29 @@ impl Hub {
         self.inner().writers.insert(login.to_lowercase());
     }
 
+    /// From now on it cannot be told whether this account may write.
+    pub fn never_know(&self, login: &str) {
+        self.inner().unknown.insert(login.into());
+    }
+
+    /// What is asked and said of this commit is answered like this; None: no more.
+    pub fn never_take(&self, head: &Sha, error: Option<PostError>) {
+        self.inner().odd = error.map(|error| (head.clone(), error));
+    }
+
+    /// Somebody deletes every deployment.
+    pub fn delete_deployments(&self) {
+        self.inner().told.deployments.clear();
+    }
+
+    /// Every pull request turns out to be a fork's.
+    pub fn forks_of_all(&self, now: Timestamp) {
+        for pull in self.inner().pulls.values_mut() {
+            pull.is_fork = true;
+            pull.updated_at = now;
+        }
+    }
+
     /// `check`, `status`, `comment`, `deployment` or `reaction`.
     pub fn forbid(&self, interface: &'static str) {
         self.inner().forbidden.insert(interface);
@@ -184,6 +213,7 @@ impl Inner {
 
     fn take(&mut self, post: &Post) -> Result<i64, PostError> {
         if self.forbidden.contains(interface(post)) {
+            self.told.refused += 1;
             return Err(PostError::Forbidden("Resource not accessible".into()));
         }
         self.told.writes += 1;
@@ -329,6 +359,11 @@ impl Forge for HubClient {
 
     fn find(&self, find: &Find) -> Result<Option<Found>, PostError> {
         let inner = self.reach()?;
+        if let (Find::CheckRun { head, .. }, Some((odd, error))) = (find, &inner.odd)
+            && head == odd
+        {
+            return Err(error.clone());
+        }
         let told = &inner.told;
         let ours = |who: &String| *who == inner.credential;
         Ok(match find {
@@ -383,6 +418,10 @@ impl Forge for HubClient {
     }
 
     fn may_write(&self, login: &Login) -> Result<bool, PostError> {
-        Ok(self.reach()?.writers.contains(&login.0.to_lowercase()))
+        let inner = self.reach()?;
+        match inner.unknown.contains(&login.0) {
+            true => Err(ForgeError::Unavailable("it answers 502".into()).into()),
+            false => Ok(inner.writers.contains(&login.0.to_lowercase())),
+        }
     }
 }

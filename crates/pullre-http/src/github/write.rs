@@ -250,6 +250,7 @@ impl GitHub {
             Ok(Answer::NotModified) => Err(malformed("an unasked 304").into()),
             Ok(Answer::Absent) => Err(PostError::Gone("Not Found".into())),
             Err(ForgeError::Forbidden(why)) => Err(PostError::Forbidden(why)),
+            Err(ForgeError::Rejected(why)) => Err(PostError::Rejected(why)),
             Err(e) => Err(e.into()),
         }
     }
@@ -284,6 +285,7 @@ impl GitHub {
                 Ok(Answer::NotModified) => return Err(malformed("an unasked 304").into()),
                 Ok(Answer::Absent) => return Err(PostError::Gone("Not Found".into())),
                 Err(ForgeError::Forbidden(why)) => return Err(PostError::Forbidden(why)),
+                Err(ForgeError::Rejected(why)) => return Err(PostError::Rejected(why)),
                 Err(e) => return Err(e.into()),
             };
             let parsed: T = serde_json::from_slice(&page.body)
@@ -322,9 +324,8 @@ impl GitHub {
             Ok(()) => Ok(comments),
             Err(PostError::Forge(e)) => Err(e),
             Err(PostError::Gone(_)) => Err(ForgeError::NoRepository(self.full_name.clone())),
-            Err(PostError::Forbidden(why) | PostError::Rejected(why)) => {
-                Err(ForgeError::Forbidden(why))
-            }
+            Err(PostError::Forbidden(why)) => Err(ForgeError::Forbidden(why)),
+            Err(PostError::Rejected(why)) => Err(ForgeError::Rejected(why)),
         }
     }
 

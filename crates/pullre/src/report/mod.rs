@@ -31,10 +31,22 @@ pub struct Settings {
     pub check_name: String,
     pub comment: bool,
     pub deployments: bool,
-    /// The console's page of all environments, where there is one.
-    pub page: Option<String>,
+    /// Where the console is, as `https://host`.
+    pub console: Option<String>,
     /// Never shown, wherever they come from.
     pub secrets: Vec<Secret>,
+}
+
+impl Settings {
+    /// The console's page of all environments.
+    pub fn list(&self) -> Option<String> {
+        Some(format!("{}/pull/list", self.console.as_ref()?))
+    }
+
+    /// The console's page of one.
+    pub fn page(&self, number: PullNumber) -> Option<String> {
+        Some(format!("{}/pull/{}", self.console.as_ref()?, number.0))
+    }
 }
 
 /// A way to say something.

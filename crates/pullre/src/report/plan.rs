@@ -56,6 +56,11 @@ impl fmt::Display for Saying {
 }
 
 impl Saying {
+    /// Whether a merge may wait for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.rank().0 <= 1
+    }
+
     /// The smaller, the sooner: what a merge may wait for goes first.
     fn rank(&self) -> (u8, PullNumber) {
         let class = match (self.key.kind, self.state) {
@@ -169,7 +174,7 @@ impl Planner<'_> {
             title: shown.title.clone(),
             summary: shown.summary.clone(),
             text: shown.text.clone(),
-            details_url: shown.url.clone().or_else(|| settings.page.clone()),
+            details_url: shown.url.clone().or_else(|| settings.page(number)),
             started_at: shown.began,
             completed_at: shown.ended,
         }
@@ -182,7 +187,7 @@ impl Planner<'_> {
             Some(first) if first != number => format!("{name} ({number})"),
             _ => name.clone(),
         };
-        let url = shown.url.clone().or_else(|| self.view.settings.page.clone());
+        let url = shown.url.clone().or_else(|| self.view.settings.page(number));
         self.status_of(context, shown.state, &shown.title, url)
     }
 
@@ -281,8 +286,9 @@ impl Planner<'_> {
                 if self.view.first_of(&head).is_some() {
                     return self.settle(key);
                 }
-                let (name, page) = (&self.view.settings.check_name, &self.view.settings.page);
-                let status = self.status_of(name.clone(), State::Cancelled, &title, page.clone());
+                let settings = self.view.settings;
+                let (name, page) = (settings.check_name.clone(), settings.page(key.number));
+                let status = self.status_of(name, State::Cancelled, &title, page);
                 What::Status { head, status }
             }
             Kind::Deployment => deployment(key.number, &head, State::Cancelled, &title, None),
@@ -294,7 +300,7 @@ impl Planner<'_> {
                 title,
                 summary: why,
                 text: None,
-                details_url: self.view.settings.page.clone(),
+                details_url: self.view.settings.page(key.number),
                 started_at: None,
                 completed_at: None,
             })),

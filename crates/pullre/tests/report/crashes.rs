@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use pullre::domain::InstanceState;
+use pullre::facts::Outcome;
+use pullre::ports::CheckState;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
@@ -103,6 +105,40 @@ fn while_a_failure_is_tried_again() {
         world
     };
     killed_anywhere(prepare, "Ready on stg1");
+}
+
+#[test]
+fn while_a_failure_is_tried_again_that_fails_again() {
+    for operations in 0.. {
+        let mut world = World::new(1).speaks();
+        world.report.comment = false;
+        world.hub.open("dev1", false, world.now);
+        world.tick();
+        world.settle_machines();
+        world.tick();
+        world.client_ticks(&Fuse::never(), |_| false);
+        world.tick();
+        world.advance(70);
+        let fuse = Fuse::after(operations);
+        let _ = world.try_tick(&fuse);
+        world.client_ticks(&Fuse::never(), |_| false);
+        world.advance(1);
+        world.tick();
+        let told = world.hub.told();
+        assert_eq!(told.needless, [] as [String; 0], "killed after {operations}");
+        for (_, run) in told.checks.values().take(told.checks.len() - 1) {
+            let ended = run.state.words().1.is_some();
+            assert!(ended, "killed after {operations}: an older one never ends");
+        }
+        let newest = told.checks.values().last().unwrap().1.state;
+        let offered = world.facts().assignments[&ONE].deployment.clone().unwrap().outcome;
+        if offered == Outcome::Failed {
+            assert_eq!(newest, CheckState::Failure, "killed after {operations}");
+        }
+        if !fuse.has_burnt() {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One story for each stage, with exactly what a reviewer reads.
 
 use insta::assert_snapshot;
+use pullre::config::Secret;
 use pullre::domain::{InstanceState, PullNumber};
 use testkit::fuse::Fuse;
 use testkit::world::World;
@@ -39,12 +40,12 @@ fn queued_with_its_place() {
     [pullre of 1:9e3779b900000000000000000000000000000001] queued: Queued, place 1
         Pull request #1 at `9e3779b`.
 
-        1 of 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
+        Place 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
     [comment on #1 by ""]
         <!-- pullre:1 -->
         **Staging: queued**
 
-        1 of 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
+        Place 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
 
         - Commit: `9e3779b`
 
@@ -544,6 +545,43 @@ fn deployments_where_they_are_wanted() {
     [deployment pr-1 of 9e3779b] success, inactive -
     [deployment pr-1 of 3c6ef37] in_progress, success, inactive -
     ");
+}
+
+#[test]
+fn a_deployment_that_somebody_deleted_is_made_again() {
+    let mut world = ready();
+    world.report.deployments = true;
+    world.tick();
+    world.hub.delete_deployments();
+    world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
+    world.minutes(1);
+    let told = world.hub.told();
+    let states: Vec<_> =
+        told.deployments.values().map(|(_, _, s)| s.last().unwrap().state).collect();
+    assert_eq!(states, ["failure"]);
+}
+
+#[test]
+fn a_secret_is_masked_whatever_it_consists_of() {
+    let mut world = ready();
+    world.report.secrets = vec![Secret::new("p_ss!w0rd*"), Secret::new("x".repeat(20))];
+    let reason = format!("p_ss!w0rd* and `p_ss!w0rd*` {}", "y".repeat(490));
+    world.operator(&mut world.store()).pull_hold(ONE, &reason, None).unwrap();
+    world.tick();
+    let seen = seen(&world);
+    assert!(seen.contains("\\*\\*\\* and `***`"), "{seen}");
+    assert!(!seen.contains("w0rd"), "{seen}");
+}
+
+#[test]
+fn a_details_link_leads_to_the_console_page_of_that_pull_request() {
+    let mut world = World::new(0).speaks();
+    world.report.console = Some("https://staging.example.com".into());
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    let told = world.hub.told();
+    let url = told.checks.values().next().unwrap().1.details_url.as_deref();
+    assert_eq!(url, Some("https://staging.example.com/pull/1"));
 }
 
 #[test]
