@@ -177,9 +177,9 @@ fn what_is_completed_stays_and_of_several_the_newest_is_found() {
     let post = |id, state| github.post(&Post::CheckRun { id, run: run(&head, state) });
     let old = post(None, CheckState::Failure).unwrap();
     let error = post(Some(old), CheckState::InProgress).unwrap_err();
-    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed, failure");
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed with failure");
     let error = post(Some(old), CheckState::Success).unwrap_err();
-    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed, failure");
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed with failure");
     assert_eq!(post(Some(old), CheckState::Failure), Ok(old), "its words may change");
     let external_id = format!("1:{head}");
     let find = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
@@ -187,6 +187,19 @@ fn what_is_completed_stays_and_of_several_the_newest_is_found() {
     assert_eq!(found.conclusion.as_deref(), Some("failure"));
     let new = post(None, CheckState::InProgress).unwrap();
     assert_eq!(github.find(&find).unwrap(), Some(new.into()));
+}
+
+#[test]
+fn what_is_left_out_does_not_stay() {
+    let (setup, head) = setup();
+    let github = app(&setup);
+    let mut failed = run(&head, CheckState::Failure);
+    failed.text = Some("the end of its output".into());
+    let id = github.post(&Post::CheckRun { id: None, run: failed.clone() }).unwrap();
+    failed.text = None;
+    github.post(&Post::CheckRun { id: Some(id), run: failed }).unwrap();
+    let text = setup.fake.change(|w| w.told().checks[&id].body["output"]["text"].clone());
+    assert_eq!(text, "");
 }
 
 #[test]

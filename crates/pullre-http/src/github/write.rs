@@ -34,7 +34,6 @@ struct Runs {
 struct Run {
     id: i64,
     external_id: Option<String>,
-    status: Option<String>,
     conclusion: Option<String>,
     app: Option<Made>,
 }
@@ -78,14 +77,13 @@ impl GitHub {
             || matches!(post, Post::Reaction { .. } | Post::DeploymentStatus { .. });
         let body = self.asker.write(method, &url, &body, changes, &self.memory)?;
         let unclear = |e| ForgeError::Malformed(format!("what it says it has written: {e}"));
-        if let Post::CheckRun { run, .. } = post {
+        if let Post::CheckRun { id: Some(_), run } = post {
             let made: Run = serde_json::from_slice(&body).map_err(unclear)?;
-            let (status, conclusion) = run.state.words();
+            let wanted = run.state.words().1;
             // One that is completed, or has become stale, stays as it is.
-            return match (made.status.as_deref(), made.conclusion.as_deref()) {
-                (Some(is), with) if (is, with) != (status, conclusion) => {
-                    let why = format!("it stays {is}, {}", with.unwrap_or("without a conclusion"));
-                    Err(PostError::Gone(why))
+            return match made.conclusion {
+                Some(is) if wanted != Some(&is) => {
+                    Err(PostError::Gone(format!("it stays completed with {is}")))
                 }
                 _ => Ok(made.id),
             };

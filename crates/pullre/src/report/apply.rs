@@ -22,8 +22,8 @@ use crate::store::{Store, StoreError};
 /// GitHub allows about 80 writes a minute and 500 an hour; others may use the same credential.
 const WRITES_A_MINUTE: u32 = 60;
 const WRITES_AN_HOUR: u32 = 450;
-/// What nobody's merge waits for leaves some of it to the rest.
-const SHARE_OF_THE_REST: f64 = 0.7;
+/// What nobody's merge waits for uses so many percent of it, and leaves some to the rest.
+const SHARE_OF_THE_REST: u32 = 70;
 /// As many things that GitHub does not answer well are one thing with GitHub.
 const MOST_ODD: usize = 3;
 
@@ -215,7 +215,9 @@ impl Speaker<'_> {
             }
             Err(Trouble::Post(e @ (PostError::Gone(_) | PostError::Rejected(_)))) => e.to_string(),
         };
-        if store.report_tried(&saying, self.now)? == 1 {
+        // What may be a moment's trouble with GitHub is no news about this one.
+        let news = if odd.is_some() { 3 } else { 1 };
+        if store.report_tried(&saying, self.now)? == news {
             tracing::warn!("{} {kind}: {why}; tried again with growing pauses", saying.key.number);
         }
         Ok(odd.map_or(Done::Left, Done::Odd))
@@ -359,7 +361,7 @@ pub(crate) fn may_write(
     urgent: bool,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let share = if urgent { 1.0 } else { SHARE_OF_THE_REST };
-    let of = |writes: u32| (f64::from(writes) * share) as u32;
+    let share = if urgent { 100 } else { SHARE_OF_THE_REST };
+    let of = |writes: u32| writes * share / 100;
     store.reserve_write(now, of(WRITES_A_MINUTE), of(WRITES_AN_HOUR))
 }
