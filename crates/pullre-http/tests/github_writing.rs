@@ -137,7 +137,7 @@ fn everything_that_is_said_in_the_words_that_github_takes() {
 fn what_is_there_is_found_and_only_our_own() {
     let (setup, head) = setup();
     let github = app(&setup);
-    let found = |find: &Find| github.find(find).unwrap();
+    let found = |find: &Find| github.find(find).unwrap().map(|found| found.id);
     let external_id = format!("1:{head}");
     let find_run = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
     let find_comment = Find::Comment { number: ONE, mark: MARK.into() };
@@ -167,7 +167,39 @@ fn what_is_there_is_found_and_only_our_own() {
     let token = setup.github();
     assert_eq!(token.find(&find_comment).unwrap(), None);
     let own = token.post(&comment(None, "the robot's")).unwrap();
-    assert_eq!(token.find(&find_comment).unwrap(), Some(own));
+    assert_eq!(token.find(&find_comment).unwrap(), Some(own.into()));
+}
+
+#[test]
+fn what_is_completed_stays_and_of_several_the_newest_is_found() {
+    let (setup, head) = setup();
+    let github = app(&setup);
+    let post = |id, state| github.post(&Post::CheckRun { id, run: run(&head, state) });
+    let old = post(None, CheckState::Failure).unwrap();
+    let error = post(Some(old), CheckState::InProgress).unwrap_err();
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed with failure");
+    let error = post(Some(old), CheckState::Success).unwrap_err();
+    assert_snapshot!(error, @"it is not there any more, or not ours to change: it stays completed with failure");
+    assert_eq!(post(Some(old), CheckState::Failure), Ok(old), "its words may change");
+    let external_id = format!("1:{head}");
+    let find = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
+    let found = github.find(&find).unwrap().unwrap();
+    assert_eq!(found.conclusion.as_deref(), Some("failure"));
+    let new = post(None, CheckState::InProgress).unwrap();
+    assert_eq!(github.find(&find).unwrap(), Some(new.into()));
+}
+
+#[test]
+fn what_is_left_out_does_not_stay() {
+    let (setup, head) = setup();
+    let github = app(&setup);
+    let mut failed = run(&head, CheckState::Failure);
+    failed.text = Some("the end of its output".into());
+    let id = github.post(&Post::CheckRun { id: None, run: failed.clone() }).unwrap();
+    failed.text = None;
+    github.post(&Post::CheckRun { id: Some(id), run: failed }).unwrap();
+    let text = setup.fake.change(|w| w.told().checks[&id].body["output"]["text"].clone());
+    assert_eq!(text, "");
 }
 
 #[test]
@@ -247,6 +279,17 @@ fn what_may_not_be_and_what_is_not_there_are_told_apart() {
         .fake
         .fail_next(Fault::Forbidden("Unable to create comment because issue is locked.".into()));
     assert_snapshot!(said(token.post(&comment(None, "x"))), @"GitHub does not take it: Unable to create comment because issue is locked.");
+    setup.fake.fail_next(Fault::Forbidden("Repository access blocked".into()));
+    assert_snapshot!(said(token.post(&comment(None, "x"))), @"GitHub does not permit it: Repository access blocked");
+    // A question that is not taken says nothing about others.
+    for _ in 0..2 {
+        setup.fake.fail_next(Fault::Status(422));
+    }
+    let find = Find::Comment { number: ONE, mark: MARK.into() };
+    let error = token.find(&find).unwrap_err();
+    assert!(matches!(error, PostError::Rejected(_)), "{error}");
+    let error = token.may_write(&Login("ann".into())).unwrap_err();
+    assert!(matches!(error, PostError::Rejected(_)), "{error}");
     let mut access = setup.access();
     access.login = GithubLogin::Token(Secret::new("ghp_old"));
     assert_snapshot!(said(GitHub::new(access).unwrap().post(&comment(None, "x"))), @"GitHub refuses the credentials (401): renew `token` in app.ini");

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::condition::{self, Policy};
 use crate::domain::{InstanceState, PullState};
-use crate::facts::Facts;
+use crate::facts::{Assignment, Facts, Outcome, Server};
 use crate::reconcile::lock::{LockName, Locks};
 use crate::stage::{Stage, standing};
 use crate::store::{Store, StoreError};
@@ -17,6 +17,9 @@ use crate::words;
 
 /// What may be over in a moment is told only after this.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A chat that fails so often is left alone until the next tick.
+const MOST_FAILURES: usize = 3;
 
 /// Something that a person should see to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +48,15 @@ pub fn alerts(
     }
     for pull in facts.pulls.values().filter(|pull| pull.request.state == PullState::Open) {
         let number = pull.request.number;
-        if !facts.assignments.contains_key(&number) {
-            continue;
-        }
+        let Some(assignment) = facts.assignments.get(&number) else { continue };
         let standing = standing(pull, facts, policy, now);
-        if standing.stage == Stage::Failed {
+        // That its server is silent is told below.
+        let told = assignment.deployment.as_ref().is_some_and(|deployment| {
+            let server = facts.servers.get(&assignment.server);
+            deployment.outcome == Outcome::Succeeded
+                && server.is_some_and(|server| is_silent(server, assignment, policy, now))
+        });
+        if standing.stage == Stage::Failed && !told {
             let page = page.map_or(String::new(), |page| format!(" {page}"));
             let text = format!("the environment of {number} failed: {}{page}", standing.why);
             add(format!("failed {}", number.0), text, Duration::ZERO);
@@ -58,10 +65,8 @@ pub fn alerts(
     for server in facts.servers.values() {
         let Some(assignment) = facts.assignment_of_server(server.id) else { continue };
         let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
-        let seen = server.agent.as_ref().map(|agent| agent.seen_at);
-        let last = seen.unwrap_or(assignment.assigned_at).max(assignment.assigned_at);
-        let late = words::between(last, now) > policy.agent_timeout;
-        if server.state == Some(InstanceState::Running) && late && !held {
+        let last = last_sign(server, assignment);
+        if is_silent(server, assignment, policy, now) && !held {
             let text = format!(
                 "server {} is silent since {}; it serves {}",
                 server.name,
@@ -81,6 +86,17 @@ pub fn alerts(
     alerts
 }
 
+/// Its client's last sign of life; before the first one, when it was given away.
+fn last_sign(server: &Server, assignment: &Assignment) -> Timestamp {
+    let seen = server.agent.as_ref().map(|agent| agent.seen_at);
+    seen.unwrap_or(assignment.assigned_at).max(assignment.assigned_at)
+}
+
+fn is_silent(server: &Server, assignment: &Assignment, policy: &Policy, now: Timestamp) -> bool {
+    server.state == Some(InstanceState::Running)
+        && words::between(last_sign(server, assignment), now) > policy.agent_timeout
+}
+
 /// Tells the chat what is new, and what is over. `send` says why it could not.
 pub fn tell(
     wanted: &[Alert],
@@ -97,8 +113,14 @@ pub fn tell(
     // Another tick is at it: the next one looks again.
     let Ok(Some(_held)) = locks.try_lock(&LockName::Alerts) else { return Ok(()) };
     let known = store.alerts()?;
-    let warn = |why: String| tracing::warn!("the chat could not be told: {why}");
-    for (name, alert) in &wanted {
+    let mut failed = 0;
+    // True where it is enough: a chat that is away takes its time to say so.
+    let mut fails = |why: &str| {
+        tracing::warn!("the chat could not be told: {why}");
+        failed += 1;
+        failed == MOST_FAILURES
+    };
+    for (name, alert) in turned(wanted.iter(), now) {
         let since = match known.get(*name) {
             None => {
                 store.alert_began(name, &alert.message, now)?;
@@ -112,20 +134,30 @@ pub fn tell(
         }
         match send(&alert.message) {
             Ok(()) => store.alert_told(name, now)?,
-            Err(why) => {
-                warn(why);
-                return Ok(());
-            }
+            Err(why) if fails(&why) => return Ok(()),
+            Err(_) => {}
         }
     }
-    for (name, alert) in known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str())) {
+    let over = known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str()));
+    for (name, alert) in turned(over, now) {
         if alert.told_at.is_some()
             && let Err(why) = send(&format!("over: {}", alert.message))
         {
-            warn(why);
-            return Ok(());
+            if fails(&why) {
+                return Ok(());
+            }
+            continue;
         }
         store.alert_over(name)?;
     }
     Ok(())
+}
+
+/// Begins elsewhere each minute, so that what the chat does not take keeps nothing else from it.
+fn turned<T>(all: impl Iterator<Item = T>, now: Timestamp) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    let minute = usize::try_from(now.as_second() / 60).unwrap_or(0);
+    let first = minute.checked_rem(all.len()).unwrap_or(0);
+    all.rotate_left(first);
+    all
 }

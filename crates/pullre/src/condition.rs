@@ -361,7 +361,10 @@ pub enum Serving {
         since: Timestamp,
         silent: Option<String>,
     },
-    Served,
+    /// `silent`: whether it still is, nobody knows.
+    Served {
+        silent: Option<String>,
+    },
     /// It was served, and its app is gone since; the client starts it again, with pauses, and
     /// says how it went where it was more than a restart of the machine.
     Gone(Option<AppDeath>),
@@ -520,7 +523,12 @@ fn serving(
             // before it starts it.
             let death = server.and_then(|server| server.death.clone());
             match death.filter(|death| death.deployment == deployment.id) {
-                None if reported.is_some_and(serves) => Serving::Served,
+                None if reported.is_some_and(serves) => {
+                    let since = deployment.finished_at.unwrap_or(deployment.offered_at);
+                    // Where there never was a client of ours, pullre-kun brought it up.
+                    let silent = agent.and_then(|_| silent_since(since));
+                    Serving::Served { silent }
+                }
                 death => Serving::Gone(death),
             }
         }

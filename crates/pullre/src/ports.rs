@@ -21,11 +21,11 @@ pub trait Forge: Send + Sync {
     /// change.
     fn credential(&self) -> String;
 
-    /// What is already there, of our own making.
-    fn find(&self, find: &Find) -> Result<Option<i64>, PostError>;
+    /// What is already there, of our own making: the newest, where there are several.
+    fn find(&self, find: &Find) -> Result<Option<Found>, PostError>;
 
     /// Writes it; never a second time when it is not known whether the first one arrived. Returns
-    /// its id.
+    /// its id. A check run that goes on to say something else than this is [`PostError::Gone`].
     fn post(&self, post: &Post) -> Result<i64, PostError>;
 
     /// Comments on anything that changed since then, oldest change first.
@@ -88,6 +88,9 @@ pub enum ForgeError {
     RateLimited { until: Timestamp },
     #[error("GitHub cannot be read now: {0}; the next tick tries again")]
     Unavailable(String),
+    /// This question, and perhaps no other.
+    #[error("GitHub does not take the question: {0}")]
+    Rejected(String),
     #[error("GitHub's answer makes no sense: {0}")]
     Malformed(String),
     #[error("cannot keep what was read of GitHub: {0}")]
@@ -111,6 +114,27 @@ pub enum Find {
         head: Sha,
         environment: String,
     },
+}
+
+/// What is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub id: i64,
+    /// What a check run was completed with: it says nothing else any more.
+    pub conclusion: Option<String>,
+}
+
+impl Found {
+    /// Whether it can be changed to say this.
+    pub fn may_say(&self, state: CheckState) -> bool {
+        self.conclusion.is_none() || self.conclusion.as_deref() == state.words().1
+    }
+}
+
+impl From<i64> for Found {
+    fn from(id: i64) -> Found {
+        Found { id, conclusion: None }
+    }
 }
 
 /// One thing that is written on the forge. With an id it changes what is there.

@@ -115,8 +115,8 @@ impl<'f> Standings<'f> {
         of(pull, self)
     }
 
-    fn queued(&self, pull: &Pull) -> Standing {
-        let line = self.line.get_or_init(|| {
+    fn line(&self) -> &Line {
+        self.line.get_or_init(|| {
             let queue = condition::queue(self.facts, self.policy, self.now);
             let numbers = queue.iter().map(|pull| pull.request.number);
             Line {
@@ -124,13 +124,20 @@ impl<'f> Standings<'f> {
                 free: condition::free_servers(self.facts, self.now).len(),
                 why: no_server_free(self.facts, &BTreeSet::new(), self.now),
             }
-        });
+        })
+    }
+
+    /// What whoever has this place in the queue waits for.
+    pub(crate) fn waits_for(&self, place: usize) -> &str {
+        let line = self.line();
+        if line.free >= place { "the next tick gives it a server" } else { &line.why }
+    }
+
+    fn queued(&self, pull: &Pull) -> Standing {
+        let line = self.line();
         let count = line.places.len();
         let place = line.places.get(&pull.request.number).copied().unwrap_or(count);
-        let why = match line.free >= place {
-            true => "the next tick gives it a server",
-            false => &line.why,
-        };
+        let why = self.waits_for(place);
         Standing::new(Stage::Queued, format!("{place} of {count} in the queue; {why}"))
     }
 }
@@ -199,10 +206,12 @@ fn of_condition(
 ) -> Standing {
     let number = assignment.pull;
     let name = facts.server_name(condition.server);
+    let look_at_client = format!(
+        "look at cron and the log of staging-client on {name}; it goes on by itself when the client does"
+    );
     let silent = |why: &str| {
-        Standing::new(Stage::Failed, format!("{name} does not deploy it: {why}")).then(format!(
-            "look at cron and the log of staging-client on {name}; it goes on by itself when the client does"
-        ))
+        Standing::new(Stage::Failed, format!("{name} does not deploy it: {why}"))
+            .then(look_at_client.as_str())
     };
     // What failed comes first: the other parts may still be on their way.
     match &condition.power {
@@ -296,7 +305,11 @@ fn of_condition(
             Stage::Deploying,
             format!("{name} deploys it since {}", words::moment(*since)),
         ),
-        Serving::Served => {
+        Serving::Served { silent: Some(why) } => {
+            Standing::new(Stage::Failed, format!("whether {name} still serves it is not known: {why}"))
+                .then(look_at_client)
+        }
+        Serving::Served { silent: None } => {
             let sha = assignment.deployment.as_ref().map_or("", |d| d.sha.short());
             Standing::new(Stage::Ready, format!("{name} serves {sha}"))
         }

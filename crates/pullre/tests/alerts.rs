@@ -93,6 +93,36 @@ fn an_unreadable_forge_is_told_after_five_minutes_and_a_short_one_never() {
 }
 
 #[test]
+fn what_the_chat_does_not_take_keeps_nothing_else_from_it() {
+    let mut world = World::new(0);
+    let alert = |n: usize| alerts::Alert {
+        name: format!("alert {n}"),
+        message: format!("message {n}"),
+        patience: std::time::Duration::ZERO,
+    };
+    let wanted: Vec<_> = (0..9).map(alert).collect();
+    let heard = RefCell::new(Vec::new());
+    let tried = RefCell::new(0);
+    let send = |text: &str| {
+        *tried.borrow_mut() += 1;
+        // All but the last two are more than it can take.
+        match text.ends_with(['7', '8']) {
+            true => heard.borrow_mut().push(text.to_owned()),
+            false => return Err("400 Bad Request".to_owned()),
+        }
+        Ok(())
+    };
+    for _ in 0..9 {
+        let before = *tried.borrow();
+        alerts::tell(&wanted, &mut world.store(), &world.locks(), world.now, &send).unwrap();
+        assert!(*tried.borrow() - before <= 5, "a chat that is away is not asked for each");
+        world.advance(60);
+    }
+    heard.borrow_mut().sort();
+    assert_eq!(*heard.borrow(), ["message 7", "message 8"], "each once");
+}
+
+#[test]
 fn a_silent_server_is_told_once() {
     let mut world = World::new(1);
     world.hub.open("dev1", false, world.now);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use jiff::Timestamp;
 use pullre::domain::{Login, PullNumber, PullRequest, PullState, Sha};
 use pullre::ports::{
-    CheckRun, Comment, CommitStatus, DeploymentStatus, Find, Forge, ForgeError, KnownPulls, Post,
-    PostError, PullReading, Reaction, ReadingMark,
+    CheckRun, Comment, CommitStatus, DeploymentStatus, Find, Forge, ForgeError, Found, KnownPulls,
+    Post, PostError, PullReading, Reaction, ReadingMark,
 };
 
 use crate::fuse::Fuse;
@@ -26,6 +26,10 @@ struct Inner {
     /// Interfaces that are forbidden, by their names in [`interface`].
     forbidden: BTreeSet<&'static str>,
     writers: BTreeSet<String>,
+    /// Logins that nobody can be asked about.
+    unknown: BTreeSet<String>,
+    /// What is said of this commit is answered like this.
+    odd: Option<(Sha, PostError)>,
     /// Who speaks; what another one has made cannot be changed.
     credential: String,
     last_id: i64,
@@ -40,8 +44,12 @@ pub struct Told {
     pub comments: BTreeMap<i64, (String, Comment)>,
     pub deployments: BTreeMap<i64, (Sha, String, Vec<DeploymentStatus>)>,
     pub reactions: Vec<(i64, Reaction)>,
+    /// Check runs that were made though the newest one of the same could say it.
+    pub needless: Vec<String>,
     /// Every write that arrived.
     pub writes: usize,
+    /// Every write that was forbidden.
+    pub refused: usize,
 }
 
 /// The forge's side of the world. Clones are the same hub.
@@ -128,6 +136,29 @@ impl Hub {
         self.inner().writers.insert(login.to_lowercase());
     }
 
+    /// From now on it cannot be told whether this account may write.
+    pub fn never_know(&self, login: &str) {
+        self.inner().unknown.insert(login.into());
+    }
+
+    /// What is asked and said of this commit is answered like this; None: no more.
+    pub fn never_take(&self, head: &Sha, error: Option<PostError>) {
+        self.inner().odd = error.map(|error| (head.clone(), error));
+    }
+
+    /// Somebody deletes every deployment.
+    pub fn delete_deployments(&self) {
+        self.inner().told.deployments.clear();
+    }
+
+    /// Every pull request turns out to be a fork's.
+    pub fn forks_of_all(&self, now: Timestamp) {
+        for pull in self.inner().pulls.values_mut() {
+            pull.is_fork = true;
+            pull.updated_at = now;
+        }
+    }
+
     /// `check`, `status`, `comment`, `deployment` or `reaction`.
     pub fn forbid(&self, interface: &'static str) {
         self.inner().forbidden.insert(interface);
@@ -182,6 +213,7 @@ impl Inner {
 
     fn take(&mut self, post: &Post) -> Result<i64, PostError> {
         if self.forbidden.contains(interface(post)) {
+            self.told.refused += 1;
             return Err(PostError::Forbidden("Resource not accessible".into()));
         }
         self.told.writes += 1;
@@ -196,10 +228,23 @@ impl Inner {
                 let known = self.told.checks.get_mut(id);
                 let known = known.ok_or_else(|| PostError::Gone("Not Found".into()))?;
                 not_ours(&known.0)?;
+                // What is completed stays so.
+                if known.1.state.words().1.is_some() && known.1.state != run.state {
+                    return Err(PostError::Gone("it is completed".into()));
+                }
                 known.1 = run.clone();
                 *id
             }
             Post::CheckRun { id: None, run } => {
+                let same = |(who, known): &&(String, CheckRun)| {
+                    *who == credential && known.external_id == run.external_id
+                };
+                if let Some((_, known)) = self.told.checks.values().rfind(same)
+                    && (known.state.words().1.is_none() || known.state == run.state)
+                {
+                    let (was, is) = (known.state, run.state);
+                    self.told.needless.push(format!("{}: {was:?}, {is:?}", run.external_id));
+                }
                 self.told.checks.insert(fresh, (credential, run.clone()));
                 fresh
             }
@@ -312,31 +357,39 @@ impl Forge for HubClient {
         self.hub.inner().credential.clone()
     }
 
-    fn find(&self, find: &Find) -> Result<Option<i64>, PostError> {
+    fn find(&self, find: &Find) -> Result<Option<Found>, PostError> {
         let inner = self.reach()?;
+        if let (Find::CheckRun { head, .. }, Some((odd, error))) = (find, &inner.odd)
+            && head == odd
+        {
+            return Err(error.clone());
+        }
         let told = &inner.told;
         let ours = |who: &String| *who == inner.credential;
         Ok(match find {
             Find::CheckRun { head, name, external_id } => told
                 .checks
                 .iter()
-                .find(|(_, (who, run))| {
+                .rfind(|(_, (who, run))| {
                     ours(who)
                         && run.head == *head
                         && run.name == *name
                         && run.external_id == *external_id
                 })
-                .map(|(id, _)| *id),
+                .map(|(id, (_, run))| Found {
+                    id: *id,
+                    conclusion: run.state.words().1.map(str::to_owned),
+                }),
             Find::Comment { number, mark } => told
                 .comments
                 .iter()
                 .find(|(_, (who, c))| ours(who) && c.number == *number && c.body.starts_with(mark))
-                .map(|(id, _)| *id),
+                .map(|(id, _)| Found::from(*id)),
             Find::Deployment { head, environment } => told
                 .deployments
                 .iter()
                 .find(|(_, (sha, name, _))| sha == head && name == environment)
-                .map(|(id, _)| *id),
+                .map(|(id, _)| Found::from(*id)),
         })
     }
 
@@ -365,6 +418,10 @@ impl Forge for HubClient {
     }
 
     fn may_write(&self, login: &Login) -> Result<bool, PostError> {
-        Ok(self.reach()?.writers.contains(&login.0.to_lowercase()))
+        let inner = self.reach()?;
+        match inner.unknown.contains(&login.0) {
+            true => Err(ForgeError::Unavailable("it answers 502".into()).into()),
+            false => Ok(inner.writers.contains(&login.0.to_lowercase())),
+        }
     }
 }

@@ -81,16 +81,17 @@ impl Installation {
         })
     }
 
-    /// Tells every chat that is set up. The first error of those that could not be told.
+    /// Tells every chat that is set up. An error where none of them could be told: one that is dead
+    /// is no reason to tell the others again.
     pub fn tell_chat(&self, text: &str) -> Result<(), String> {
         let report = &self.config.report;
         let chats = [(Chat::Slack, &report.slack_url), (Chat::Google, &report.google_chat_url)];
         let text = format!("{}/{}: {text}", self.config.owner, self.config.repo);
         let text = markdown::masked(&text, &self.report.secrets);
-        chats
+        let sent = chats
             .into_iter()
-            .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)))
-            .fold(Ok(()), Result::and)
+            .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)));
+        told(sent)
     }
 
     pub fn compute(&self) -> &dyn Compute {
@@ -146,6 +147,20 @@ impl Installation {
     }
 }
 
+/// One chat that was told is enough; the others are warned of.
+fn told(sent: impl Iterator<Item = Result<(), String>>) -> Result<(), String> {
+    let (taken, failed): (Vec<_>, Vec<_>) = sent.partition(Result::is_ok);
+    let whys: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+    match whys.join("; ") {
+        why if why.is_empty() => Ok(()),
+        why if taken.is_empty() => Err(why),
+        why => {
+            tracing::warn!("one of the chats could not be told: {why}");
+            Ok(())
+        }
+    }
+}
+
 fn report_settings(config: &ControllerConfig, secrets: Vec<Secret>) -> Settings {
     let report = &config.report;
     Settings {
@@ -153,7 +168,7 @@ fn report_settings(config: &ControllerConfig, secrets: Vec<Secret>) -> Settings 
         check_name: report.check_name.clone(),
         comment: report.comment,
         deployments: report.deployments,
-        page: config.domain.as_ref().map(|host| format!("{}{host}/pull/list", config.protocol)),
+        console: config.domain.as_ref().map(|host| format!("{}{host}", config.protocol)),
         secrets,
     }
 }
@@ -197,5 +212,20 @@ fn places(config: &ControllerConfig) -> anyhow::Result<(Database, Schemas, Locks
             server.swap_busy = clone.swap_busy;
             Ok((database, Schemas::Mysql(server), Locks::Mysql(access)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_chat_that_was_told_is_enough() {
+        let of =
+            |sent: &[Result<(), &str>]| told(sent.iter().map(|one| one.map_err(str::to_owned)));
+        assert_eq!(of(&[]), Ok(()));
+        assert_eq!(of(&[Ok(()), Err("away")]), Ok(()));
+        assert_eq!(of(&[Err("away")]), Err("away".to_owned()));
+        assert_eq!(of(&[Err("away"), Err("no")]), Err("away; no".to_owned()));
     }
 }

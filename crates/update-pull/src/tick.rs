@@ -132,8 +132,8 @@ fn alert(installation: &Installation, store: &mut Store, forge: Option<&str>) ->
         return Ok(());
     }
     let (facts, now) = (store.facts()?, Timestamp::now());
-    let page = installation.report.page.as_deref();
-    let wanted = alerts::alerts(&facts, &installation.policy, forge, page, now);
+    let page = installation.report.list();
+    let wanted = alerts::alerts(&facts, &installation.policy, forge, page.as_deref(), now);
     let send = |text: &str| installation.tell_chat(text);
     Ok(alerts::tell(&wanted, store, &installation.locks, now, &send)?)
 }

@@ -139,9 +139,7 @@ impl Asker {
                 "it redirects elsewhere ({status}): check `github_api_url`"
             ))
             .into()),
-            status => {
-                Err(malformed(format_args!("it answers {status}: {}", message(&body))).into())
-            }
+            status => Err(ForgeError::Rejected(format!("{status}: {}", message(&body))).into()),
         }
     }
 
@@ -208,7 +206,7 @@ impl Asker {
             status @ (StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => {
                 match refusal(status, response.headers(), &answer, memory) {
                     // One conversation is closed, not the interface.
-                    ForgeError::Forbidden(why) if why.contains("locked") => {
+                    ForgeError::Forbidden(why) if why.contains("is locked") => {
                         Err(PostError::Rejected(why))
                     }
                     ForgeError::Forbidden(why) => Err(PostError::Forbidden(why)),

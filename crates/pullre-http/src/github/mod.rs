@@ -34,7 +34,7 @@ use jiff::{SignedDuration, Timestamp};
 use pullre::config::GithubLogin;
 use pullre::domain::{Invalid, Login, PullNumber, PullRequest, PullState};
 use pullre::ports::{
-    Comment, Find, Forge, ForgeError, KnownPulls, Post, PostError, PullReading, ReadingMark,
+    Comment, Find, Forge, ForgeError, Found, KnownPulls, Post, PostError, PullReading, ReadingMark,
 };
 use reqwest::Url;
 
@@ -350,7 +350,7 @@ impl Forge for GitHub {
         self.asker.credentials.name()
     }
 
-    fn find(&self, find: &Find) -> Result<Option<i64>, PostError> {
+    fn find(&self, find: &Find) -> Result<Option<Found>, PostError> {
         self.search(find)
     }
 

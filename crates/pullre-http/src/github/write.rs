@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use pullre::domain::{Login, PullNumber};
-use pullre::ports::{CheckRun, Comment, Find, ForgeError, Post, PostError};
+use pullre::ports::{CheckRun, Comment, Find, ForgeError, Found, Post, PostError};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,7 @@ struct Runs {
 struct Run {
     id: i64,
     external_id: Option<String>,
+    conclusion: Option<String>,
     app: Option<Made>,
 }
 
@@ -75,8 +76,19 @@ impl GitHub {
         let changes = method == Method::PATCH
             || matches!(post, Post::Reaction { .. } | Post::DeploymentStatus { .. });
         let body = self.asker.write(method, &url, &body, changes, &self.memory)?;
-        let made: Made = serde_json::from_slice(&body)
-            .map_err(|e| ForgeError::Malformed(format!("what it says it has written: {e}")))?;
+        let unclear = |e| ForgeError::Malformed(format!("what it says it has written: {e}"));
+        if let Post::CheckRun { id: Some(_), run } = post {
+            let made: Run = serde_json::from_slice(&body).map_err(unclear)?;
+            let wanted = run.state.words().1;
+            // One that is completed, or has become stale, stays as it is.
+            return match made.conclusion {
+                Some(is) if wanted != Some(&is) => {
+                    Err(PostError::Gone(format!("it stays completed with {is}")))
+                }
+                _ => Ok(made.id),
+            };
+        }
+        let made: Made = serde_json::from_slice(&body).map_err(unclear)?;
         Ok(made.id)
     }
 
@@ -137,7 +149,7 @@ impl GitHub {
         }
     }
 
-    pub(super) fn search(&self, find: &Find) -> Result<Option<i64>, PostError> {
+    pub(super) fn search(&self, find: &Find) -> Result<Option<Found>, PostError> {
         match find {
             Find::CheckRun { head, name, external_id } => {
                 let mut url = self.at(&["commits", head.as_str(), "check-runs"]);
@@ -149,16 +161,24 @@ impl GitHub {
                 if let Some(app) = app {
                     url.query_pairs_mut().append_pair("app_id", &app.to_string());
                 }
-                self.first(url, |runs: Runs| {
-                    let ours = |run: &Run| {
-                        let made_by = run.app.as_ref().and_then(|app| u64::try_from(app.id).ok());
-                        run.external_id.as_ref() == Some(external_id)
-                            && (app.is_none() || made_by.is_none() || made_by == app)
-                    };
-                    runs.check_runs.iter().find(|run| ours(run)).map(|run| run.id)
-                })
+                let ours = |run: &Run| {
+                    let made_by = run.app.as_ref().and_then(|app| u64::try_from(app.id).ok());
+                    run.external_id.as_ref() == Some(external_id)
+                        && (app.is_none() || made_by.is_none() || made_by == app)
+                };
+                let mut newest: Option<Run> = None;
+                let read = self.pages_of(url, &mut |runs: Runs| {
+                    let all = newest.take().into_iter().chain(runs.check_runs);
+                    newest = all.filter(&ours).max_by_key(|run| run.id);
+                    true
+                });
+                match read {
+                    Ok(()) | Err(PostError::Gone(_)) => {}
+                    Err(e) => return Err(e),
+                }
+                Ok(newest.map(|run| Found { id: run.id, conclusion: run.conclusion }))
             }
-            Find::Comment { number, mark } => self.own_comment(*number, mark),
+            Find::Comment { number, mark } => Ok(self.own_comment(*number, mark)?.map(Found::from)),
             Find::Deployment { head, environment } => {
                 let mut url = self.at(&["deployments"]);
                 url.query_pairs_mut()
@@ -166,7 +186,8 @@ impl GitHub {
                     .append_pair("task", TASK)
                     .append_pair("environment", environment)
                     .append_pair("per_page", "100");
-                self.first(url, |made: Vec<Made>| made.first().map(|made| made.id))
+                let first = self.first(url, |made: Vec<Made>| made.first().map(|made| made.id))?;
+                Ok(first.map(Found::from))
             }
         }
     }
@@ -227,6 +248,7 @@ impl GitHub {
             Ok(Answer::NotModified) => Err(malformed("an unasked 304").into()),
             Ok(Answer::Absent) => Err(PostError::Gone("Not Found".into())),
             Err(ForgeError::Forbidden(why)) => Err(PostError::Forbidden(why)),
+            Err(ForgeError::Rejected(why)) => Err(PostError::Rejected(why)),
             Err(e) => Err(e.into()),
         }
     }
@@ -261,6 +283,7 @@ impl GitHub {
                 Ok(Answer::NotModified) => return Err(malformed("an unasked 304").into()),
                 Ok(Answer::Absent) => return Err(PostError::Gone("Not Found".into())),
                 Err(ForgeError::Forbidden(why)) => return Err(PostError::Forbidden(why)),
+                Err(ForgeError::Rejected(why)) => return Err(PostError::Rejected(why)),
                 Err(e) => return Err(e.into()),
             };
             let parsed: T = serde_json::from_slice(&page.body)
@@ -299,9 +322,8 @@ impl GitHub {
             Ok(()) => Ok(comments),
             Err(PostError::Forge(e)) => Err(e),
             Err(PostError::Gone(_)) => Err(ForgeError::NoRepository(self.full_name.clone())),
-            Err(PostError::Forbidden(why) | PostError::Rejected(why)) => {
-                Err(ForgeError::Forbidden(why))
-            }
+            Err(PostError::Forbidden(why)) => Err(ForgeError::Forbidden(why)),
+            Err(PostError::Rejected(why)) => Err(ForgeError::Rejected(why)),
         }
     }
 
@@ -319,7 +341,9 @@ impl GitHub {
 fn check_run(run: &CheckRun, new: bool) -> Value {
     let (status, conclusion) = run.state.words();
     let mut output = json!({ "title": run.title, "summary": run.summary });
-    put(&mut output, "text", &run.text);
+    // What is left out stays as it was.
+    let text = run.text.clone().or_else(|| (!new).then(String::new));
+    put(&mut output, "text", &text);
     let mut body = json!({
         "name": run.name,
         "external_id": run.external_id,

@@ -5,13 +5,15 @@
 //! record does not know: the next tick looks for it by `external_id`, mark or commit, and changes
 //! that.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::plan::{Saying, What, mark_of, plan, plan_one};
 use super::show::View;
 use super::{Kind, Said, Told};
 use crate::facts::{Assignment, Facts};
-use crate::ports::{Find, ForgeError, Post, PostError};
+use crate::ports::{CheckState, Find, ForgeError, Found, Post, PostError};
 use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
 use crate::reconcile::plan::{Action, Chain, Subject};
@@ -20,6 +22,10 @@ use crate::store::{Store, StoreError};
 /// GitHub allows about 80 writes a minute and 500 an hour; others may use the same credential.
 const WRITES_A_MINUTE: u32 = 60;
 const WRITES_AN_HOUR: u32 = 450;
+/// What nobody's merge waits for uses so many percent of it, and leaves some to the rest.
+const SHARE_OF_THE_REST: u32 = 70;
+/// As many things that GitHub does not answer well are one thing with GitHub.
+const MOST_ODD: usize = 3;
 
 /// Why no more is said in this tick.
 enum Stop {
@@ -42,12 +48,14 @@ enum Done {
     Left,
     /// These credentials may not; there may be another way.
     Refused,
+    /// GitHub did not answer, or not so that it can be understood. It may be this alone.
+    Odd(ForgeError),
 }
 
 /// The facts, with what these chains are about to give to whom: said at the beginning of a tick
 /// that copies for minutes.
 fn facts_with(store: &mut Store, chains: &[Chain], now: Timestamp) -> Result<Facts, StoreError> {
-    let mut facts = store.facts()?;
+    let mut facts = store.facts_without_bodies()?;
     anticipate(&mut facts, chains, now);
     Ok(facts)
 }
@@ -86,20 +94,20 @@ pub(crate) fn speak(
         Ok(()) if facts.report_trouble.is_none() => Ok(()),
         Ok(()) => store.report_trouble(None).map(drop),
         Err(Stop::Budget) => {
-            tracing::debug!(
-                "the writes of this minute or hour are used up; the rest is said later"
-            );
-            Ok(())
+            let why = "the writes of this minute or hour are used up; the rest is said later";
+            trouble(store, why)
         }
-        Err(Stop::Forge(e)) => {
-            let why = e.to_string();
-            if store.report_trouble(Some(&why))? {
-                tracing::warn!("not everything can be said on GitHub: {why}");
-            }
-            Ok(())
-        }
+        Err(Stop::Forge(e)) => trouble(store, &e.to_string()),
         Err(Stop::Store(e)) => Err(e),
     }
+}
+
+/// Warns of it once, until all can be said again.
+fn trouble(store: &mut Store, why: &str) -> Result<(), StoreError> {
+    if store.report_trouble(Some(why))? {
+        tracing::warn!("not everything can be said on GitHub: {why}");
+    }
+    Ok(())
 }
 
 struct Speaker<'a> {
@@ -120,16 +128,29 @@ impl Speaker<'_> {
         let told = store.told(facts)?;
         let mut sayings = self.plan(facts, &told);
         // Where check runs turn out to be refused, statuses are planned; once is enough.
+        let mut odd = 0;
         for _ in 0..2 {
-            let mut refused = false;
+            let mut refused = BTreeSet::new();
             for saying in &sayings {
                 if saying.what == What::Settle {
                     store.settle_report(&saying.key)?;
-                } else {
-                    refused |= matches!(self.one(saying, store)?, Done::Refused);
+                    continue;
+                }
+                if refused.contains(&saying.key.kind) {
+                    continue;
+                }
+                match self.one(saying, store)? {
+                    Done::Said | Done::Left => {}
+                    Done::Refused => drop(refused.insert(saying.key.kind)),
+                    Done::Odd(e) => {
+                        odd += 1;
+                        if odd == MOST_ODD {
+                            return Err(Stop::Forge(e));
+                        }
+                    }
                 }
             }
-            if !refused {
+            if refused.is_empty() {
                 break;
             }
             let facts = facts_with(store, self.chains, self.now)?;
@@ -148,7 +169,7 @@ impl Speaker<'_> {
         };
         // Again, from what is true under the lock.
         let facts = facts_with(store, self.chains, self.now)?;
-        let told = store.told(&facts)?;
+        let told = store.told_of(announced.key.number, &facts)?;
         let Controller { report, policy, forge, .. } = self.controller;
         let view = View::new(&facts, &told, report, policy, self.now);
         let again = plan_one(&view, &forge.credential(), announced.key.number);
@@ -161,6 +182,7 @@ impl Speaker<'_> {
             return Ok(Done::Left);
         }
         let kind = saying.key.kind;
+        let mut odd = None;
         let why = match self.say(&saying, &said, store) {
             Ok(None) => {
                 store.settle_report(&saying.key)?;
@@ -173,7 +195,10 @@ impl Speaker<'_> {
                 return Ok(Done::Said);
             }
             Err(Trouble::Stop(stop)) => return Err(stop),
-            Err(Trouble::Post(PostError::Forge(e))) => return Err(Stop::Forge(e)),
+            Err(Trouble::Post(PostError::Forge(e))) if !is_of_one(&e) => {
+                return Err(Stop::Forge(e));
+            }
+            Err(Trouble::Post(PostError::Forge(e))) => odd.insert(e).to_string(),
             Err(Trouble::Post(PostError::Forbidden(why))) => {
                 let credential = self.controller.forge.credential();
                 if store.report_refused(kind, &credential, &why, self.now)? {
@@ -190,10 +215,12 @@ impl Speaker<'_> {
             }
             Err(Trouble::Post(e @ (PostError::Gone(_) | PostError::Rejected(_)))) => e.to_string(),
         };
-        if store.report_tried(&saying, self.now)? == 1 {
+        // What may be a moment's trouble with GitHub is no news about this one.
+        let news = if odd.is_some() { 3 } else { 1 };
+        if store.report_tried(&saying, self.now)? == news {
             tracing::warn!("{} {kind}: {why}; tried again with growing pauses", saying.key.number);
         }
-        Ok(Done::Left)
+        Ok(odd.map_or(Done::Left, Done::Odd))
     }
 
     /// Returns the id of what says it now; None where it is the last word on something that is not
@@ -209,61 +236,75 @@ impl Speaker<'_> {
                     external_id: run.external_id.clone(),
                 };
                 let post = |id| Post::CheckRun { id, run: (**run).clone() };
-                let ours = said.id.filter(|_| same_hand);
-                self.change_or_make(saying, ours, &find, post, store)
+                // Nothing makes a completed one say something else: a later truth is a new one.
+                let stays = said
+                    .state
+                    .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
+                let ours = said.id.filter(|_| same_hand && !stays);
+                self.change_or_make(saying, ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
                 let post = Post::Status { head: head.clone(), status: status.clone() };
-                self.post(&post, store).map(Some)
+                self.post(saying, &post, store).map(Some)
             }
             What::Comment(body) => {
                 let number = saying.key.number;
                 let comment = |id| Post::Comment { id, number, body: body.clone() };
                 let find = Find::Comment { number, mark: mark_of(saying) };
                 // Whoever may write to the repository may also edit what another hand wrote.
-                self.change_or_make(saying, said.id, &find, comment, store)
+                self.change_or_make(saying, said.id, &find, None, comment, store)
             }
             What::Deployment { head, environment, status } => {
                 let (head, environment) = (head.clone(), environment.clone());
                 let known = said.id.filter(|_| same_hand);
                 let find =
                     Find::Deployment { head: head.clone(), environment: environment.clone() };
-                let there = match known {
-                    Some(id) => Some(id),
-                    None => self.find(&find)?,
-                };
+                let state = |id| Post::DeploymentStatus { id, status: status.clone() };
+                if let Some(id) = known {
+                    match self.post(saying, &state(id), store) {
+                        Err(Trouble::Post(PostError::Gone(_))) => {}
+                        other => return other.map(|_| Some(id)),
+                    }
+                }
+                let found = self.find(&find)?.map(|found| found.id);
+                let there = found.filter(|id| Some(*id) != known);
                 let id = match there {
                     Some(id) => id,
                     None if saying.settles => return Ok(None),
                     None => {
                         store.report_begun(&saying.key).map_err(Stop::Store)?;
                         let description = format!("Staging of {}", saying.key.number);
-                        self.post(&Post::Deployment { head, environment, description }, store)?
+                        let made = Post::Deployment { head, environment, description };
+                        self.post(saying, &made, store)?
                     }
                 };
-                self.post(&Post::DeploymentStatus { id, status: status.clone() }, store)?;
+                self.post(saying, &state(id), store)?;
                 Ok(Some(id))
             }
             What::Settle => Ok(None),
         }
     }
 
-    /// Changes what is known to be there, else what is found, else makes it.
+    /// Changes what is known to be there, else what is found and can be made to say this, else
+    /// makes it.
     fn change_or_make(
         &self,
         saying: &Saying,
         known: Option<i64>,
         find: &Find,
+        check: Option<CheckState>,
         post: impl Fn(Option<i64>) -> Post,
         store: &mut Store,
     ) -> Result<Option<i64>, Trouble> {
         if let Some(id) = known {
-            match self.post(&post(Some(id)), store) {
+            match self.post(saying, &post(Some(id)), store) {
                 Err(Trouble::Post(PostError::Gone(_) | PostError::Forbidden(_))) => {}
                 other => return other.map(Some),
             }
         }
-        let found = self.find(find)?.filter(|found| Some(*found) != known);
+        let can = |found: &Found| check.is_none_or(|state| found.may_say(state));
+        let found = self.find(find)?.filter(|found| Some(found.id) != known && can(found));
+        let found = found.map(|found| found.id);
         match found {
             // Nothing is made only to say that it is over.
             None if saying.settles => return Ok(None),
@@ -271,15 +312,15 @@ impl Speaker<'_> {
             None => store.report_begun(&saying.key).map_err(Stop::Store)?,
             Some(_) => {}
         }
-        self.post(&post(found), store).map(Some)
+        self.post(saying, &post(found), store).map(Some)
     }
 
-    fn find(&self, find: &Find) -> Result<Option<i64>, Trouble> {
+    fn find(&self, find: &Find) -> Result<Option<Found>, Trouble> {
         Ok(self.controller.forge.find(find)?)
     }
 
-    fn post(&self, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
-        if !store.reserve_write(self.now, WRITES_A_MINUTE, WRITES_AN_HOUR).map_err(Stop::Store)? {
+    fn post(&self, saying: &Saying, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
+        if !may_write(store, saying.is_urgent(), self.now).map_err(Stop::Store)? {
             return Err(Trouble::Stop(Stop::Budget));
         }
         Ok(self.controller.forge.post(post)?)
@@ -309,7 +350,18 @@ impl From<ForgeError> for Stop {
     }
 }
 
+/// Whether this may be about the one thing that was asked, and nothing else.
+pub(crate) fn is_of_one(e: &ForgeError) -> bool {
+    matches!(e, ForgeError::Unavailable(_) | ForgeError::Malformed(_) | ForgeError::Rejected(_))
+}
+
 /// Whether one more write fits into the budget of this minute and hour; it is used up then.
-pub(crate) fn may_write(store: &mut Store, now: Timestamp) -> Result<bool, StoreError> {
-    store.reserve_write(now, WRITES_A_MINUTE, WRITES_AN_HOUR)
+pub(crate) fn may_write(
+    store: &mut Store,
+    urgent: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let share = if urgent { 100 } else { SHARE_OF_THE_REST };
+    let of = |writes: u32| writes * share / 100;
+    store.reserve_write(now, of(WRITES_A_MINUTE), of(WRITES_AN_HOUR))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::apply::may_write;
+use super::apply::{is_of_one, may_write};
 use crate::domain::{Login, PullNumber};
 use crate::facts::Facts;
 use crate::ops::{Operator, OpsError};
@@ -110,9 +110,12 @@ pub(crate) fn obey(
     }
 }
 
+/// As many that cannot be asked about are one trouble with GitHub.
+const MOST_ODD: usize = 3;
+
 enum Trouble {
     Store(StoreError),
-    Forge(String),
+    Forge(ForgeError),
 }
 
 impl From<StoreError> for Trouble {
@@ -123,13 +126,7 @@ impl From<StoreError> for Trouble {
 
 impl From<ForgeError> for Trouble {
     fn from(e: ForgeError) -> Trouble {
-        Trouble::Forge(e.to_string())
-    }
-}
-
-impl From<PostError> for Trouble {
-    fn from(e: PostError) -> Trouble {
-        Trouble::Forge(e.to_string())
+        Trouble::Forge(e)
     }
 }
 
@@ -154,11 +151,35 @@ fn read_and_do(
             store.comments_read(&[], now, due)?;
         }
     }
-    let mut done = 0;
+    let (mut done, mut odd) = (0, 0);
+    let doer = Doer { controller, now };
+    let mut go_on = |did: Result<bool, Trouble>| match did {
+        Ok(did) => {
+            done += usize::from(did);
+            Ok(())
+        }
+        // It may be this one alone; a day later it is too old, and is asked about no more.
+        Err(Trouble::Forge(e)) if is_of_one(&e) && odd + 1 < MOST_ODD => {
+            odd += 1;
+            tracing::warn!("a command in a comment waits: {e}");
+            Ok(())
+        }
+        Err(e) => Err(e),
+    };
     for command in store.open_commands()? {
-        done += usize::from(Doer { controller, now }.one(command, store)?);
+        go_on(doer.one(command, store))?;
+    }
+    // Whoever may not command does not use up the reactions of those who may.
+    for command in store.open_commands()?.into_iter().filter(is_refused) {
+        go_on(doer.react(command, store).map(|()| false))?;
     }
     Ok(done)
+}
+
+/// Whether all that is left is to say no.
+fn is_refused(command: &StoredCommand) -> bool {
+    command.state == CommandState::Answered
+        && command.reaction.as_deref() == Some(Reaction::Refused.as_str())
 }
 
 /// The command in a comment on an open pull request, if there is one.
@@ -192,9 +213,17 @@ impl Doer<'_> {
         match command.state {
             CommandState::New => {
                 let login = Login(command.login.clone());
-                let (state, reaction, text) = if !self.may(&login)? {
+                let old = words::between(command.changed_at, self.now) > OLDEST.unsigned_abs();
+                let may = match self.may(&login) {
+                    Err(_) if old => false,
+                    other => other?,
+                };
+                let (state, reaction, text) = if !may {
                     // No words: whoever may not command shall not fill the comment either.
                     (CommandState::Answered, Reaction::Refused, None)
+                } else if old {
+                    let text = "not done: it was asked for more than a day ago; ask again";
+                    (CommandState::Answered, Reaction::NotUnderstood, Some(text.to_owned()))
                 } else if self.is_at_work(command.number)? {
                     return Ok(false); // A tick is at it; the next one does this.
                 } else {
@@ -206,10 +235,10 @@ impl Doer<'_> {
                     (CommandState::Answered, reaction, Some(text))
                 };
                 let answer = Some((reaction.as_str(), text.as_deref()));
-                if self.is(&mut command, state, answer, store)? == Won::Yes {
+                if self.is(&mut command, state, answer, store)? == Won::Yes && may {
                     self.react(command, store)?;
                 }
-                Ok(true)
+                Ok(may)
             }
             CommandState::Taken if words::between(command.changed_at, self.now) > TAKEN_FOR => {
                 let text =
@@ -220,6 +249,7 @@ impl Doer<'_> {
                 }
                 Ok(true)
             }
+            CommandState::Answered if is_refused(&command) => Ok(false),
             CommandState::Answered => self.react(command, store).map(|()| true),
             CommandState::Taken | CommandState::Done => Ok(false),
         }
@@ -255,7 +285,8 @@ impl Doer<'_> {
 
     fn is_at_work(&self, number: PullNumber) -> Result<bool, Trouble> {
         let lock = self.controller.locks.try_lock(&LockName::Environment(number));
-        lock.map(|held| held.is_none()).map_err(|e| Trouble::Forge(format!("cannot lock: {e}")))
+        lock.map(|held| held.is_none())
+            .map_err(|e| Trouble::Forge(ForgeError::Local(format!("cannot lock: {e}"))))
     }
 
     fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Trouble> {
@@ -264,7 +295,7 @@ impl Doer<'_> {
             Some("-1") => Reaction::Refused,
             _ => Reaction::NotUnderstood,
         };
-        if !may_write(store, self.now)? {
+        if !may_write(store, !is_refused(&command), self.now)? {
             return Ok(());
         }
         let post = Post::Reaction { comment: command.comment, reaction };

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use crate::config::Secret;
 use crate::domain::{Invalid, PullNumber};
 use crate::facts::Pull;
+use crate::ports::CheckState;
 use crate::store::Step;
 
 /// What is said, by app.ini.
@@ -30,10 +31,22 @@ pub struct Settings {
     pub check_name: String,
     pub comment: bool,
     pub deployments: bool,
-    /// The console's page of all environments, where there is one.
-    pub page: Option<String>,
+    /// Where the console is, as `https://host`.
+    pub console: Option<String>,
     /// Never shown, wherever they come from.
     pub secrets: Vec<Secret>,
+}
+
+impl Settings {
+    /// The console's page of all environments.
+    pub fn list(&self) -> Option<String> {
+        Some(format!("{}/pull/list", self.console.as_ref()?))
+    }
+
+    /// The console's page of one.
+    pub fn page(&self, number: PullNumber) -> Option<String> {
+        Some(format!("{}/pull/{}", self.console.as_ref()?, number.0))
+    }
 }
 
 /// A way to say something.
@@ -112,14 +125,42 @@ impl State {
     }
 
     /// Whether a commit that says this may be made to say `new`. What is completed stays, but for
-    /// a failure that is tried again, a success that fails later, and what was never tried.
-    fn gives_way_to(self, new: State) -> bool {
+    /// a failure that is tried again, a success that fails later or whose server is `lost`, and
+    /// what was never tried.
+    fn gives_way_to(self, new: State, lost: bool) -> bool {
         use State::*;
         match self {
             Queued | Held | InProgress => true,
-            Success => matches!(new, Success | Failure),
+            Success => match new {
+                Success | Failure => true,
+                Queued | InProgress => lost,
+                Held | Neutral | Cancelled => false,
+            },
             Failure => matches!(new, Success | Failure | InProgress | Queued),
             Neutral | Cancelled => !matches!(new, Held | Cancelled),
+        }
+    }
+
+    /// In the words of a check run.
+    fn of_check(self) -> CheckState {
+        match self {
+            State::Queued | State::Held => CheckState::Queued,
+            State::InProgress => CheckState::InProgress,
+            State::Success => CheckState::Success,
+            State::Failure => CheckState::Failure,
+            State::Neutral => CheckState::Neutral,
+            State::Cancelled => CheckState::Cancelled,
+        }
+    }
+
+    /// In the words of a commit status.
+    fn of_status(self) -> &'static str {
+        match self {
+            // There is no neutral: green would say that it was looked at, red that it is bad.
+            State::Queued | State::Held | State::InProgress | State::Neutral => "pending",
+            State::Success => "success",
+            State::Failure => "failure",
+            State::Cancelled => "error",
         }
     }
 
@@ -161,6 +202,7 @@ pub struct Said {
     /// None: nothing was said yet, though it may be there.
     pub state: Option<State>,
     pub digest: Option<String>,
+    pub said_at: Option<Timestamp>,
     /// Nothing more is to be said.
     pub settled: bool,
     pub tried: Option<Tried>,

@@ -56,6 +56,11 @@ impl fmt::Display for Saying {
 }
 
 impl Saying {
+    /// Whether a merge may wait for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.rank().0 <= 1
+    }
+
     /// The smaller, the sooner: what a merge may wait for goes first.
     fn rank(&self) -> (u8, PullNumber) {
         let class = match (self.key.kind, self.state) {
@@ -139,8 +144,10 @@ impl Planner<'_> {
         }
         // Said before check runs were permitted: it stands beside the check run, and must not lie.
         let status = key(Kind::Status, head.as_str());
-        let pending = self.view.told.said.get(&status).and_then(|said| said.state);
-        let stands = pending.is_some_and(|state| !state.has_ended());
+        let posted = self.view.told.said.get(&status).and_then(|said| said.state);
+        let stands = posted.is_some_and(|state| {
+            is_open_status(state) || state.of_status() != shown.state.of_status()
+        });
         if stands && !self.refuses(Kind::Check) && !self.refuses(Kind::Status) {
             let words = self.status(number, head, shown);
             let what = What::Status { head: head.clone(), status: words };
@@ -163,18 +170,11 @@ impl Planner<'_> {
             name: settings.check_name.clone(),
             head: head.clone(),
             external_id: external_id(number, head.as_str()),
-            state: match shown.state {
-                State::Queued | State::Held => CheckState::Queued,
-                State::InProgress => CheckState::InProgress,
-                State::Success => CheckState::Success,
-                State::Failure => CheckState::Failure,
-                State::Neutral => CheckState::Neutral,
-                State::Cancelled => CheckState::Cancelled,
-            },
+            state: shown.state.of_check(),
             title: shown.title.clone(),
             summary: shown.summary.clone(),
             text: shown.text.clone(),
-            details_url: shown.url.clone().or_else(|| settings.page.clone()),
+            details_url: shown.url.clone().or_else(|| settings.page(number)),
             started_at: shown.began,
             completed_at: shown.ended,
         }
@@ -187,7 +187,7 @@ impl Planner<'_> {
             Some(first) if first != number => format!("{name} ({number})"),
             _ => name.clone(),
         };
-        let url = shown.url.clone().or_else(|| self.view.settings.page.clone());
+        let url = shown.url.clone().or_else(|| self.view.settings.page(number));
         self.status_of(context, shown.state, &shown.title, url)
     }
 
@@ -200,13 +200,7 @@ impl Planner<'_> {
     ) -> CommitStatus {
         CommitStatus {
             context,
-            state: match state {
-                // There is no neutral: green would say that it was looked at, red that it is bad.
-                State::Queued | State::Held | State::InProgress | State::Neutral => "pending",
-                State::Success => "success",
-                State::Failure => "failure",
-                State::Cancelled => "error",
-            },
+            state: state.of_status(),
             description: markdown::shortened(title, 140),
             target_url,
         }
@@ -269,6 +263,7 @@ impl Planner<'_> {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
             Kind::Deployment => said.state != Some(State::Cancelled),
+            Kind::Status => said.state.is_none_or(is_open_status),
             // What was begun and not recorded may be there.
             _ => said.state.is_none_or(|state| !state.has_ended()),
         };
@@ -291,8 +286,9 @@ impl Planner<'_> {
                 if self.view.first_of(&head).is_some() {
                     return self.settle(key);
                 }
-                let (name, page) = (&self.view.settings.check_name, &self.view.settings.page);
-                let status = self.status_of(name.clone(), State::Cancelled, &title, page.clone());
+                let settings = self.view.settings;
+                let (name, page) = (settings.check_name.clone(), settings.page(key.number));
+                let status = self.status_of(name, State::Cancelled, &title, page);
                 What::Status { head, status }
             }
             Kind::Deployment => deployment(key.number, &head, State::Cancelled, &title, None),
@@ -304,12 +300,20 @@ impl Planner<'_> {
                 title,
                 summary: why,
                 text: None,
-                details_url: self.view.settings.page.clone(),
+                details_url: self.view.settings.page(key.number),
                 started_at: None,
                 completed_at: None,
             })),
         };
         self.propose_last(key.clone(), State::Cancelled, what);
+    }
+
+    /// Whether the server that something was said of is the environment's no more.
+    fn is_lost(&self, number: PullNumber, said: &Said) -> bool {
+        match self.view.facts.assignments.get(&number) {
+            None => true,
+            Some(assignment) => said.said_at.is_some_and(|at| at < assignment.assigned_at),
+        }
     }
 
     fn settle(&mut self, key: &Key) {
@@ -339,7 +343,13 @@ impl Planner<'_> {
             let is_commit = matches!(saying.key.kind, Kind::Check | Kind::Status);
             if let Some(before) = said.state {
                 let adopted = said.digest.as_deref() == Some(ADOPTED) && before == state;
-                if adopted || is_commit && !settles && !before.gives_way_to(state) {
+                let lost = self.is_lost(saying.key.number, said);
+                // A status can be made to say anything; only a check run is completed for good.
+                let stays = match (saying.key.kind, before) {
+                    (Kind::Status, State::Neutral | State::Cancelled) => false,
+                    _ => is_commit && !settles && !before.gives_way_to(state, lost),
+                };
+                if adopted || stays {
                     return;
                 }
             }
@@ -353,6 +363,11 @@ impl Planner<'_> {
         }
         self.sayings.push(saying);
     }
+}
+
+/// Whether what is posted for it is no last word.
+fn is_open_status(state: State) -> bool {
+    state.of_status() == "pending"
 }
 
 fn external_id(number: PullNumber, sha: &str) -> String {

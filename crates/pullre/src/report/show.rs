@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::markdown::{code, end_of_output, link, masked, prose, shortened};
-use super::{Settings, State, Told};
+use super::{Answer, Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
-use crate::stage::{Stage, Standing, standing};
+use crate::stage::{Stage, Standing, Standings};
 use crate::status::shown_url;
 use crate::store::Step;
 use crate::words;
@@ -17,12 +17,15 @@ use crate::words;
 /// Those further behind are not told their place: each move of the queue would be a message.
 const TOLD_THEIR_PLACE: usize = 5;
 const OUTPUT_LINES: usize = 30;
+/// GitHub takes 65,535 of a field, and of a comment.
+const MOST_CHARACTERS: usize = 65_000;
 /// Answers to commands that the comment keeps.
 const ANSWERS: usize = 3;
 
 /// Everything that is looked at.
 #[derive(Debug)]
 pub struct View<'a> {
+    standings: Standings<'a>,
     pub facts: &'a Facts,
     pub told: &'a Told,
     pub settings: &'a Settings,
@@ -47,7 +50,8 @@ impl<'a> View<'a> {
         for pull in facts.pulls.values().filter(|p| p.request.state == PullState::Open) {
             first_of.entry(&pull.request.head).or_insert(pull.request.number);
         }
-        View { facts, told, settings, policy, now, places, first_of }
+        let standings = Standings::new(facts, policy, now);
+        View { standings, facts, told, settings, policy, now, places, first_of }
     }
 
     /// The lowest open pull request with this head.
@@ -91,7 +95,13 @@ pub fn show(pull: &Pull, view: &View<'_>) -> Option<Shown> {
             why: format!("more than {TOLD_THEIR_PLACE} pull requests are before it"),
             next: None,
         },
-        _ => standing(pull, view.facts, view.policy, view.now),
+        Some(place) => Standing {
+            stage: Stage::Queued,
+            // Not of how many: each one that comes or goes would be a message.
+            why: format!("place {place} in the queue; {}", view.standings.waits_for(*place)),
+            next: None,
+        },
+        None => view.standings.of(pull),
     };
     let subject = Subject { pull, assignment, server, standing, view };
     Some(subject.shown())
@@ -106,6 +116,23 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// Secrets go before anything is escaped or cut: after it they look different.
+    fn masked(&self, text: &str) -> String {
+        masked(text, &self.view.settings.secrets)
+    }
+
+    fn prose(&self, text: &str) -> String {
+        prose(&self.masked(text))
+    }
+
+    fn code(&self, text: &str) -> String {
+        code(&self.masked(text))
+    }
+
+    fn end_of_output(&self, text: &str, lines: usize) -> Option<String> {
+        end_of_output(&self.masked(text), lines)
+    }
+
     fn shown(&self) -> Shown {
         let closed = self.pull.request.state == PullState::Closed;
         let state = match self.standing.stage {
@@ -134,13 +161,13 @@ impl Subject<'_> {
         Shown {
             state,
             title: shortened(&mask(title), 200),
-            summary: mask(summary),
+            summary: shortened(&mask(summary), MOST_CHARACTERS),
             text: self.output().map(mask),
             url: self.server.and_then(shown_url).filter(|_| ready),
             began: deployment.map(|d| d.started_at.unwrap_or(d.offered_at)),
             ended: deployment.and_then(|d| d.finished_at),
-            comment: mask(self.comment(closed)),
-            comments: !closed && !self.is_excluded(),
+            comment: shortened(&mask(self.comment(closed)), MOST_CHARACTERS),
+            comments: !closed && (!self.is_excluded() || self.has_answers()),
             deploys: self.assignment.is_some() && !closed,
         }
     }
@@ -152,7 +179,7 @@ impl Subject<'_> {
     }
 
     fn commit(&self) -> String {
-        code(self.pull.request.head.short())
+        self.code(self.pull.request.head.short())
     }
 
     fn server_name(&self) -> String {
@@ -208,11 +235,11 @@ impl Subject<'_> {
 
     /// Why it stands so, and what comes next; only what does not change by the minute.
     fn paragraphs(&self) -> Vec<String> {
-        let server = prose(&self.server_name());
+        let server = self.prose(&self.server_name());
         let sentence = |text: &str| {
             let mut chars = text.chars();
             let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-            format!("{}.", prose(&format!("{first}{}", chars.as_str())))
+            format!("{}.", self.prose(&format!("{first}{}", chars.as_str())))
         };
         // What can be done without our command line is told so.
         let number = self.pull.request.number.0;
@@ -243,7 +270,7 @@ impl Subject<'_> {
         if let Some(url) = shown_url(server).filter(|_| self.standing.stage == Stage::Ready) {
             lines.push(format!("- URL: {}", link(&url)));
         }
-        lines.push(format!("- Server: {}", prose(&server.name)));
+        lines.push(format!("- Server: {}", self.prose(&server.name)));
         lines.extend(self.data(server));
         if let Some(deployment) = self.deployment().filter(|d| d.outcome == Outcome::Succeeded)
             && let (Some(began), Some(ended)) = (deployment.started_at, deployment.finished_at)
@@ -253,7 +280,7 @@ impl Subject<'_> {
             lines.push(format!("- Deployed: {}, in {took}", words::moment(ended)));
         }
         if self.failed().is_some() {
-            lines.extend(self.steps().iter().map(step_line));
+            lines.extend(self.steps().iter().map(|step| self.step_line(step)));
         }
         lines
     }
@@ -264,8 +291,11 @@ impl Subject<'_> {
         let ours = clone.pull == Some(self.pull.request.number)
             && matches!(clone.state, CloneState::Ready | CloneState::Stale);
         let source = clone.source.as_ref().filter(|_| ours)?;
-        let mut line =
-            format!("- Database: {}, a copy of {}", code(schema.as_str()), code(source.as_str()));
+        let mut line = format!(
+            "- Database: {}, a copy of {}",
+            self.code(schema.as_str()),
+            self.code(source.as_str())
+        );
         if let Some(at) = clone.finished_at {
             line.push_str(&format!(" made {}", words::moment(at)));
         }
@@ -281,7 +311,7 @@ impl Subject<'_> {
     fn output(&self) -> Option<String> {
         let failed = self.failed()?;
         let step = self.steps().iter().rfind(|s| failed.failed_step.as_ref() == Some(&s.name))?;
-        end_of_output(&step.output, OUTPUT_LINES)
+        self.end_of_output(&step.output, OUTPUT_LINES)
     }
 
     fn comment(&self, closed: bool) -> String {
@@ -311,56 +341,70 @@ impl Subject<'_> {
                 "\n<details><summary>The end of its output</summary>\n\n{output}\n\n</details>\n"
             ));
         }
-        body.push_str(&self.answers());
-        body.push_str(
-            "\n<sub>People with write access can comment with a line `/pullre redeploy`, `reset-db`, \
-             `hold`, `release`, `stop` or `explain`.</sub>\n",
-        );
+        let end = "\n<sub>People with write access can comment with a line `/pullre redeploy`, \
+                   `reset-db`, `hold`, `release`, `stop` or `explain`.</sub>\n";
+        let left = MOST_CHARACTERS.saturating_sub(body.chars().count() + end.chars().count());
+        body.push_str(&self.answers(left));
+        body.push_str(end);
         body
     }
 
-    fn answers(&self) -> String {
-        let Some(answers) = self.view.told.answers.get(&self.pull.request.number) else {
-            return String::new();
-        };
-        let mut text = String::new();
-        for answer in answers.iter().rev().take(ANSWERS).rev() {
-            let intro = format!(
-                "{} of {}, {}",
-                code(&format!("/pullre {}", answer.verb)),
-                code(&answer.login),
-                words::moment(answer.at)
-            );
-            match answer.text.trim_end().contains('\n') {
-                false => text.push_str(&format!("\n> {intro}: {}\n", prose(&answer.text))),
-                true => text.push_str(&format!(
-                    "\n<details><summary>{}</summary>\n\n{intro}\n\n{}\n\n</details>\n",
-                    "An answer",
-                    end_of_output(&answer.text, 60).unwrap_or_default()
-                )),
+    fn has_answers(&self) -> bool {
+        self.view.told.answers.contains_key(&self.pull.request.number)
+    }
+
+    /// The newest of them that fit into so many characters.
+    fn answers(&self, most: usize) -> String {
+        let answers = self.view.told.answers.get(&self.pull.request.number);
+        let newest = answers.into_iter().flatten().rev().take(ANSWERS);
+        let mut left = most;
+        let mut kept: Vec<String> = newest
+            .map(|answer| self.answer(answer))
+            .take_while(|text| {
+                let length = text.chars().count();
+                let fits = length <= left;
+                left = left.saturating_sub(length);
+                fits
+            })
+            .collect();
+        kept.reverse();
+        kept.concat()
+    }
+
+    fn answer(&self, answer: &Answer) -> String {
+        let intro = format!(
+            "{} of {}, {}",
+            self.code(&format!("/pullre {}", answer.verb)),
+            self.code(&answer.login),
+            words::moment(answer.at)
+        );
+        match answer.text.trim_end().contains('\n') {
+            false => format!("\n> {intro}: {}\n", self.prose(&answer.text)),
+            true => format!(
+                "\n<details><summary>An answer</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                self.end_of_output(&answer.text, 60).unwrap_or_default()
+            ),
+        }
+    }
+
+    fn step_line(&self, step: &Step) -> String {
+        let name = self.prose(&step.name);
+        match step.finished_at {
+            None => format!("- {name}: has not ended"),
+            Some(end) => {
+                let took = words::duration(words::between(step.started_at, end));
+                match step.exit_status {
+                    Some(status) if status != 0 => {
+                        format!("- {name}: exit status {status} after {took}")
+                    }
+                    _ => format!("- {name}: {took}"),
+                }
             }
         }
-        text
     }
 }
 
 /// By which our comment is found again.
 pub fn mark(number: PullNumber) -> String {
     format!("<!-- pullre:{} -->", number.0)
-}
-
-fn step_line(step: &Step) -> String {
-    let name = prose(&step.name);
-    match step.finished_at {
-        None => format!("- {name}: has not ended"),
-        Some(end) => {
-            let took = words::duration(words::between(step.started_at, end));
-            match step.exit_status {
-                Some(status) if status != 0 => {
-                    format!("- {name}: exit status {status} after {took}")
-                }
-                _ => format!("- {name}: {took}"),
-            }
-        }
-    }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::effects::Won;
 use super::history::event;
-use super::{Event, Result, Store, StoreError};
+use super::{Event, Result, Store, StoreError, harmless_twice};
 use crate::domain::{Invalid, PullNumber};
 use crate::words;
 
@@ -282,13 +282,14 @@ impl Store {
             "SELECT number FROM heads WHERE number = ? AND sha = ?",
             &[number.0.into(), sha.into()],
         )?;
-        if known.is_none() {
-            self.execute(
-                "INSERT INTO heads (number, sha, pushed_at) VALUES (?, ?, ?)",
-                &[number.0.into(), sha.into(), pushed_at.into()],
-            )?;
+        if known.is_some() {
+            return Ok(());
         }
-        Ok(())
+        // Another tick may have seen it in the meantime.
+        harmless_twice(self.execute(
+            "INSERT INTO heads (number, sha, pushed_at) VALUES (?, ?, ?)",
+            &[number.0.into(), sha.into(), pushed_at.into()],
+        ))
     }
 
     /// An environment got a server. Only the first one since it became eligible ended a waiting.

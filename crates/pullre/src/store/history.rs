@@ -128,7 +128,9 @@ impl Store {
         let over = "NOT EXISTS (SELECT 1 FROM pull_requests p
                 WHERE p.number = pull_number AND p.state = 'open')";
         self.execute(
-            &format!("DELETE FROM reports WHERE settled = 1 AND said_at < ? AND {over}"),
+            &format!(
+                "DELETE FROM reports WHERE settled = 1 AND COALESCE(said_at, 0) < ? AND {over}"
+            ),
             &[limit.into()],
         )?;
         self.execute(

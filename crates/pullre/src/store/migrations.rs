@@ -1,8 +1,8 @@
 //! The tables. One named step after the other, each safe to run again, since MySQL commits at
 //! every DDL statement: whatever a killed run left, the next one completes.
 
-use super::Store;
 use super::backend::{Engine, StoreError, Value};
+use super::{Store, harmless_twice};
 
 /// A named step. Never changed once released: a later one mends it.
 struct Migration {
@@ -152,6 +152,9 @@ const MIGRATIONS: &[Migration] = migrations! {
         comment_id BIGINT NOT NULL PRIMARY KEY, pull_number INT NOT NULL, login VARCHAR(128) NOT NULL,
         verb VARCHAR(20) NOT NULL, state VARCHAR(20) NOT NULL, changed_at BIGINT NOT NULL,
         reaction VARCHAR(20), answer {text}) {own}",
+    "comment_commands_by_state": "CREATE INDEX {if_not_exists} comment_commands_by_state
+        ON comment_commands (state)",
+    "reports_by_settled": "CREATE INDEX {if_not_exists} reports_by_settled ON reports (settled)",
     // What the chat was told and still holds.
     "alerts": "CREATE TABLE IF NOT EXISTS alerts (
         name VARCHAR(128) NOT NULL PRIMARY KEY, message {text} NOT NULL, since BIGINT NOT NULL,
@@ -212,13 +215,6 @@ fn dialect(sql: &str, engine: Engine) -> String {
     words.iter().fold(sql.to_owned(), |sql, (word, meaning)| sql.replace(word, meaning))
 }
 
-fn harmless_twice(done: Result<(), StoreError>) -> Result<(), StoreError> {
-    match done {
-        Err(StoreError::Conflict(_)) => Ok(()),
-        other => other,
-    }
-}
-
 impl Store {
     /// The migrations that this database still lacks, in order.
     pub fn pending_migrations(&mut self) -> Result<Vec<&'static str>, StoreError> {
@@ -247,7 +243,7 @@ impl Store {
             made.extend(self.planned(migration)?);
             match &migration.step {
                 Step::Sql(sql) => {
-                    harmless_twice(self.execute(&dialect(sql, engine), &[]).map(drop))?;
+                    harmless_twice(self.execute(&dialect(sql, engine), &[]))?;
                     harmless_twice(self.note_migration(name, now))?;
                 }
                 Step::Fit(table, column) => {

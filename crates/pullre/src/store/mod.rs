@@ -141,6 +141,14 @@ impl Store {
     }
 }
 
+/// Somebody else was faster, and what is there now is as good.
+fn harmless_twice<T>(done: Result<T>) -> Result<()> {
+    match done {
+        Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 /// A moment as pullre-kun's tables hold it, in UTC.
 fn datetime(t: Timestamp) -> Value {
     Value::Text(t.strftime("%Y-%m-%d %H:%M:%S").to_string())

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::backend::{Row, Value};
 use super::effects::Won;
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, harmless_twice};
 use crate::domain::{Invalid, PullNumber, PullState};
-use crate::facts::{Facts, Outcome};
+use crate::facts::{Assignment, Facts, Outcome};
 use crate::report::plan::Saying;
 use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
 use crate::store::Step;
@@ -23,13 +23,31 @@ fn short(text: &str) -> Value {
 impl Store {
     /// Everything that reports are planned from, beside the facts.
     pub fn told(&mut self, facts: &Facts) -> Result<Told> {
-        let mut told = Told::default();
-        let rows = self.query(
-            "SELECT r.* FROM reports r WHERE r.settled = 0 OR EXISTS
-                 (SELECT 1 FROM pull_requests p WHERE p.number = r.pull_number AND p.state = 'open')",
+        let mut rows = self.query("SELECT * FROM reports WHERE settled = 0", &[])?;
+        rows.extend(self.query(
+            "SELECT r.* FROM pull_requests p JOIN reports r ON r.pull_number = p.number
+             WHERE p.state = 'open' AND r.settled <> 0",
             &[],
-        )?;
-        for row in &rows {
+        )?);
+        let mut told = self.told_by(&rows, facts)?;
+        self.steps_for_reports(facts, &mut told, None)?;
+        self.answers(&mut told, None)?;
+        Ok(told)
+    }
+
+    /// The same, of one pull request alone.
+    pub fn told_of(&mut self, number: PullNumber, facts: &Facts) -> Result<Told> {
+        let sql = "SELECT * FROM reports WHERE pull_number = ?";
+        let rows = self.query(sql, &[number.0.into()])?;
+        let mut told = self.told_by(&rows, facts)?;
+        self.steps_for_reports(facts, &mut told, Some(number))?;
+        self.answers(&mut told, Some(number))?;
+        Ok(told)
+    }
+
+    fn told_by(&mut self, rows: &[Row], facts: &Facts) -> Result<Told> {
+        let mut told = Told::default();
+        for row in rows {
             if let Some((key, said)) = readable(said(row))? {
                 told.said.insert(key, said);
             }
@@ -39,8 +57,6 @@ impl Store {
                 told.refusals.insert(kind, refusal);
             }
         }
-        self.steps_for_reports(facts, &mut told)?;
-        self.answers(&mut told)?;
         let unknown: BTreeSet<_> =
             told.said.iter().filter(|(_, said)| !said.settled).map(|(key, _)| key.number).collect();
         let unknown: Vec<_> =
@@ -53,8 +69,14 @@ impl Store {
         Ok(told)
     }
 
-    fn steps_for_reports(&mut self, facts: &Facts, told: &mut Told) -> Result<()> {
-        let interesting = facts.assignments.values().any(|a| {
+    fn steps_for_reports(
+        &mut self,
+        facts: &Facts,
+        told: &mut Told,
+        only: Option<PullNumber>,
+    ) -> Result<()> {
+        let wanted = |a: &&Assignment| only.is_none_or(|only| a.pull == only);
+        let interesting = facts.assignments.values().filter(wanted).any(|a| {
             a.deployment
                 .as_ref()
                 .is_some_and(|d| matches!(d.outcome, Outcome::Running | Outcome::Failed))
@@ -62,15 +84,15 @@ impl Store {
         if !interesting {
             return Ok(());
         }
-        let rows = self.query(
+        let (of_one, params) = one(only, "a.pull_number");
+        let sql = format!(
             "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status, s.output
              FROM deployment_steps s
              JOIN assignments a ON a.deployment_id = s.deployment_id
              JOIN deployments d ON d.id = a.deployment_id
-             WHERE d.outcome IN ('running', 'failed') ORDER BY s.id",
-            &[],
-        )?;
-        for row in &rows {
+             WHERE d.outcome IN ('running', 'failed'){of_one} ORDER BY s.id"
+        );
+        for row in &self.query(&sql, &params)? {
             let step = Step {
                 name: row.text("name")?,
                 started_at: row.time("started_at")?,
@@ -83,14 +105,14 @@ impl Store {
         Ok(())
     }
 
-    fn answers(&mut self, told: &mut Told) -> Result<()> {
-        let rows = self.query(
+    fn answers(&mut self, told: &mut Told, only: Option<PullNumber>) -> Result<()> {
+        let (of_one, params) = one(only, "c.pull_number");
+        let sql = format!(
             "SELECT c.pull_number, c.login, c.verb, c.changed_at, c.answer FROM comment_commands c
              JOIN pull_requests p ON p.number = c.pull_number AND p.state = 'open'
-             WHERE c.answer IS NOT NULL ORDER BY c.comment_id",
-            &[],
-        )?;
-        for row in &rows {
+             WHERE c.answer IS NOT NULL{of_one} ORDER BY c.comment_id"
+        );
+        for row in &self.query(&sql, &params)? {
             if let Some((number, answer)) = readable(answer(row))? {
                 told.answers.entry(number).or_default().push(answer);
             }
@@ -198,8 +220,16 @@ impl Store {
     }
 
     /// Something is about to be made, and may be there although nothing more is recorded of it.
+    /// What was said before it counts no more.
     pub fn report_begun(&mut self, key: &Key) -> Result<()> {
-        self.report_row(key)
+        self.report_row(key)?;
+        self.execute(
+            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = NULL,
+                 settled = 0
+             WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &key_values(key),
+        )
+        .map(drop)
     }
 
     fn report_row(&mut self, key: &Key) -> Result<()> {
@@ -300,6 +330,14 @@ impl Store {
     }
 }
 
+/// The end of a condition, and its values.
+fn one(only: Option<PullNumber>, column: &str) -> (String, Vec<Value>) {
+    match only {
+        Some(number) => (format!(" AND {column} = ?"), vec![number.0.into()]),
+        None => (String::new(), Vec::new()),
+    }
+}
+
 fn key_values(key: &Key) -> [Value; 3] {
     [key.number.0.into(), key.kind.as_str().into(), key.sha.as_str().into()]
 }
@@ -335,6 +373,15 @@ fn answer(row: &Row) -> Result<(PullNumber, Answer)> {
     Ok((PullNumber(row.u32("pull_number")?), answer))
 }
 
+fn alert(row: &Row) -> Result<(String, StoredAlert)> {
+    let alert = StoredAlert {
+        message: row.text("message")?,
+        since: row.time("since")?,
+        told_at: row.opt_time("told_at")?,
+    };
+    Ok((row.text("name")?, alert))
+}
+
 fn command(row: &Row) -> Result<StoredCommand> {
     Ok(StoredCommand {
         comment: row.int("comment_id")?,
@@ -362,6 +409,7 @@ fn said(row: &Row) -> Result<(Key, Said)> {
         credential: row.opt_text("credential")?,
         state: row.opt_parsed("state")?,
         digest: row.opt_text("digest")?,
+        said_at: row.opt_time("said_at")?,
         settled: row.opt_int("settled")? == Some(1),
         tried,
     };
@@ -435,7 +483,8 @@ impl Store {
                 if known.is_some() {
                     continue;
                 }
-                store.execute(
+                // Another tick may have read it in the meantime.
+                harmless_twice(store.execute(
                     "INSERT INTO comment_commands
                          (comment_id, pull_number, login, verb, state, changed_at)
                      VALUES (?, ?, ?, ?, ?, ?)",
@@ -447,7 +496,7 @@ impl Store {
                         CommandState::New.as_str().into(),
                         command.changed_at.into(),
                     ],
-                )?;
+                ))?;
             }
             store.set_setting("comments_read", Some(read.to_string()))?;
             store
@@ -510,16 +559,7 @@ pub struct StoredAlert {
 impl Store {
     pub fn alerts(&mut self) -> Result<BTreeMap<String, StoredAlert>> {
         let rows = self.query("SELECT * FROM alerts", &[])?;
-        rows.iter()
-            .map(|row| {
-                let alert = StoredAlert {
-                    message: row.text("message")?,
-                    since: row.time("since")?,
-                    told_at: row.opt_time("told_at")?,
-                };
-                Ok((row.text("name")?, alert))
-            })
-            .collect()
+        rows.iter().filter_map(|row| readable(alert(row)).transpose()).collect()
     }
 
     pub fn alert_began(&mut self, name: &str, message: &str, now: Timestamp) -> Result<()> {

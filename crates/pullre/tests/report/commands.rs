@@ -105,6 +105,59 @@ fn explain_answers_in_the_one_comment() {
 }
 
 #[test]
+fn whoever_asks_about_an_excluded_pull_request_is_answered() {
+    let mut world = World::new(1).speaks();
+    world.policy.admission.skip_drafts = true;
+    world.hub.let_write("alice");
+    world.hub.open("dev1", false, world.now);
+    world.hub.edit(ONE, world.now, |pull| pull.is_draft = true);
+    world.minutes(1);
+    assert_eq!(says(&mut world, "alice", "/pullre explain"), Some(Reaction::Done));
+    let told = world.hub.told();
+    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
+    assert!(ours.1.body.contains("stage   ineligible"), "{}", ours.1.body);
+}
+
+#[test]
+fn answers_fit_into_the_comment_and_the_oldest_go_first() {
+    let world = writable();
+    for n in 1..=3 {
+        let text = format!("answer {n}\n{}", format!("{}\n", "z".repeat(499)).repeat(59));
+        world.by_hand(&format!(
+            "INSERT INTO comment_commands VALUES ({n}, 1, 'alice', 'explain', 'done', 0, '+1', '{text}')"
+        ));
+    }
+    world.tick();
+    let told = world.hub.told();
+    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
+    let body = &ours.1.body;
+    assert!(body.chars().count() <= 65_536, "{}", body.chars().count());
+    assert!(body.contains("answer 3") && body.contains("answer 2") && !body.contains("answer 1"));
+    assert!(body.ends_with("</sub>\n"));
+}
+
+#[test]
+fn what_was_stored_and_not_done_for_a_day_is_not_done_any_more() {
+    let world = writable();
+    let long_ago = world.now.as_millisecond() - 25 * 3_600_000;
+    world.by_hand(&format!(
+        "INSERT INTO comment_commands VALUES (77, 1, 'alice', 'stop', 'new', {long_ago}, NULL, NULL)"
+    ));
+    world.tick();
+    assert_eq!(stage(&world), Stage::Ready);
+    assert_snapshot!(answers(&world), @"> `/pullre stop` of `alice`, 2026-11-22 12:05 UTC: not done: it was asked for more than a day ago; ask again");
+}
+
+#[test]
+fn one_who_cannot_be_asked_about_keeps_no_other_command_from_being_done() {
+    let mut world = writable();
+    world.hub.never_know("bob");
+    world.hub.comment(ONE, "bob", "/pullre stop", world.now);
+    assert_eq!(says(&mut world, "alice", "/pullre hold"), Some(Reaction::Done));
+    assert_eq!(stage(&world), Stage::Held);
+}
+
+#[test]
 fn an_edited_comment_is_not_obeyed_again() {
     let mut world = writable();
     says(&mut world, "alice", "/pullre hold");

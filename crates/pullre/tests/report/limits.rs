@@ -1,10 +1,10 @@
 //! GitHub refuses, limits, or is away: environments go on, and nothing is lost.
 
 use jiff::SignedDuration;
-use pullre::ports::{ForgeError, PostError};
+use pullre::ports::{ForgeError, PostError, Reaction};
 use testkit::world::World;
 
-use super::{checks, seen};
+use super::{ONE, checks, ready, seen};
 
 #[test]
 fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_first() {
@@ -13,14 +13,128 @@ fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_fi
         world.hub.open("dev1", false, world.now);
     }
     world.tick();
+    assert_eq!(world.hub.told().writes, 42, "what nobody's merge waits for leaves a part of it");
+    assert_eq!(world.hub.told().checks.len(), 42, "check runs before comments");
+    world.tick();
+    assert_eq!(world.hub.told().writes, 42, "a second tick of the minute shares it");
+    assert!(world.facts().report_trouble.unwrap().contains("used up"), "warned of once");
+    // What is over is said in the same minute.
+    world.hub.forks_of_all(world.now);
+    world.tick();
     assert_eq!(world.hub.told().writes, 60, "a minute's budget");
-    assert_eq!(world.hub.told().checks.len(), 50, "check runs before comments");
-    world.tick();
-    assert_eq!(world.hub.told().writes, 60, "a second tick of the minute shares it");
     world.advance(60);
-    world.tick();
+    world.minutes(4);
     assert_eq!(world.hub.told().comments.len(), 50);
-    assert_eq!(world.hub.told().writes, 100);
+    assert_eq!(world.facts().report_trouble, None);
+}
+
+#[test]
+fn a_queue_that_grows_is_no_news_for_those_before() {
+    let mut world = World::new(0).speaks();
+    world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    let writes = world.hub.told().writes;
+    world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    assert_eq!(world.hub.told().writes, writes + 2, "only the second one speaks");
+}
+
+#[test]
+fn strangers_use_up_nobodys_budget() {
+    let mut world = ready();
+    world.hub.let_write("alice");
+    world.advance(120);
+    for _ in 0..80 {
+        world.hub.comment(ONE, "mallory", "/pullre stop", world.now);
+    }
+    let hers = world.hub.comment(ONE, "alice", "/pullre redeploy", world.now);
+    world.tick();
+    let reactions = world.hub.told().reactions;
+    assert!(reactions.contains(&(hers, Reaction::Done)), "hers comes first");
+    assert!(reactions.len() < 43, "{}", reactions.len());
+    assert!(!world.hub.told().checks.is_empty());
+}
+
+#[test]
+fn one_that_is_answered_oddly_keeps_no_other_from_being_said() {
+    for error in [
+        PostError::Rejected("422 Unprocessable Entity".into()),
+        ForgeError::Unavailable("it answers 502".into()).into(),
+        ForgeError::Malformed("no JSON".into()).into(),
+    ] {
+        let mut world = World::new(0).speaks();
+        world.report.comment = false;
+        for _ in 0..3 {
+            world.hub.open("dev1", false, world.now);
+        }
+        let first = world.hub.pulls()[0].head.clone();
+        world.hub.never_take(&first, Some(error));
+        world.tick();
+        assert_eq!(world.hub.told().checks.len(), 2, "the others");
+        world.hub.never_take(&first, None);
+        world.advance(60);
+        world.minutes(2);
+        assert_eq!(world.hub.told().checks.len(), 3, "and in the end it too");
+    }
+}
+
+#[test]
+fn what_is_refused_once_is_not_asked_for_each() {
+    let world = World::new(0).speaks();
+    world.hub.forbid("check");
+    for _ in 0..5 {
+        world.hub.open("dev1", false, world.now);
+    }
+    world.tick();
+    assert_eq!(world.hub.told().refused, 1);
+    assert_eq!(world.hub.told().statuses.len(), 5);
+}
+
+#[test]
+fn a_status_that_a_token_left_is_corrected_by_the_app() {
+    let last = |world: &World| {
+        let told = world.hub.told();
+        told.statuses.last().map(|(_, status)| (status.state, status.description.clone()))
+    };
+    let pending = |description: &str| Some(("pending", description.to_owned()));
+    // What is neutral is said as pending.
+    let mut world = World::new(1).speaks();
+    world.hub.forbid("check");
+    world.hub.open("dev1", true, world.now);
+    world.minutes(1);
+    assert_eq!(last(&world), pending("No environment"));
+    world.hub.permit("check");
+    world.hub.set_credential("app");
+    let sha = world.hub.pulls()[0].head.clone();
+    world.operator(&mut world.store()).approve(ONE, &sha).unwrap();
+    world.minutes(4);
+    assert_eq!(last(&world), Some(("success", "Ready on stg1".to_owned())));
+    // And what was closed as an error.
+    let mut world = World::new(0).speaks();
+    world.hub.forbid("check");
+    world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    world.hub.close(ONE, world.now);
+    world.minutes(1);
+    assert_eq!(last(&world), Some(("error", "Closed".to_owned())));
+    world.hub.reopen(ONE, world.now);
+    world.hub.permit("check");
+    world.hub.set_credential("app");
+    world.minutes(1);
+    assert_eq!(last(&world), pending("Queued, place 1"));
+}
+
+#[test]
+fn a_neutral_status_ends_with_its_pull_request() {
+    let mut world = World::new(0).speaks();
+    world.hub.forbid("check");
+    world.hub.open("dev1", true, world.now);
+    world.minutes(1);
+    world.hub.close(ONE, world.now);
+    world.minutes(1);
+    let told = world.hub.told();
+    let states: Vec<_> = told.statuses.iter().map(|(_, status)| status.state).collect();
+    assert_eq!(states, ["pending", "error"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One story for each stage, with exactly what a reviewer reads.
 
 use insta::assert_snapshot;
+use pullre::config::Secret;
 use pullre::domain::{InstanceState, PullNumber};
 use testkit::fuse::Fuse;
 use testkit::world::World;
@@ -39,12 +40,12 @@ fn queued_with_its_place() {
     [pullre of 1:9e3779b900000000000000000000000000000001] queued: Queued, place 1
         Pull request #1 at `9e3779b`.
 
-        1 of 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
+        Place 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
     [comment on #1 by ""]
         <!-- pullre:1 -->
         **Staging: queued**
 
-        1 of 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
+        Place 1 in the queue; there is no server in the pool; `update-pull server register` adds one.
 
         - Commit: `9e3779b`
 
@@ -349,7 +350,7 @@ fn closed_before_it_was_ready() {
 }
 
 #[test]
-fn reopened_it_goes_on_with_the_same_check_run_and_comment() {
+fn reopened_it_goes_on_with_a_new_check_run_and_the_same_comment() {
     let mut world = World::new(1).speaks();
     world.hub.open("dev1", false, world.now);
     world.tick();
@@ -358,9 +359,11 @@ fn reopened_it_goes_on_with_the_same_check_run_and_comment() {
     world.minutes(2);
     world.hub.reopen(ONE, world.now);
     world.minutes(4);
-    assert_eq!(world.hub.told().checks.len(), 1);
     assert_eq!(world.hub.told().comments.len(), 1);
-    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b cancelled: Closed
+    1:9e3779b success: Ready on stg1
+    ");
 }
 
 #[test]
@@ -373,7 +376,67 @@ fn a_success_stays_while_its_machine_is_brought_back_and_an_app_that_died_is_red
     world.minutes(4);
     world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
     world.tick();
-    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b failure: Failed: the app on stg1 died");
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: the app on stg1 died
+    ");
+}
+
+#[test]
+fn a_completed_check_run_stays_and_a_later_truth_is_a_new_one() {
+    let mut world = ready();
+    world.advance(700);
+    world.tick();
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: whether stg1 still serves it is not known: its staging client is silent since 2026-11-22 12:03 UTC
+    ");
+    assert!(seen(&world).contains("**Staging: failed**"), "{}", seen(&world));
+    world.minutes(2);
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: whether stg1 still serves it is not known: its staging client is silent since 2026-11-22 12:03 UTC
+    1:9e3779b success: Ready on stg1
+    ");
+}
+
+#[test]
+fn what_pullre_kun_brought_up_has_no_client_that_could_be_silent() {
+    let mut world = ready();
+    world.by_hand("UPDATE server_facts SET agent_seen_at = NULL, agent_version = NULL");
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
+}
+
+#[test]
+fn a_success_whose_server_is_lost_is_followed_by_what_becomes_of_it() {
+    let mut world = ready();
+    world.fleet.force("stg1", Some(InstanceState::Terminated));
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b queued: Queued, place 1
+    ");
+    world.minutes(4);
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b success: Ready on stg2
+    ");
+}
+
+#[test]
+fn a_check_run_that_was_completed_and_not_recorded_is_followed_by_a_new_one() {
+    let world = ready();
+    // As after a kill: GitHub has it, the record does not.
+    world.by_hand("UPDATE reports SET state = 'in progress', digest = 'x' WHERE kind = 'check'");
+    world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
+    world.tick();
+    assert_snapshot!(checks(&world).join("\n"), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b failure: Failed: the app on stg1 died
+    ");
 }
 
 #[test]
@@ -418,6 +481,7 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
     // A day later it is asked again, and now it may.
     world.hub.permit("check");
     world.advance(86_400);
+    world.client_ticks(&Fuse::never(), |_| true);
     world.minutes(1);
     assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
 }
@@ -481,6 +545,43 @@ fn deployments_where_they_are_wanted() {
     [deployment pr-1 of 9e3779b] success, inactive -
     [deployment pr-1 of 3c6ef37] in_progress, success, inactive -
     ");
+}
+
+#[test]
+fn a_deployment_that_somebody_deleted_is_made_again() {
+    let mut world = ready();
+    world.report.deployments = true;
+    world.tick();
+    world.hub.delete_deployments();
+    world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
+    world.minutes(1);
+    let told = world.hub.told();
+    let states: Vec<_> =
+        told.deployments.values().map(|(_, _, s)| s.last().unwrap().state).collect();
+    assert_eq!(states, ["failure"]);
+}
+
+#[test]
+fn a_secret_is_masked_whatever_it_consists_of() {
+    let mut world = ready();
+    world.report.secrets = vec![Secret::new("p_ss!w0rd*"), Secret::new("x".repeat(20))];
+    let reason = format!("p_ss!w0rd* and `p_ss!w0rd*` {}", "y".repeat(490));
+    world.operator(&mut world.store()).pull_hold(ONE, &reason, None).unwrap();
+    world.tick();
+    let seen = seen(&world);
+    assert!(seen.contains("\\*\\*\\* and `***`"), "{seen}");
+    assert!(!seen.contains("w0rd"), "{seen}");
+}
+
+#[test]
+fn a_details_link_leads_to_the_console_page_of_that_pull_request() {
+    let mut world = World::new(0).speaks();
+    world.report.console = Some("https://staging.example.com".into());
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    let told = world.hub.told();
+    let url = told.checks.values().next().unwrap().1.details_url.as_deref();
+    assert_eq!(url, Some("https://staging.example.com/pull/1"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ on_each_engine!(
     an_assignment_of_nonsense_keeps_its_server_from_everybody,
     a_user_without_schema_is_read,
     a_slot_of_nonsense_leaves_the_other_slots_their_duties,
+    a_death_of_nonsense_leaves_its_server_at_work,
 );
 
 /// All is well with environment 1, and this many rows are noted as unreadable.
@@ -29,6 +30,17 @@ fn the_rest_is_well(db: &mut Db, unreadable: usize) -> Vec<String> {
     assert!(facts.pulls.contains_key(&PullNumber(1)));
     assert!(facts.assignments[&PullNumber(1)].deployment.is_some());
     facts.unreadable
+}
+
+fn a_death_of_nonsense_leaves_its_server_at_work(db: &mut Db) {
+    let (_, server, _) = db.offered(1);
+    db.write(&format!(
+        "INSERT INTO app_deaths VALUES ({}, 1, 1, 9223372036854775807, 0, 'x')",
+        server.0
+    ));
+    let unreadable = the_rest_is_well(db, 1);
+    assert!(unreadable[0].contains("of app_deaths makes no sense"), "{unreadable:?}");
+    assert_eq!(db.facts_of(server).death, None);
 }
 
 fn an_empty_row_of_a_server_can_be_lived_with(db: &mut Db) {

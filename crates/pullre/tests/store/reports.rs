@@ -19,6 +19,8 @@ on_each_engine!(
     a_stop_lasts_until_its_release,
     an_alert_is_kept_from_its_beginning_to_its_end,
     rows_of_nonsense_concern_nobody_else,
+    what_is_known_of_one_is_what_is_known_of_it_among_all,
+    what_is_begun_may_be_there_whatever_was_said_before,
     what_is_over_is_forgotten_and_what_is_open_is_not,
 );
 
@@ -144,9 +146,42 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
         db.report_said(&Saying { settles: true, ..check }, 11, "token", at(0)).unwrap();
     }
     db.open_pull(8);
+    // What was begun and given up was never said.
+    let begun = saying(7, Kind::Comment, "", "one");
+    db.report_begun(&begun.key).unwrap();
+    db.settle_report(&begun.key).unwrap();
     db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
     let left = db.read("SELECT pull_number FROM reports");
     assert_eq!(left, [[Value::Int(8)]]);
+}
+
+fn what_is_begun_may_be_there_whatever_was_said_before(db: &mut Db) {
+    let check = saying(7, Kind::Check, "abc", "one");
+    db.report_said(&check, 11, "token", at(0)).unwrap();
+    db.report_begun(&check.key).unwrap();
+    let facts = db.facts().unwrap();
+    let said = db.told(&facts).unwrap().said.remove(&check.key).unwrap();
+    assert_eq!((said.id, said.state, said.digest, said.said_at), (None, None, None, None));
+}
+
+fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
+    for number in [1, 2] {
+        let (_, _, deployment) = db.running(number);
+        db.step_started(deployment.id, "migrate", at(5)).unwrap();
+        db.report_said(&saying(number, Kind::Check, "abc", "one"), 11, "token", at(6)).unwrap();
+        db.write(&format!(
+            "INSERT INTO comment_commands VALUES ({number}, {number}, 'alice', 'hold', 'done', 0, '+1', 'held')"
+        ));
+    }
+    let facts = db.facts_without_bodies().unwrap();
+    assert_eq!(facts.pulls[&PullNumber(1)].request.body, "");
+    let all = db.told(&facts).unwrap();
+    let one = db.told_of(PullNumber(2), &facts).unwrap();
+    assert_eq!((all.said.len(), all.steps.len(), all.answers.len()), (2, 2, 2));
+    assert_eq!((one.said.len(), one.steps.len(), one.answers.len()), (1, 1, 1));
+    let (key, said) = one.said.first_key_value().unwrap();
+    assert_eq!((key.number, said), (PullNumber(2), &all.said[key]));
+    assert_eq!(one.answers[&PullNumber(2)], all.answers[&PullNumber(2)]);
 }
 
 fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
@@ -158,6 +193,8 @@ fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
              VALUES (7, 'check', '`', 'x', 0, 0)",
         "INSERT INTO report_refusals VALUES ('song', 'token', -1, '')",
         "INSERT INTO comment_commands VALUES (1, -1, '', '', 'x', 0, NULL, 'an answer')",
+        "INSERT INTO alerts VALUES ('pool', 'no server', 9223372036854775807, NULL)",
+        "INSERT INTO alerts VALUES ('github', 'away', 0, NULL)",
         "INSERT INTO comment_commands VALUES (2, 7, 'alice', 'hold', 'new', 0, NULL, NULL)",
     ] {
         db.write(sql);
@@ -166,4 +203,5 @@ fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
     assert_eq!(db.told(&facts).unwrap().said.len(), 1);
     let commands = db.open_commands().unwrap();
     assert_eq!(commands.iter().map(|c| c.comment).collect::<Vec<_>>(), [2]);
+    assert_eq!(db.alerts().unwrap().into_keys().collect::<Vec<_>>(), ["github"]);
 }

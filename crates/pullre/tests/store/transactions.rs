@@ -1,9 +1,9 @@
 use pullre::domain::PullNumber;
 use pullre::reconcile::plan::Record;
 use pullre::store::backend::{Backend, Row, Value};
-use pullre::store::{Engine, Store, StoreError};
+use pullre::store::{CommandState, Engine, Store, StoreError, StoredCommand};
 
-use crate::db::{Db, at, request};
+use crate::db::{Db, at, mariadb, request};
 
 on_each_engine!(
     what_fails_halfway_leaves_nothing,
@@ -69,4 +69,79 @@ fn a_commit_that_fails_leaves_no_transaction_open(db: &mut Db) {
     assert_eq!(db.pull(PullNumber(1)).unwrap(), None);
     store.record(&record, at(2)).unwrap();
     assert!(db.pull(PullNumber(1)).unwrap().is_some());
+}
+
+/// A connection that is overtaken by another tick right after it has asked a question.
+struct Overtaken {
+    inner: Box<dyn Backend>,
+    asked: &'static str,
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Backend for Overtaken {
+    fn engine(&self) -> Engine {
+        self.inner.engine()
+    }
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let rows = self.inner.query(sql, params)?;
+        if sql.contains(self.asked)
+            && let Some(meanwhile) = self.meanwhile.take()
+        {
+            meanwhile();
+        }
+        Ok(rows)
+    }
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
+        self.inner.execute(sql, params)
+    }
+    fn last_insert_id(&mut self) -> Result<i64, StoreError> {
+        self.inner.last_insert_id()
+    }
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.inner.begin()
+    }
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.inner.commit()
+    }
+    fn rollback(&mut self) -> Result<(), StoreError> {
+        self.inner.rollback()
+    }
+}
+
+/// Two ticks do the same at once. On SQLite one waits for the other from the beginning.
+fn both(db: &Db, asked: &'static str, work: fn(&mut Store)) {
+    let mut other = db.another();
+    let meanwhile: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(move || work(&mut other)));
+    let inner = db.connection();
+    let mut store = Store::new(Box::new(Overtaken { inner, asked, meanwhile }));
+    work(&mut store);
+}
+
+#[test]
+fn two_ticks_that_see_the_same_push_both_go_on() {
+    let mut db = mariadb();
+    both(&db, "FROM heads", |store| {
+        store.record(&[Record::Pull(Box::new(request(1)))], at(1)).unwrap();
+    });
+    assert_eq!(db.read("SELECT number FROM pull_requests").len(), 1);
+    assert_eq!(db.read("SELECT number FROM heads").len(), 1);
+}
+
+#[test]
+fn two_ticks_that_read_the_same_command_both_go_on() {
+    let mut db = mariadb();
+    both(&db, "FROM comment_commands", |store| {
+        let command = StoredCommand {
+            comment: 5,
+            number: PullNumber(7),
+            login: "alice".into(),
+            verb: "redeploy".into(),
+            state: CommandState::New,
+            changed_at: at(0),
+            reaction: None,
+        };
+        store.comments_read(&[command], at(3), "mark").unwrap();
+    });
+    assert_eq!(db.open_commands().unwrap().len(), 1);
+    assert_eq!(db.read("SELECT content FROM settings WHERE name = 'comments_read'").len(), 1);
 }

@@ -391,10 +391,27 @@ impl World {
                 "Invalid app_id `1` - check run can only be modified by the GitHub App that created it.",
             );
         }
-        let head = run.body["head_sha"].clone();
-        run.body = body;
-        run.body["head_sha"] = head;
+        let before = std::mem::replace(&mut run.body, body);
+        // What is not sent stays as it was.
+        keep(&mut run.body, &before);
+        // What is completed stays so; only its words change.
+        if text(&before, "status") == Some("completed") {
+            run.body["status"] = before["status"].clone();
+            run.body["conclusion"] = before["conclusion"].clone();
+        }
         (StatusCode::OK, run_json(id, run))
+    }
+}
+
+/// Fills in what a change leaves out.
+fn keep(body: &mut Value, before: &Value) {
+    let (Some(body), Some(before)) = (body.as_object_mut(), before.as_object()) else { return };
+    for (key, old) in before {
+        match body.get_mut(key) {
+            None => drop(body.insert(key.clone(), old.clone())),
+            Some(new) if key == "output" => keep(new, old),
+            Some(_) => {}
+        }
     }
 }
 
