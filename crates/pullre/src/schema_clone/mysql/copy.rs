@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ddl::quoted;
 use super::fault::Fault;
@@ -20,8 +20,9 @@ const COPYING: &str = "copying rows";
 const INDEXING: &str = "building keys";
 const LOCKING: &str = "taking all tables at one moment";
 
-/// How often all tables are asked for at once, and the pause between. No writer waits meanwhile.
-const TRIES: u32 = 100;
+/// For how long all tables are asked for at once, and the pause between. No writer waits meanwhile;
+/// where a server waits a second all the same (MySQL), it is asked once.
+const ASKING: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// So many tables are opened at once at most.
@@ -170,7 +171,8 @@ impl Copy<'_> {
         // Without waiting: whoever waits for a table makes those behind it wait.
         control.run(LOCKING, "SET lock_wait_timeout = 0")?;
         let mut workers = 1;
-        for _ in 0..TRIES {
+        let began = Instant::now();
+        while began.elapsed() < ASKING {
             self.job.check_time(LOCKING)?;
             match control.run(LOCKING, &locks) {
                 Ok(()) => {
@@ -218,6 +220,7 @@ impl Copy<'_> {
                 piece.function = None;
             }
             if let Some(locks) = self.lock_statement() {
+                room::breathe(self.job, control, || progress(Progress::at(Phase::Waiting)))?;
                 control.run(LOCKING, locks)?;
             }
             for session in &mut crew.sessions {
@@ -262,7 +265,10 @@ impl Copy<'_> {
                 loop {
                     let piece = lock(&queue).pop_front();
                     let Some(piece) = piece else { break };
-                    room::breathe(self.job, session, || {})?;
+                    // Writers that wait for our lock would be what we wait for.
+                    if by_function {
+                        room::breathe(self.job, session, || {})?;
+                    }
                     for (table, rows) in self.copy_piece(session, piece)? {
                         mine.push(table);
                         tell.tell(Told::Rows { table, rows });
