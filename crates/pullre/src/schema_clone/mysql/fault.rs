@@ -88,10 +88,13 @@ impl Fault {
 
 const UNCHANGED: &str = "What the schema held before is still there; the clone can be tried again";
 
+const MOVED: &str = "The new tables are in place already; the next clone into it finishes the rest";
+
 impl Job<'_> {
     /// What a caller is told.
     pub(super) fn tell(&self, fault: Fault) -> CloneError {
         let place = self.access.place().to_owned();
+        let unchanged = if self.moved.load(Ordering::Relaxed) { MOVED } else { UNCHANGED };
         let (doing, object, error) = match fault {
             Fault::Told(error) => return error,
             Fault::TimedOut { doing } => return self.timed_out(doing),
@@ -144,7 +147,7 @@ impl Job<'_> {
                               add that key, or drop the foreign key";
                 CloneError::Other { schema, place, doing, message, remedy }
             }
-            _ => CloneError::Other { schema, place, doing, message, remedy: UNCHANGED },
+            _ => CloneError::Other { schema, place, doing, message, remedy: unchanged },
         }
     }
 
