@@ -214,6 +214,13 @@ impl Copy<'_> {
                 "writing the probe",
                 format!("INSERT INTO {}.`{PROBE}` VALUES (1)", quoted(self.into)),
             )?;
+            // Known before the rows are copied, where that takes long; of each function it is
+            // known for sure behind them.
+            if pieces.iter().any(|piece| piece.bytes > self.big)
+                && self.sees_later_rows(control, crew)?
+            {
+                return Ok(Err(NoSnapshots));
+            }
         } else {
             self.drop_functions(control, &pieces)?;
             for piece in &mut pieces {
@@ -237,6 +244,8 @@ impl Copy<'_> {
         let rows = done.map_err(Fault::or_altered)?;
         if by_function {
             self.drop_functions(control, &pieces)?;
+            let none = format!("DROP FUNCTION IF EXISTS {}.`pullre~copy~none`", quoted(self.into));
+            control.run("removing the functions that copied", none)?;
             let sql = format!("SELECT COUNT(*) FROM {}.`{SEEN}`", quoted(self.into));
             let seen: Option<u64> = control.one("reading the probe", sql)?;
             if seen != Some(0) {
@@ -245,6 +254,30 @@ impl Copy<'_> {
         }
         let consistency = if by_function { Consistency::Snapshot } else { Consistency::Locked };
         Ok(Ok(Copied { rows, consistency }))
+    }
+
+    /// Whether a function that copies the probe alone finds what was written after the snapshot.
+    fn sees_later_rows(&self, control: &mut Session, crew: &mut Crew) -> Result<bool, Fault> {
+        const TRYING: &str = "trying whether a snapshot can be copied";
+        let into = quoted(self.into);
+        let name = format!("{into}.`pullre~copy~none`");
+        control.run(
+            TRYING,
+            format!(
+                "CREATE FUNCTION {name}() RETURNS INT MODIFIES SQL DATA BEGIN
+                     INSERT INTO {into}.`{SEEN}` SELECT * FROM {into}.`{PROBE}`;
+                     RETURN ROW_COUNT();
+                 END"
+            ),
+        )?;
+        let Some(session) = crew.sessions.first_mut() else { return Ok(true) };
+        let seen: Option<i64> = session.one(TRYING, format!("SELECT {name}()"))?;
+        if seen == Some(0) {
+            // The transaction holds it until its end, so it is dropped with the others.
+            return Ok(false);
+        }
+        session.run(TRYING, "ROLLBACK")?;
+        Ok(true)
     }
 
     fn copy(

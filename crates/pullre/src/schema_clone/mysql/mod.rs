@@ -180,6 +180,13 @@ struct Job<'a> {
     waited: AtomicU64,
 }
 
+/// The schemas that clones into this one work in: itself and those beside it.
+pub fn worked_in(destination: &SchemaName) -> [String; 4] {
+    let name = destination.as_str();
+    let (building, outgoing) = swap::beside(name);
+    [name.to_owned(), building, outgoing, swap::previous(name)]
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Empty,
