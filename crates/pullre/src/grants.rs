@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::domain::SchemaName;
 use crate::facts::Facts;
+use crate::schema_clone::mysql::worked_in;
 
 /// Statements without a semicolon, by who needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,18 +142,19 @@ fn registered<'f>(
     (sources, clones)
 }
 
-/// The rights without which no clone is made, by schema.
-pub fn needed<'f>(
-    control: &SchemaName,
-    facts: &'f Facts,
-) -> Vec<(&'f SchemaName, &'static [&'static str])> {
-    const READ: &[&str] = &["SELECT", "SHOW VIEW", "TRIGGER"];
-    const MAKE: &[&str] =
-        &["SELECT", "INSERT", "CREATE", "DROP", "ALTER", "CREATE VIEW", "SHOW VIEW", "TRIGGER"];
+/// The rights without which no clone is made, by schema; what a clone lacks without the others of a
+/// source, its notes tell.
+pub fn needed(control: &SchemaName, facts: &Facts) -> Vec<(String, Vec<&'static str>)> {
+    const READ: [&str; 3] = ["SELECT", "SHOW VIEW", "TRIGGER"];
     let (sources, clones) = registered(control, facts);
-    let sources = sources.into_iter().map(|schema| (schema, READ));
-    sources.chain(clones.into_iter().map(|schema| (schema, MAKE))).collect()
+    let sources = sources.into_iter().map(|schema| (schema.to_string(), READ.to_vec()));
+    let clones = clones.into_iter().flat_map(worked_in);
+    sources.chain(clones.map(|schema| (schema, CLONE.split(", ").collect()))).collect()
 }
+
+/// What `swap_busy = kill` takes: sessions of others are seen, and ended by any one of the second,
+/// as the server calls it.
+pub const KILL: (&str, [&str; 3]) = ("PROCESS", ["CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"]);
 
 impl fmt::Display for Grants {
     /// A script for the server's administrator. It makes no login: a password in it would be one
@@ -179,6 +181,10 @@ impl fmt::Display for Grants {
              --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;\n\
              --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;\n\
              --   MySQL 5.7, older MariaDB:  GRANT SELECT ON mysql.proc.\n\
+             -- With `swap_busy = kill` it sees and ends other logins' sessions on a clone. That needs\n\
+             --   MariaDB:                   GRANT PROCESS, CONNECTION ADMIN ON *.* TO the controller's login;\n\
+             --   MySQL 8:                   GRANT PROCESS, CONNECTION_ADMIN ON *.* TO the controller's login;\n\
+             --   MySQL 5.7:                 GRANT PROCESS, SUPER ON *.* TO the controller's login.\n\
              -- A server with a binary log lets no such login make functions and triggers unless\n\
              -- log_bin_trust_function_creators = 1 there."
         )?;

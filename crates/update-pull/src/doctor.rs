@@ -12,10 +12,11 @@ use pullre::config::{ConsoleConfig, ControllerConfig, DatabaseConfig};
 use pullre::doctor::{Line, Mark, foreign_writes, records, refusals};
 use pullre::domain::{Instance, InstanceId, InstanceState, PullNumber};
 use pullre::facts::Facts;
-use pullre::grants::needed;
+use pullre::grants::{KILL, needed};
 use pullre::ports::{ComputeError, Forge};
 use pullre::reconcile::lock::LockName;
 use pullre::report::Kind;
+use pullre::schema_clone::mysql::SwapBusy;
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store};
 use pullre_console::password::Stored;
@@ -68,7 +69,8 @@ fn examine(file: &Path, report: &mut Report) -> Result {
     let (now, facts) = (Timestamp::now(), store.facts()?);
     machines(&installation, &facts, report)?;
     schemas(&installation, &facts, report)?;
-    schema_rights(&installation.config.database, &mut store, &facts, report)?;
+    let config = &installation.config;
+    schema_rights(&config.database, config.clone.swap_busy, &mut store, &facts, report)?;
     check_urls(&facts, report)?;
     console(&installation.config.console, report)?;
     let has_zone = installation.config.auto_timezone.is_some();
@@ -388,18 +390,35 @@ fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> R
 /// Whether clones can be made, as far as the grants tell.
 fn schema_rights(
     config: &DatabaseConfig,
+    swap_busy: SwapBusy,
     store: &mut Store,
     facts: &Facts,
     report: &mut Report,
 ) -> Result {
     let DatabaseConfig::Mysql { name, user, .. } = config else { return Ok(()) };
+    let mut lacking: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (schema, rights) in needed(name, facts) {
-        let lacks = store.ungranted(schema, rights)?;
+        let lacks = store.ungranted(&schema, &rights)?;
         if !lacks.is_empty() {
+            lacking.entry(lacks).or_default().push(schema);
+        }
+    }
+    for (lacks, schemas) in lacking {
+        let text = format!(
+            "no grant gives {user} the rights {} on {} (a role may): `update-pull grants` prints them",
+            lacks.join(", "),
+            schemas.join(", ")
+        );
+        report.add(Mark::Warn, "schemas", text)?;
+    }
+    if swap_busy == SwapBusy::Kill {
+        let (see, end) = KILL;
+        let may_not_see = !store.ungranted(name.as_str(), &[see])?.is_empty();
+        let may_not_end = store.ungranted(name.as_str(), &end)?.len() == end.len();
+        if may_not_see || may_not_end {
             let text = format!(
-                "no grant gives {user} the rights {} on {schema} (a role may): `update-pull grants` \
-                 prints them",
-                lacks.join(", ")
+                "`swap_busy = kill` needs {see}, and CONNECTION ADMIN (CONNECTION_ADMIN on MySQL 8, else \
+                 SUPER), on *.*, which no grant gives {user} (a role may): grant them, or set `wait`"
             );
             report.add(Mark::Warn, "schemas", text)?;
         }

@@ -272,6 +272,7 @@ impl Worker<'_> {
             timeout: *timeout,
             mask,
             keep_previous: *keep_previous && worth_keeping,
+            wish: store.clone_wish(destination)?,
         };
         match schemas.clone_schema(&request, &mut |_| {}) {
             Ok(outcome) => {

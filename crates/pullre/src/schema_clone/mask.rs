@@ -311,6 +311,13 @@ fn one_expression(text: &str, dialect: Dialect) -> Result<(), String> {
     let fail = |why: &str| Err(format!("{why}: write one SQL expression"));
     while i < bytes.len() {
         let rest = &bytes[i..];
+        if let Some(end) = past_name(text, i, dialect) {
+            if let Some(why) = forbidden(text, i, end, dialect) {
+                return Err(why);
+            }
+            i = end;
+            continue;
+        }
         match bytes[i] {
             0 => return fail("a NUL character"),
             b';' => return fail("`;` outside of quotes"),
@@ -339,23 +346,56 @@ fn one_expression(text: &str, dialect: Dialect) -> Result<(), String> {
                 }
                 None => return fail("a `[` without its `]`"),
             },
-            c if c.is_ascii_alphabetic() || c == b'_' || c >= 0x80 => {
-                let is_word = |c: &&u8| c.is_ascii_alphanumeric() || **c == b'_' || **c >= 0x80;
-                let length = rest.iter().take_while(is_word).count();
-                let word = text[i..i + length].to_ascii_uppercase();
-                if ["SELECT", "VALUES", "TABLE", "INTO"].contains(&word.as_str()) {
-                    return Err(format!(
-                        "{word} in it: an expression sees the columns of its own row only"
-                    ));
-                }
-                i += length;
-                continue;
-            }
             _ => {}
         }
         i += 1;
     }
     if depth == 0 { Ok(()) } else { fail("a `(` without its `)`") }
+}
+
+/// Where the name, word or number that begins at `at` ends.
+fn past_name(text: &str, at: usize, dialect: Dialect) -> Option<usize> {
+    let bytes = text.as_bytes();
+    match *bytes.get(at)? {
+        quote @ (b'`' | b'"') => end_of_quotes(bytes, at, quote, dialect),
+        b'[' if dialect == Dialect::Sqlite => text[at..].find(']').map(|length| at + length + 1),
+        _ => {
+            let is_word = |c: &&u8| c.is_ascii_alphanumeric() || b"_$".contains(c) || **c >= 0x80;
+            let length = bytes[at..].iter().take_while(is_word).count();
+            (length > 0).then_some(at + length)
+        }
+    }
+}
+
+/// Why the name from `at` to `end` must not stand there.
+fn forbidden(text: &str, at: usize, end: usize, dialect: Dialect) -> Option<String> {
+    const SEQUENCES: [&str; 3] = ["NEXTVAL", "SETVAL", "LASTVAL"];
+    let quotes = ['`', '"', '[', ']'];
+    let is_bare = !text[at..end].starts_with(quotes);
+    let word = text[at..end].trim_matches(quotes).to_ascii_uppercase();
+    let rest = text[end..].trim_start();
+    if is_bare && ["SELECT", "VALUES", "TABLE", "INTO"].contains(&word.as_str()) {
+        return Some(format!("{word} in it: an expression sees the columns of its own row only"));
+    }
+    let next = past_name(rest, 0, dialect).map(|end| &rest[..end]);
+    let value = next.is_some_and(|next| next.eq_ignore_ascii_case("value"));
+    let draws = ["NEXT", "PREVIOUS"].contains(&word.as_str()) && is_bare && value;
+    if draws || (SEQUENCES.contains(&word.as_str()) && rest.starts_with('(')) {
+        return Some(format!("{word} in it: an expression must not draw from a sequence"));
+    }
+    // A stored function of somebody's schema, which may do anything. Unqualified, none is found.
+    let function = rest.strip_prefix('.').map(str::trim_start).and_then(|rest| {
+        let end = past_name(rest, 0, dialect)?;
+        rest[end..].trim_start().starts_with('(').then(|| &rest[..end])
+    });
+    let is_number = word.bytes().all(|c| c.is_ascii_digit());
+    match function {
+        Some(name) if !is_number => Some(format!(
+            "{}.{name}() in it: a stored function may write; use the server's own",
+            &text[at..end]
+        )),
+        _ => None,
+    }
 }
 
 fn end_of_quotes(bytes: &[u8], start: usize, quote: u8, dialect: Dialect) -> Option<usize> {
@@ -429,12 +469,33 @@ mod tests {
             "(select pw from mysql.user)",
             "1 into outfile 'x'",
             "(table t)",
+            "dev.anon(email)",
+            "concat('x', `dev` . `anon` (email))",
+            "dev.`anon`\t(email)",
+            "\"dev\".\"anon\"(email)",
+            "1dev.1anon(1)",
+            "nextval(s)",
+            "NextVal (s)",
+            "`setval`(s, 1)",
+            "lastval(s)",
+            "next  value for s",
+            "previous value for dev.s",
         ] {
             assert!(Mask::parse(&format!("t.c = {bad}"), Dialect::Mysql).is_err(), "{bad}");
         }
-        for good in
-            ["';'", "\"--\"", "concat('(', `a;b`, ')')", "'it''s \\' (x'", "trim(both 'x' from a)"]
-        {
+        for good in [
+            "u.id in (1, 2)",
+            "`u`.`id` in (1)",
+            "1.5 * (id)",
+            "nextval + 1",
+            "u.next",
+            "t.value",
+            "';'",
+            "\"--\"",
+            "concat('(', `a;b`, ')')",
+            "'it''s \\' (x'",
+            "trim(both 'x' from a)",
+        ] {
             assert!(Mask::parse(&format!("t.c = {good}"), Dialect::Mysql).is_ok(), "{good}");
         }
         // A backslash is a letter there: the quote ends.

@@ -40,6 +40,9 @@ pub struct Request<'a> {
     /// What the destination holds is kept beside it, in place of what was kept before. Else what
     /// was kept before goes too: it would be older than anybody thinks.
     pub keep_previous: bool,
+    /// Tells one wish for a clone from others, and from undoings: asked for again after a kill or a
+    /// failure, what it once kept is kept, and what it had put in place is not kept in its stead.
+    pub wish: Option<i64>,
 }
 
 impl<'a> Request<'a> {
@@ -49,7 +52,7 @@ impl<'a> Request<'a> {
         destination: &'a SchemaName,
         timeout: Duration,
     ) -> Request<'a> {
-        Request { source, destination, timeout, mask: &NO_MASK, keep_previous: false }
+        Request { source, destination, timeout, mask: &NO_MASK, keep_previous: false, wish: None }
     }
 }
 

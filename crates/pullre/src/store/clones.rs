@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::backend::Value;
+use super::backend::{Row, Value};
 use super::{Result, Store, StoreError, Won};
 use crate::domain::{PullNumber, SchemaName, ServerId};
 use crate::facts::CloneState;
@@ -30,6 +30,7 @@ impl Store {
                 Some(_) => {}
                 None => store.own(schema, server)?,
             }
+            store.wish_for_clone(schema, source, pull, mask, now)?;
             // Another environment's failures are not this one's.
             store.execute(
                 "UPDATE clones SET attempts = CASE WHEN state IN ('failed', 'building') AND pull_number = ?
@@ -48,12 +49,73 @@ impl Store {
                 ],
             )?;
             store.contents(schema)?;
+            // From here on nobody knows which of the two is in it, unless both are of one kind.
+            let rows = store.query_one(
+                "SELECT pull_number, source, mask FROM clone_contents WHERE schema_name = ?",
+                &[schema.as_str().into()],
+            )?;
+            let alike = rows.map_or(Ok(true), |row| is_of(&row, "mask", source, pull, mask))?;
+            if !alike {
+                store.execute(
+                    "UPDATE clone_contents SET pull_number = NULL, source = NULL, mask = NULL
+                     WHERE schema_name = ?",
+                    &[schema.as_str().into()],
+                )?;
+            }
             store.execute(
                 "UPDATE clone_contents SET building_mask = ?, undo_wish = NULL WHERE schema_name = ?",
                 &[mask.into(), schema.as_str().into()],
             )?;
             Ok(Won::Yes)
         })
+    }
+
+    /// The clone that is made is wished for anew, unless it is still the one that was begun.
+    fn wish_for_clone(
+        &mut self,
+        schema: &SchemaName,
+        source: &SchemaName,
+        pull: Option<PullNumber>,
+        mask: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let name = Value::from(schema.as_str());
+        let was = self.query_one(
+            "SELECT c.source, c.pull_number, x.building_mask FROM clones c
+             LEFT JOIN clone_contents x ON x.schema_name = c.schema_name WHERE c.schema_name = ?",
+            std::slice::from_ref(&name),
+        )?;
+        let same = was.map_or(Ok(false), |row| is_of(&row, "building_mask", source, pull, mask))?;
+        let last = self.query_one(
+            "SELECT wish, done FROM clone_wishes WHERE schema_name = ?",
+            std::slice::from_ref(&name),
+        )?;
+        // Below zero, where no undoing's are, and never the same again.
+        let fresh = |last: i64| (-now.as_millisecond()).min(last - 1);
+        match last {
+            Some(row) if same && row.int("done")? == 0 => Ok(()),
+            Some(row) => self
+                .execute(
+                    "UPDATE clone_wishes SET wish = ?, done = 0 WHERE schema_name = ?",
+                    &[fresh(row.int("wish")?).into(), name],
+                )
+                .map(drop),
+            None => self
+                .execute(
+                    "INSERT INTO clone_wishes (schema_name, wish, done) VALUES (?, ?, 0)",
+                    &[name, fresh(0).into()],
+                )
+                .map(drop),
+        }
+    }
+
+    /// What tells the clone that is being made from others, as long as it is not finished.
+    pub fn clone_wish(&mut self, schema: &SchemaName) -> Result<Option<i64>> {
+        let row = self.query_one(
+            "SELECT wish FROM clone_wishes WHERE schema_name = ? AND done = 0",
+            &[schema.as_str().into()],
+        )?;
+        row.map(|row| row.int("wish")).transpose()
     }
 
     /// Makes the row of what is in a schema where there is none yet.
@@ -140,6 +202,10 @@ impl Store {
             if matched == 0 {
                 return Ok(());
             }
+            store.execute(
+                "UPDATE clone_wishes SET done = 1 WHERE schema_name = ?",
+                std::slice::from_ref(&name),
+            )?;
             store
                 .execute(
                     "UPDATE clone_contents SET mask = building_mask, kept = ?,
@@ -247,4 +313,17 @@ impl Store {
         )
         .map(drop)
     }
+}
+
+/// Whether a row is about a copy of this source for this environment, under this mask.
+fn is_of(
+    row: &Row,
+    mask_column: &str,
+    source: &SchemaName,
+    pull: Option<PullNumber>,
+    mask: Option<&str>,
+) -> Result<bool> {
+    Ok(row.opt_text("source")?.as_deref() == Some(source.as_str())
+        && row.opt_int("pull_number")? == pull.map(|n| i64::from(n.0))
+        && row.opt_text(mask_column)?.as_deref() == mask)
 }

@@ -78,11 +78,7 @@ impl Store {
 
     /// Which of these rights on a schema no grant to the login names. A role may give them all the
     /// same. None is needed on SQLite.
-    pub fn ungranted<'r>(
-        &mut self,
-        schema: &SchemaName,
-        rights: &[&'r str],
-    ) -> Result<Vec<&'r str>> {
+    pub fn ungranted<'r>(&mut self, schema: &str, rights: &[&'r str]) -> Result<Vec<&'r str>> {
         if self.backend.engine() == Engine::Sqlite {
             return Ok(Vec::new());
         }
@@ -94,7 +90,7 @@ impl Store {
                  UNION SELECT privilege_type AS granted FROM information_schema.schema_privileges
                  WHERE {MINE} AND ? LIKE table_schema"
             ),
-            &[schema.as_str().into()],
+            &[schema.into()],
         )?;
         let granted = rows.iter().map(|row| row.text("granted")).collect::<Result<Vec<_>>>()?;
         Ok(rights.iter().copied().filter(|right| !granted.iter().any(|own| own == right)).collect())

@@ -117,6 +117,9 @@ const MIGRATIONS: &[Migration] = migrations! {
     "clone_contents": "CREATE TABLE IF NOT EXISTS clone_contents (
         schema_name VARCHAR(64) NOT NULL PRIMARY KEY, pull_number INT, source VARCHAR(64),
         mask VARCHAR(64), building_mask VARCHAR(64), kept INT NOT NULL, undo_wish BIGINT) {own}",
+    // The clone that a schema is filled with: tried again it is the same one, until it is done.
+    "clone_wishes": "CREATE TABLE IF NOT EXISTS clone_wishes (
+        schema_name VARCHAR(64) NOT NULL PRIMARY KEY, wish BIGINT NOT NULL, done INT NOT NULL) {own}",
     "console_users": "CREATE TABLE IF NOT EXISTS console_users (
         name VARCHAR(128) NOT NULL PRIMARY KEY, password {text} NOT NULL, role VARCHAR(20) NOT NULL,
         created_at BIGINT NOT NULL) {own}",

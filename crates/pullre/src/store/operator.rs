@@ -107,6 +107,11 @@ impl Store {
                  WHERE schema_name IN (SELECT schema_name FROM clones WHERE server_id = ?)",
                 &id,
             )?;
+            store.execute(
+                "UPDATE clone_wishes SET done = 1
+                 WHERE schema_name IN (SELECT schema_name FROM clones WHERE server_id = ?)",
+                &id,
+            )?;
             store.execute("DELETE FROM clones WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_facts WHERE server_id = ?", &id)?;
             store.execute("DELETE FROM server_switches WHERE server_id = ?", &id)?;
@@ -213,6 +218,10 @@ impl Store {
             }
             store.execute(
                 "DELETE FROM clone_contents WHERE schema_name = ?",
+                &[schema.as_str().into()],
+            )?;
+            store.execute(
+                "UPDATE clone_wishes SET done = 1 WHERE schema_name = ?",
                 &[schema.as_str().into()],
             )?;
             Ok(())

@@ -192,3 +192,30 @@ fn a_mask_holds_where_the_tables_are_locked() {
     assert!(!w.dump(&to).contains("SECRET"));
     assert_eq!(w.number(&to, "SELECT COUNT(*) FROM users WHERE email LIKE 'user%'"), 12_000);
 }
+
+#[test]
+fn a_failure_never_tells_what_stood_in_a_row() {
+    let mut w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(
+        &from,
+        "CREATE TABLE people (id INT PRIMARY KEY, email VARCHAR(60), day DATE, UNIQUE KEY mail (email));
+         INSERT INTO people VALUES (1, 'alice\\'s for key secret@x', '2026-01-01'), (2, 'alice\\'s for key secret@y', NULL)",
+    );
+    for (rules, tells) in [
+        ("people.email = LEFT(email, 23)", "for key 'mail'"),
+        ("people.day = STR_TO_DATE(email, '%Y-%m-%d')", "error"),
+        ("people.id = CAST(email AS INT) + id / 0", ""),
+    ] {
+        w.mask_by(rules);
+        match w.try_clone(&from, &to) {
+            Ok(_) => println!("{rules}: it is taken"),
+            Err(error) => {
+                let error = error.to_string();
+                println!("{error}");
+                assert!(!error.contains("alice") && !error.contains("secret"), "{error}");
+                assert!(error.contains(tells) && error.contains("people"), "{error}");
+            }
+        }
+    }
+}

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
-use pullre::schema_clone::{CloneError, Consistency};
+use pullre::schema_clone::{CloneError, Consistency, Phase, Progress, Request};
 use testkit::mariadb::Mariadb;
 
-use crate::world::{World, quoted, world, world_on};
+use crate::world::{MINUTE, World, quoted, world, world_on};
 
 /// Accounts over several tables, whose sum never changes within a transaction; one of the tables
 /// is large enough to be copied on its own.
@@ -111,21 +112,8 @@ fn one_worker_needs_no_lock_and_is_as_consistent() {
 
 #[test]
 fn where_no_functions_are_allowed_the_tables_are_locked() {
-    let mariadb = Mariadb::start(&[
-        "--log-bin".to_owned(),
-        "--server-id=1".to_owned(),
-        "--binlog-format=ROW".to_owned(),
-    ]);
-    let mariadb: &'static Mariadb = Box::leak(Box::new(mariadb.unwrap()));
-    let mut w = world_on(mariadb);
-    let mut admin = w.conn();
     // With a binary log a function needs a right that nobody gives away.
-    admin
-        .query_drop(
-            "CREATE USER cloner; GRANT ALL ON *.* TO cloner; REVOKE SUPER ON *.* FROM cloner",
-        )
-        .unwrap();
-    w.server = crate::world::server_as(mariadb.port(), "cloner", "");
+    let w = without_functions();
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(&from, ACCOUNTS);
     let whole = w.number(&from, SUM);
@@ -181,4 +169,69 @@ fn a_source_that_is_altered_meanwhile_is_copied_again_or_refused() {
     w.clone(&from, &to);
     w.assert_same(&from, &to);
     assert_eq!(w.names(), [from, to]);
+}
+
+/// A server where our login may make no functions.
+fn without_functions() -> World {
+    let all = ["--log-bin", "--server-id=1", "--binlog-format=ROW"].map(str::to_owned);
+    let mariadb: &'static Mariadb = Box::leak(Box::new(Mariadb::start(&all).unwrap()));
+    let mut w = world_on(mariadb);
+    w.conn()
+        .query_drop(
+            "CREATE USER cloner; GRANT ALL ON *.* TO cloner; REVOKE SUPER ON *.* FROM cloner",
+        )
+        .unwrap();
+    w.server = crate::world::server_as(mariadb.port(), "cloner", "");
+    w
+}
+
+#[test]
+fn writers_that_wait_for_our_lock_are_no_reason_to_hold_it_longer() {
+    let mut w = without_functions();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, ACCOUNTS);
+    w.server.max_running = 3;
+    let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut outcome = None;
+    thread::scope(|scope| {
+        let mut came = false;
+        let mut tell = |progress: Progress| {
+            if progress.phase != Phase::Copying || std::mem::replace(&mut came, true) {
+                return;
+            }
+            for _ in 0..6 {
+                scope.spawn(|| w.sql(&from, "UPDATE c SET n = n + 1 WHERE id = 1"));
+            }
+            let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'";
+            while w.number(&from, waiting) < 6 {
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let request = Request::new(&source, &destination, MINUTE);
+        outcome = Some(w.server.clone_schema(&request, &mut tell).unwrap());
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.consistency, Consistency::Locked);
+    let notes = outcome.notes.join("\n");
+    assert!(!notes.contains("it waited"), "{notes}");
+}
+
+#[test]
+fn connections_that_are_silent_while_others_copy_are_not_lost() {
+    let mariadb: &'static Mariadb =
+        Box::leak(Box::new(Mariadb::start(&["--wait-timeout=1".to_owned()]).unwrap()));
+    let w = world_on(mariadb);
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, ACCOUNTS);
+    let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
+    for _ in 0..2 {
+        let mut tell = |progress: Progress| {
+            if progress.phase >= Phase::Copying {
+                thread::sleep(Duration::from_millis(1500));
+            }
+        };
+        let request = Request::new(&source, &destination, 4 * MINUTE);
+        w.server.clone_schema(&request, &mut tell).unwrap();
+        w.sql(&to, "CREATE TABLE stray (a INT)");
+    }
 }

@@ -243,3 +243,122 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
     w.clone(&a, &to);
     assert_eq!(w.names(), [a, b, to]);
 }
+
+/// Stops the clone of `source` where its RENAME waits for the session that has `u` open, and kills
+/// it there.
+fn killed_while_it_waits(w: &World, source: &str, to: &str) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["crash::child_process", "--exact", "--nocapture"])
+        .env("PULLRE_TEST_CLONE", format!("{} {source} {source} {to}", w.mariadb.port()))
+        .env("PULLRE_TEST_KEEP", "1")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let renames = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'RENAME%{to}%'"
+    );
+    while w.number(to, &renames) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // It outlives its process, and carries the mark by which the next run finds it.
+    let marked = renames.replace("RENAME%", "RENAME /* pullre clones into % */%");
+    assert_eq!(w.number(to, &marked), 1);
+    while w.number(to, &renames) > 0 {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn holding<'c>(conn: &'c mut mysql::Conn, to: &str) -> &'c mut mysql::Conn {
+    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM u", quoted(to));
+    let mut answers = conn.query_iter(hold).unwrap();
+    while let Some(rows) = answers.iter() {
+        rows.for_each(|row| drop(row.unwrap()));
+    }
+    drop(answers);
+    conn
+}
+
+#[test]
+fn old_tables_that_are_out_already_are_never_dropped() {
+    let (w, a, b, to) = kept();
+    let mut app = w.conn();
+    let app = holding(&mut app, &to);
+    killed_while_it_waits(&w, &a, &to);
+    // As a server leaves it that renames one by one.
+    w.sql(&to, &format!("RENAME TABLE only_two TO {}.only_two", quoted(&format!("{to}~old"))));
+    for _ in 0..2 {
+        let error = w.try_clone(&a, &to).unwrap_err();
+        assert!(matches!(error, CloneError::DestinationBusy { .. }), "{error}");
+        w.number(&format!("{to}~old"), "SELECT COUNT(*) FROM only_two");
+    }
+    app.query_drop("ROLLBACK").unwrap();
+    w.clone(&a, &to);
+    w.assert_same(&a, &to);
+    w.undo(&to, 1).unwrap();
+    w.assert_same(&b, &to);
+    assert_eq!(w.names(), [a, b, to.clone(), format!("{to}~prev")]);
+}
+
+#[test]
+fn where_programs_were_not_put_back_as_they_were_the_swap_goes_on() {
+    let (mut w, a, b, to) = kept();
+    let user = w.name("u");
+    let mut admin = w.conn();
+    for schema in [&a, &b, &to] {
+        let pattern = quoted(&format!("{schema}%").replace('_', "\\_"));
+        admin.query_drop(format!("GRANT ALL ON {pattern}.* TO {user} IDENTIFIED BY ''")).unwrap();
+    }
+    admin.query_drop(format!("GRANT SELECT ON mysql.proc TO {user}")).unwrap();
+    w.server = server_as(w.mariadb.port(), &user, "");
+    let mut app = w.conn();
+    let app = holding(&mut app, &to);
+    // Its triggers and views are root's, which this login may not say.
+    let error = w.try_clone(&a, &to).unwrap_err();
+    assert!(matches!(error, CloneError::DestinationBusy { .. }), "{error}");
+    let new = format!("{to}~new");
+    assert!(w.names().contains(&new), "only the intent knows how they were");
+    let triggers =
+        "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = DATABASE()";
+    assert_eq!(w.number(&to, triggers), 2);
+    app.query_drop("ROLLBACK").unwrap();
+    w.server = server_as(w.mariadb.port(), "root", "");
+    w.clone(&a, &to);
+    w.assert_same(&a, &to);
+    w.undo(&to, 1).unwrap();
+    w.assert_same(&b, &to);
+    assert_eq!(w.names(), [a, b, to.clone(), format!("{to}~prev")]);
+}
+
+#[test]
+fn a_clone_that_is_made_again_does_not_push_out_what_its_first_try_kept() {
+    let mut w = world();
+    let (a, b, to) = (generation(&w, "a", "one"), generation(&w, "b", "two"), w.name("to"));
+    w.clone(&a, &to);
+    w.sql(&to, "INSERT INTO u VALUES (77)");
+    w.keep_previous = true;
+    w.wish = Some(-5);
+    // The first was put in place, and nobody wrote down that it was.
+    for change in ["SELECT 1", "SELECT 1", "INSERT INTO u VALUES (9)", "CREATE TABLE more (a INT)"]
+    {
+        w.sql(&b, change);
+        assert!(w.clone(&b, &to).kept_previous, "{change}");
+        w.assert_same(&b, &to);
+    }
+    w.undo(&to, 1).unwrap();
+    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM u WHERE id = 77"), 1);
+    // Another wish is another matter.
+    w.wish = Some(-6);
+    w.clone(&b, &to);
+    w.undo(&to, 2).unwrap();
+    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM u WHERE id = 77"), 1);
+    w.sql(&b, "INSERT INTO u VALUES (10)");
+    w.wish = Some(-7);
+    w.clone(&b, &to);
+    w.wish = Some(-8);
+    w.sql(&b, "INSERT INTO u VALUES (11)");
+    w.clone(&b, &to);
+    w.undo(&to, 3).unwrap();
+    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM u WHERE id >= 10"), 1);
+}

@@ -98,3 +98,29 @@ fn sequences_that_stand_where_they_stood_are_no_reason_to_copy() {
         w.assert_same(&from, &to);
     }
 }
+
+#[test]
+fn a_text_that_moved_from_one_column_to_the_next_is_seen() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(
+        &from,
+        "CREATE TABLE people (id INT PRIMARY KEY, name VARCHAR(40), email VARCHAR(40), n INT, note TEXT);
+         INSERT INTO people VALUES (1, '', 'bob@x', NULL, 'y'), (2, NULL, '', 5, NULL);
+         CREATE TABLE odd (g GEOMETRY, j JSON, u UUID, i INET6, b BIT(9), f FLOAT, e ENUM('a', 'b'), bl BLOB, t TIME(3));
+         INSERT INTO odd VALUES (ST_GeomFromText('POINT(1 1)'), '{}', UUID(), '::1', 3, 1.5, 'a', 'x', '10:00:01.5'), (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+    );
+    w.clone(&from, &to);
+    let outcome = w.clone(&from, &to);
+    assert!(outcome.notes[0].contains("nothing differed"), "{:?}", outcome.notes);
+    for sql in [
+        "UPDATE people SET name = 'bob@x', email = '' WHERE id = 1",
+        // Over a column between them that is empty.
+        "UPDATE people SET email = 'bob@', note = 'xy' WHERE id = 1",
+    ] {
+        w.sql(&to, sql);
+        let outcome = w.clone(&from, &to);
+        assert!(outcome.notes[0].contains("only these differed"), "{sql}: {:?}", outcome.notes);
+        w.assert_same(&from, &to);
+    }
+}

@@ -80,6 +80,40 @@ fn a_session_on_the_old_clone_is_named_or_ended() {
 }
 
 #[test]
+fn sessions_that_may_not_be_ended_are_told_and_the_old_clone_stays() {
+    let mut w = world();
+    let (from, to) = old_and_new(&w);
+    let before = w.dump(&to);
+    let user = w.name("u");
+    let mut admin = w.conn();
+    let pattern = quoted(&format!("{}%", w.name("").replace('_', "\\_")));
+    let grants = format!(
+        "CREATE USER {user}; GRANT ALL ON {pattern}.* TO {user}; GRANT PROCESS, SET USER ON *.* TO {user}"
+    );
+    for sql in grants.split("; ") {
+        admin.query_drop(sql).unwrap();
+    }
+    w.server = server_as(w.mariadb.port(), &user, "");
+    w.server.swap_busy = SwapBusy::Kill;
+    let mut app = w.conn();
+    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM t", quoted(&to));
+    let mut answers = app.query_iter(hold).unwrap();
+    while let Some(rows) = answers.iter() {
+        assert!(rows.count() <= 1);
+    }
+    drop(answers);
+    let error = w.try_clone(&from, &to).unwrap_err();
+    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
+    let session = format!("{} of root@", app.connection_id());
+    assert!(error.to_string().contains(&session), "{error}");
+    assert_eq!(w.dump(&to), before);
+    assert_eq!(w.names(), [from.clone(), to.clone()]);
+    admin.query_drop(format!("GRANT CONNECTION ADMIN ON *.* TO {user}")).unwrap();
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+}
+
+#[test]
 fn a_right_that_is_missing_is_named_and_nothing_is_lost() {
     let mut w = world();
     let (from, to) = old_and_new(&w);

@@ -21,6 +21,7 @@ pub struct World {
     pub server: Server,
     pub mask: Mask,
     pub keep_previous: bool,
+    pub wish: Option<i64>,
     /// In all names of this test.
     mark: u32,
 }
@@ -41,7 +42,7 @@ pub fn world_on(mariadb: &'static Mariadb) -> World {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mark = NEXT.fetch_add(1, Ordering::Relaxed);
     let server = server_as(mariadb.port(), "root", "");
-    World { mariadb, server, mask: Mask::default(), keep_previous: false, mark }
+    World { mariadb, server, mask: Mask::default(), keep_previous: false, wish: None, mark }
 }
 
 pub fn server_as(port: u16, user: &str, password: &str) -> Server {
@@ -103,6 +104,7 @@ impl World {
         let request = Request {
             mask: &self.mask,
             keep_previous: self.keep_previous,
+            wish: self.wish,
             ..Request::new(&from, &to, MINUTE)
         };
         self.schemas().clone_schema(&request, &mut |_| {})

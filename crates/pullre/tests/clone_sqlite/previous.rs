@@ -112,3 +112,30 @@ fn a_kill_between_two_steps_is_healed_by_asking_again() {
     undo(&s, 1).unwrap();
     assert_eq!(s.content("stg1"), ("b".into(), 20));
 }
+
+#[test]
+fn a_clone_that_is_made_again_does_not_push_out_what_its_first_try_kept() {
+    let s = schemas().with("a", "a", 10).with_wal("b", "b", 20).with("c", "c", 30);
+    s.clone("a", "stg1").unwrap();
+    let wished = |source: &str, wish: i64| {
+        let (source, stg1) = (name(source), name("stg1"));
+        let request = Request {
+            keep_previous: true,
+            wish: Some(wish),
+            ..Request::new(&source, &stg1, MINUTE)
+        };
+        assert!(sqlite::clone(s.dir(), &request, &mut |_| {}).unwrap().kept_previous);
+    };
+    // The first was put in place, and nobody wrote down that it was.
+    wished("b", -5);
+    wished("c", -5);
+    assert_eq!(s.content("stg1"), ("c".into(), 30));
+    undo(&s, 1).unwrap();
+    assert_eq!(s.content("stg1"), ("a".into(), 10));
+    // Another wish is another matter, and so is one that was killed before it kept anything.
+    wished("b", -6);
+    fs::write(s.dir().join(".stg1.kept"), "-7 1 1\n").unwrap();
+    wished("c", -7);
+    undo(&s, 2).unwrap();
+    assert_eq!(s.content("stg1"), ("b".into(), 20));
+}

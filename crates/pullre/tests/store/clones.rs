@@ -18,6 +18,8 @@ on_each_engine!(
     taking_over_moves_a_schema_and_forgets_whose_data_it_holds,
     schemas_are_told_apart_by_case,
     a_new_try_by_hand_forgets_failures,
+    a_clone_is_wished_for_until_it_is_done,
+    what_a_schema_holds_is_not_known_while_another_copy_is_made,
 );
 
 fn name(schema: &str) -> SchemaName {
@@ -170,4 +172,52 @@ fn a_new_try_by_hand_forgets_failures(db: &mut Db) {
     let clone = db.clone_of("stg").unwrap();
     assert_eq!((clone.state, clone.attempts), (CloneState::Stale, 0));
     assert_eq!(db.facts_of(server).start, Default::default());
+}
+
+fn a_clone_is_wished_for_until_it_is_done(db: &mut Db) {
+    let (stg, server) = (name("stg"), db.server("stg"));
+    assert_eq!(db.clone_wish(&stg).unwrap(), None);
+    let wish = |db: &mut Db, pull: u32| {
+        // Its clock stands still.
+        assert_eq!(start(db, server, pull, 5), Won::Yes);
+        db.clone_wish(&stg).unwrap().unwrap()
+    };
+    let first = wish(db, 1);
+    assert!(first < 0);
+    // Killed, failed, or wanted afresh before it was done.
+    assert_eq!(wish(db, 1), first);
+    db.clone_failed(&name("stg"), server, "no room", at(6)).unwrap();
+    assert_eq!(wish(db, 1), first);
+    assert_eq!(db.clone_stale(&name("stg"), PullNumber(1)).unwrap(), Won::Yes);
+    assert_eq!(wish(db, 1), first);
+    let second = wish(db, 2);
+    assert_ne!(second, first);
+    db.clone_finished(&name("stg"), server, &outcome(), at(9)).unwrap();
+    assert_eq!(db.clone_wish(&name("stg")).unwrap(), None);
+    let third = wish(db, 2);
+    db.take_over(&name("stg"), server).unwrap();
+    assert_eq!(db.clone_wish(&name("stg")).unwrap(), None);
+    let fourth = wish(db, 2);
+    assert!(![first, second].contains(&third) && ![first, second, third].contains(&fourth));
+}
+
+fn what_a_schema_holds_is_not_known_while_another_copy_is_made(db: &mut Db) {
+    let server = db.server("stg");
+    assert_eq!(start(db, server, 1, 5), Won::Yes);
+    db.clone_finished(&name("stg"), server, &outcome(), at(6)).unwrap();
+    let holds = |db: &mut Db, pull: u32| {
+        db.clone_of("stg").unwrap().holds(&name("db_dev1"), PullNumber(pull), None)
+    };
+    // The same again: whichever it is, it is of one kind.
+    assert_eq!(start(db, server, 1, 7), Won::Yes);
+    db.clone_failed(&name("stg"), server, "the last step failed", at(8)).unwrap();
+    assert!(holds(db, 1));
+    // Another one may be in place although it failed.
+    assert_eq!(start(db, server, 2, 9), Won::Yes);
+    db.clone_failed(&name("stg"), server, "the last step failed", at(10)).unwrap();
+    assert!(!holds(db, 1) && !holds(db, 2));
+    assert_eq!(start(db, server, 1, 11), Won::Yes);
+    assert!(!holds(db, 1));
+    db.clone_finished(&name("stg"), server, &outcome(), at(12)).unwrap();
+    assert!(holds(db, 1));
 }

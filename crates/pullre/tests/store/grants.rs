@@ -10,7 +10,7 @@ use pullre::condition::Policy;
 use pullre::config::{DatabaseConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
 use pullre::facts::{App, AppDeath, Deployment, Facts, Outcome, Pulse};
-use pullre::grants::{Grants, grants, needed};
+use pullre::grants::{Grants, KILL, grants, needed};
 use pullre::ops::Operator;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
@@ -277,12 +277,23 @@ fn a_controllers_login_touches_no_schema_but_those_that_are_registered() {
             .map(|(s, all)| own.ungranted(s, all).unwrap().len())
             .collect()
     };
-    assert_eq!(lacks(&mut own), [3, 8]);
+    // The source, and the clone with the three beside it.
+    assert_eq!(lacks(&mut own), [3, 17, 17, 17, 17]);
     logins.grant(&logins.grants(&facts).controller);
-    assert_eq!(lacks(&mut own), [0, 0]);
-    let like = schemas[3].parse().unwrap();
-    assert_eq!(own.ungranted(&like, &["SELECT"]).unwrap(), ["SELECT"]);
-    assert!(store(&logins.admin).ungranted(&like, &["SELECT", "CREATE VIEW"]).unwrap().is_empty());
+    assert_eq!(lacks(&mut own), [0; 5]);
+    let like = &schemas[3];
+    let new = format!("{}~new", schemas[2]);
+    let pattern = new.replace('_', "\\_");
+    logins.grant(&[format!("REVOKE INDEX ON `{pattern}`.* FROM '{}_controller'@'%'", logins.name)]);
+    assert_eq!(lacks(&mut own), [0, 0, 1, 0, 0]);
+    logins.grant(&logins.grants(&facts).controller);
+    assert_eq!(own.ungranted(like, &["SELECT"]).unwrap(), ["SELECT"]);
+    assert!(
+        store(&logins.admin)
+            .ungranted(like, &["SELECT", "CREATE VIEW", KILL.0, KILL.1[0]])
+            .unwrap()
+            .is_empty()
+    );
     let mut connection = raw(&logins.controller);
     let [source, source_like, clone, clone_like] = &schemas;
     for (sql, allowed) in [
@@ -346,6 +357,10 @@ fn the_script_says_who_needs_what() {
     --   MySQL 8.0.20 and later:    GRANT SHOW_ROUTINE ON *.* TO the controller's login;
     --   MariaDB 11.3 and later:    GRANT SHOW CREATE ROUTINE ON each of these schemas;
     --   MySQL 5.7, older MariaDB:  GRANT SELECT ON mysql.proc.
+    -- With `swap_busy = kill` it sees and ends other logins' sessions on a clone. That needs
+    --   MariaDB:                   GRANT PROCESS, CONNECTION ADMIN ON *.* TO the controller's login;
+    --   MySQL 8:                   GRANT PROCESS, CONNECTION_ADMIN ON *.* TO the controller's login;
+    --   MySQL 5.7:                 GRANT PROCESS, SUPER ON *.* TO the controller's login.
     -- A server with a binary log lets no such login make functions and triggers unless
     -- log_bin_trust_function_creators = 1 there.
 

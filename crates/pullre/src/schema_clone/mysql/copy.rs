@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ddl::quoted;
 use super::fault::Fault;
@@ -20,8 +20,9 @@ const COPYING: &str = "copying rows";
 const INDEXING: &str = "building keys";
 const LOCKING: &str = "taking all tables at one moment";
 
-/// How often all tables are asked for at once, and the pause between. No writer waits meanwhile.
-const TRIES: u32 = 100;
+/// For how long all tables are asked for at once, and the pause between. No writer waits meanwhile;
+/// where a server waits a second all the same (MySQL), it is asked once.
+const ASKING: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// So many tables are opened at once at most.
@@ -170,7 +171,8 @@ impl Copy<'_> {
         // Without waiting: whoever waits for a table makes those behind it wait.
         control.run(LOCKING, "SET lock_wait_timeout = 0")?;
         let mut workers = 1;
-        for _ in 0..TRIES {
+        let began = Instant::now();
+        while began.elapsed() < ASKING {
             self.job.check_time(LOCKING)?;
             match control.run(LOCKING, &locks) {
                 Ok(()) => {
@@ -212,12 +214,20 @@ impl Copy<'_> {
                 "writing the probe",
                 format!("INSERT INTO {}.`{PROBE}` VALUES (1)", quoted(self.into)),
             )?;
+            // Known before the rows are copied, where that takes long; of each function it is
+            // known for sure behind them.
+            if pieces.iter().any(|piece| piece.bytes > self.big)
+                && self.sees_later_rows(control, crew)?
+            {
+                return Ok(Err(NoSnapshots));
+            }
         } else {
             self.drop_functions(control, &pieces)?;
             for piece in &mut pieces {
                 piece.function = None;
             }
             if let Some(locks) = self.lock_statement() {
+                room::breathe(self.job, control, || progress(Progress::at(Phase::Waiting)))?;
                 control.run(LOCKING, locks)?;
             }
             for session in &mut crew.sessions {
@@ -234,6 +244,8 @@ impl Copy<'_> {
         let rows = done.map_err(Fault::or_altered)?;
         if by_function {
             self.drop_functions(control, &pieces)?;
+            let none = format!("DROP FUNCTION IF EXISTS {}.`pullre~copy~none`", quoted(self.into));
+            control.run("removing the functions that copied", none)?;
             let sql = format!("SELECT COUNT(*) FROM {}.`{SEEN}`", quoted(self.into));
             let seen: Option<u64> = control.one("reading the probe", sql)?;
             if seen != Some(0) {
@@ -242,6 +254,30 @@ impl Copy<'_> {
         }
         let consistency = if by_function { Consistency::Snapshot } else { Consistency::Locked };
         Ok(Ok(Copied { rows, consistency }))
+    }
+
+    /// Whether a function that copies the probe alone finds what was written after the snapshot.
+    fn sees_later_rows(&self, control: &mut Session, crew: &mut Crew) -> Result<bool, Fault> {
+        const TRYING: &str = "trying whether a snapshot can be copied";
+        let into = quoted(self.into);
+        let name = format!("{into}.`pullre~copy~none`");
+        control.run(
+            TRYING,
+            format!(
+                "CREATE FUNCTION {name}() RETURNS INT MODIFIES SQL DATA BEGIN
+                     INSERT INTO {into}.`{SEEN}` SELECT * FROM {into}.`{PROBE}`;
+                     RETURN ROW_COUNT();
+                 END"
+            ),
+        )?;
+        let Some(session) = crew.sessions.first_mut() else { return Ok(true) };
+        let seen: Option<i64> = session.one(TRYING, format!("SELECT {name}()"))?;
+        if seen == Some(0) {
+            // The transaction holds it until its end, so it is dropped with the others.
+            return Ok(false);
+        }
+        session.run(TRYING, "ROLLBACK")?;
+        Ok(true)
     }
 
     fn copy(
@@ -262,7 +298,10 @@ impl Copy<'_> {
                 loop {
                     let piece = lock(&queue).pop_front();
                     let Some(piece) = piece else { break };
-                    room::breathe(self.job, session, || {})?;
+                    // Writers that wait for our lock would be what we wait for.
+                    if by_function {
+                        room::breathe(self.job, session, || {})?;
+                    }
                     for (table, rows) in self.copy_piece(session, piece)? {
                         mine.push(table);
                         tell.tell(Told::Rows { table, rows });

@@ -1,5 +1,6 @@
 //! What is told of a failure.
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -87,10 +88,13 @@ impl Fault {
 
 const UNCHANGED: &str = "What the schema held before is still there; the clone can be tried again";
 
+const MOVED: &str = "The new tables are in place already; the next clone into it finishes the rest";
+
 impl Job<'_> {
     /// What a caller is told.
     pub(super) fn tell(&self, fault: Fault) -> CloneError {
         let place = self.access.place().to_owned();
+        let unchanged = if self.moved.load(Ordering::Relaxed) { MOVED } else { UNCHANGED };
         let (doing, object, error) = match fault {
             Fault::Told(error) => return error,
             Fault::TimedOut { doing } => return self.timed_out(doing),
@@ -104,7 +108,9 @@ impl Job<'_> {
         }
         let about = object.map(|object| format!("{object}: ")).unwrap_or_default();
         let (code, text) = match &error {
-            mysql::Error::MySqlError(e) => (e.code, format!("{} (error {})", e.message, e.code)),
+            mysql::Error::MySqlError(e) => {
+                (e.code, format!("{} (error {})", without_values(e.code, &e.message), e.code))
+            }
             other => (0, other.to_string()),
         };
         let message = format!("{about}{text}");
@@ -141,7 +147,7 @@ impl Job<'_> {
                               add that key, or drop the foreign key";
                 CloneError::Other { schema, place, doing, message, remedy }
             }
-            _ => CloneError::Other { schema, place, doing, message, remedy: UNCHANGED },
+            _ => CloneError::Other { schema, place, doing, message, remedy: unchanged },
         }
     }
 
@@ -172,6 +178,22 @@ impl Job<'_> {
 
     pub(super) fn check_time(&self, doing: &'static str) -> Result<(), Fault> {
         if self.remaining().is_zero() { Err(Fault::TimedOut { doing }) } else { Ok(()) }
+    }
+}
+
+/// These errors quote what stood in a row, and what is told of a clone goes to places that its data
+/// must not reach.
+fn without_values(code: u16, message: &str) -> Cow<'_, str> {
+    // From the end: a value can hold any words.
+    let behind = |word: &str| message.rfind(word).map_or("", |at| &message[at..]);
+    match code {
+        1062 | 1586 => format!("two rows are alike{}", behind(" for key ")).into(),
+        1292 | 1366 | 1367 | 1411 | 1525 => {
+            format!("a value does not fit{}{}", behind(" for column "), behind(" for function "))
+                .into()
+        }
+        1526 => "a row fits no partition".into(),
+        _ => message.into(),
     }
 }
 

@@ -17,7 +17,7 @@ mod session;
 mod source;
 mod swap;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,7 +119,7 @@ impl Server {
     }
 
     fn job<'a>(&'a self, request: &Request<'a>, started: Instant) -> Job<'a> {
-        let Request { source, destination, timeout, mask, keep_previous } = *request;
+        let Request { source, destination, timeout, mask, keep_previous, wish } = *request;
         Job {
             access: &self.access,
             source,
@@ -130,6 +130,8 @@ impl Server {
             swap_busy: self.swap_busy,
             mask,
             keep_previous,
+            wish,
+            moved: AtomicBool::new(false),
             timeout,
             deadline: started.checked_add(timeout),
             no_snapshots: AtomicBool::new(false),
@@ -164,6 +166,9 @@ struct Job<'a> {
     swap_busy: SwapBusy,
     mask: &'a Mask,
     keep_previous: bool,
+    wish: Option<i64>,
+    /// The new tables are in place.
+    moved: AtomicBool,
     timeout: Duration,
     /// None: further away than the clock can count.
     deadline: Option<Instant>,
@@ -173,6 +178,13 @@ struct Job<'a> {
     source_bytes: AtomicU64,
     /// Milliseconds, for a busy server.
     waited: AtomicU64,
+}
+
+/// The schemas that clones into this one work in: itself and those beside it.
+pub fn worked_in(destination: &SchemaName) -> [String; 4] {
+    let name = destination.as_str();
+    let (building, outgoing) = swap::beside(name);
+    [name.to_owned(), building, outgoing, swap::previous(name)]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +236,14 @@ fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault
             return Err(job.in_the_way(schema));
         }
     }
-    // The server finishes what a killed process asked for.
+    end_orphans(control, schema)?;
+    control.run(CLEARING, format!("DROP DATABASE IF EXISTS {}", quoted(schema)))
+}
+
+/// The server finishes what a killed process asked for, unless it is ended. False: some of it is
+/// still at work.
+fn end_orphans(control: &mut Session, schema: &str) -> Result<bool, Fault> {
+    const ENDING: &str = "ending what an earlier run left";
     let orphans = format!(
         "SELECT id FROM information_schema.processlist
          WHERE id <> CONNECTION_ID() AND info LIKE '%/* {} */%'",
@@ -232,17 +251,19 @@ fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault
     );
     let began = Instant::now();
     loop {
-        let ids: Vec<u64> = control.rows(CLEARING, &orphans[..])?;
-        if ids.is_empty() || began.elapsed() > ORPHANS_WAIT {
-            break;
+        let ids: Vec<u64> = control.rows(ENDING, &orphans[..])?;
+        if ids.is_empty() {
+            return Ok(true);
+        }
+        if began.elapsed() > ORPHANS_WAIT {
+            return Ok(false);
         }
         for id in ids {
             // One that ended by itself is unknown.
-            let _ = control.run(CLEARING, format!("KILL {id}"));
+            let _ = control.run(ENDING, format!("KILL {id}"));
         }
         thread::sleep(Duration::from_millis(10));
     }
-    control.run(CLEARING, format!("DROP DATABASE IF EXISTS {}", quoted(schema)))
 }
 
 impl Job<'_> {
@@ -257,12 +278,20 @@ impl Job<'_> {
         if state(control, &previous)? == Some(State::Full) {
             return Err(self.in_the_way(&previous));
         }
-        // Finds nothing, whoever may look for it.
-        let sql = format!("DROP TABLE {}.`pullre~none`", quoted(&previous));
-        match control.run("keeping the previous clone", sql) {
-            Err(e) if e.is_forbidden() || e.is_lost() => Err(e),
-            _ => Ok(()),
+        // They find nothing, whoever may look for it.
+        let none = format!("{}.`pullre~none`", quoted(&previous));
+        for sql in [
+            format!("RENAME TABLE {none} TO {}.`pullre~none~too`", quoted(&previous)),
+            format!("ALTER VIEW {none} AS SELECT 1"),
+            format!("CREATE TRIGGER {none} BEFORE INSERT ON {none} FOR EACH ROW SET @pullre = 1"),
+            format!("DROP EVENT {none}"),
+        ] {
+            match control.run("keeping the previous clone", sql) {
+                Err(e) if e.is_forbidden() || e.is_lost() => return Err(e),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     fn in_the_way(&self, schema: &str) -> Fault {
@@ -286,6 +315,10 @@ impl Job<'_> {
         let mut control = self.session()?;
         let destination = self.destination.as_str();
         swap::finish(self, &mut control)?;
+        // Of another clone, if at all; this one has moved nothing yet.
+        self.moved.store(false, Ordering::Relaxed);
+        let kept_already = swap::kept_already(self, &mut control)?;
+        let keeps = self.keep_previous && !kept_already;
 
         let place = || self.access.place().to_owned();
         let mut from = source::read(&mut control, self.source.as_str())
@@ -321,7 +354,7 @@ impl Job<'_> {
                 let kept = self.keep_previous && swap::keeps_previous(self, &mut control)?;
                 return self.outcome(&mut control, &from, built, kept, started, notes);
             }
-            if self.keep_previous {
+            if keeps {
                 self.may_keep(&mut control)?;
             }
         }
@@ -345,9 +378,9 @@ impl Job<'_> {
             control.run("finishing the clone", sql)?;
         } else {
             progress(Progress::at(Phase::Swapping));
-            self.swap(&mut control, &from, &building)?;
+            self.swap(&mut control, &from, &building, keeps)?;
         }
-        let kept = self.keep_previous && !in_place;
+        let kept = kept_already || (keeps && !in_place);
         self.outcome(&mut control, &from, built, kept, started, notes)
     }
 
@@ -428,12 +461,13 @@ impl Job<'_> {
         control: &mut Session,
         from: &source::Schema,
         building: &str,
+        keeps: bool,
     ) -> Result<(), Fault> {
         let destination = self.destination.as_str();
         let old = source::read(control, destination)?.ok_or_else(|| {
             Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
         })?;
-        let keep = self.keep_previous.then_some(intent::Keep { wish: None });
+        let keep = keeps.then_some(intent::Keep { wish: self.wish });
         intent::intend(self, control, from, &old, building, destination, keep)?;
         swap::finish(self, control).map(|_| ())
     }

@@ -2,10 +2,12 @@
 //! whose content is the same stay, and where few small ones differ only those are written anew, in
 //! one transaction. Whoever looks sees the old content or the new one; a kill leaves the old one.
 
+use std::collections::BTreeMap;
+
 use super::build::{Built, without_probe};
 use super::ddl::{self, quoted};
 use super::fault::Fault;
-use super::session::Session;
+use super::session::{Session, at_once};
 use super::source::{self, Kind, Schema, Table};
 use super::{Job, PROBE, SEEN, masking, swap};
 use crate::schema_clone::Consistency;
@@ -58,7 +60,10 @@ fn bring_up(
     old: &Schema,
     notes: &mut Vec<String>,
 ) -> Result<Option<u64>, Fault> {
-    let Some(different) = compare_at_once(job, control, from, old)? else { return Ok(None) };
+    let mut beside = job.session()?;
+    let Some(different) = compare_at_once(job, control, &mut beside, from, old)? else {
+        return Ok(None);
+    };
     control.run(COMPARING, "ROLLBACK")?;
     if different.is_empty() {
         notes.push("nothing differed; the clone stays as it is".to_owned());
@@ -68,7 +73,7 @@ fn bring_up(
     } else {
         // The function and its probe are beside the clone, not in it, and older than the snapshot.
         let (building, _) = swap::beside(&old.name);
-        let mut other = job.session()?;
+        let mut other = beside;
         job.start(&mut other, from, &building, false)?;
         let written = write(job, control, &mut other, from, old, &different, &building);
         let ended = control.run(REWRITING, "ROLLBACK");
@@ -110,15 +115,20 @@ fn alike(from: &Schema, old: &Schema) -> bool {
         && source::difference(from, old).is_none()
 }
 
-/// The same of one moment: the snapshot stays open.
+/// The source as of one moment: `control`'s snapshot stays open. The clone is read in `beside`, at
+/// the same time.
 fn compare_at_once(
     job: &Job<'_>,
     control: &mut Session,
+    beside: &mut Session,
     from: &Schema,
     old: &Schema,
 ) -> Result<Option<Vec<usize>>, Fault> {
-    control.run(COMPARING, "START TRANSACTION WITH CONSISTENT SNAPSHOT")?;
-    let different = compare(job, control, from, old);
+    const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT";
+    control.run(COMPARING, START)?;
+    beside.run(COMPARING, START)?;
+    let different = compare(job, [control, beside], from, old);
+    beside.run(COMPARING, "ROLLBACK")?;
     if !matches!(different, Ok(Some(_))) {
         control.run(COMPARING, "ROLLBACK")?;
     }
@@ -128,7 +138,7 @@ fn compare_at_once(
 /// The tables that differ, by their places; None where they are too many.
 fn compare(
     job: &Job<'_>,
-    control: &mut Session,
+    [control, beside]: [&mut Session; 2],
     from: &Schema,
     old: &Schema,
 ) -> Result<Option<Vec<usize>>, Fault> {
@@ -138,24 +148,24 @@ fn compare(
     let (mut different, mut bytes) = (Vec::new(), 0);
     for batch in order.chunks(BATCH) {
         job.check_time(COMPARING)?;
-        let mut sums = Vec::new();
-        for schema in [from, old] {
-            let names: Vec<_> = batch
-                .iter()
-                .map(|n| format!("{}.{}", quoted(&schema.name), quoted(&from.tables[*n].name)))
-                .collect();
-            let sql = format!("CHECKSUM TABLE {}", names.join(", "));
-            let rows: Vec<(String, Option<u64>)> =
-                control.rows(COMPARING, sql).map_err(Fault::or_altered)?;
-            sums.push(rows.into_iter().map(|(_, sum)| sum).collect::<Vec<_>>());
-        }
+        let sums = at_once(
+            || checksums(control, from, batch).map_err(Fault::or_altered),
+            || checksums(beside, old, batch),
+        )?;
+        let sum = |side: usize, at: usize| sums[side].get(at).copied().flatten();
+        // No sum: a table that cannot be read. What a mask lets through is not compared but
+        // written anew: its expressions may say something else each time.
+        let alike = |(at, index): &(usize, &usize)| {
+            let masked = from.tables[**index].mask.changes();
+            !masked && sum(0, *at).is_some() && sum(0, *at) == sum(1, *at)
+        };
+        let alike: Vec<usize> =
+            batch.iter().enumerate().filter(alike).map(|(_, index)| *index).collect();
+        let rows = at_once(|| row_sums(control, from, &alike), || row_sums(beside, old, &alike))?;
         for (at, index) in batch.iter().enumerate() {
             let (a, b) = (&from.tables[*index], &old.tables[*index]);
-            let sum = |side: usize| sums[side].get(at).copied().flatten();
-            // No sum: a table that cannot be read. What a mask lets through is not compared but
-            // written anew: its expressions may say something else each time.
-            let same = !a.mask.changes() && sum(0).is_some() && sum(0) == sum(1);
-            let both_empty = a.mask.skips() && sum(1) == Some(0);
+            let same = rows[0].contains_key(index) && rows[0].get(index) == rows[1].get(index);
+            let both_empty = a.mask.skips() && sum(1, at) == Some(0);
             if !(same || both_empty) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl) {
                 different.push(*index);
                 bytes += a.copied_bytes().max(b.bytes);
@@ -170,9 +180,59 @@ fn compare(
     };
     let fits = |index: &usize| {
         let table = &from.tables[*index];
-        table.has_snapshots() && !table.versioned && !has_trigger(table)
+        let is_plain = table.has_snapshots() && !table.versioned && !table.columns.is_empty();
+        is_plain && !has_trigger(table)
     };
     Ok(different.iter().all(fits).then_some(different))
+}
+
+/// What is different in these differs.
+fn checksums(
+    session: &mut Session,
+    schema: &Schema,
+    batch: &[usize],
+) -> Result<Vec<Option<u64>>, Fault> {
+    let name = |n: &usize| format!("{}.{}", quoted(&schema.name), quoted(&schema.tables[*n].name));
+    let names: Vec<_> = batch.iter().map(name).collect();
+    let sql = format!("CHECKSUM TABLE {}", names.join(", "));
+    let rows: Vec<(String, Option<u64>)> = session.rows(COMPARING, sql)?;
+    Ok(rows.into_iter().map(|(_, sum)| sum).collect())
+}
+
+/// What is the same in these as well is the same: `CHECKSUM TABLE` does not see where one text ends
+/// and the next begins, and two rows that exchange a value can keep its sum. Empty where the server
+/// does not understand the question: then nothing is known to be the same.
+fn row_sums(
+    session: &mut Session,
+    schema: &Schema,
+    tables: &[usize],
+) -> Result<BTreeMap<usize, (u64, u64)>, Fault> {
+    let ask = |index: &usize| {
+        let table = &schema.tables[*index];
+        // The numbers' digits, and not the numbers: sums of sums of bits would have their faults.
+        let column = |name: &String| format!("IFNULL(CRC32({}), '-')", quoted(name));
+        let mut columns: Vec<_> = table.columns.iter().map(column).collect();
+        columns.push("''".to_owned());
+        format!(
+            "SELECT {index}, COUNT(*), CAST(IFNULL(SUM(CRC32(CONCAT_WS(',', {}))), 0) AS UNSIGNED)
+             FROM {}.{}",
+            columns.join(", "),
+            quoted(&schema.name),
+            quoted(&table.name)
+        )
+    };
+    let asked: Vec<_> = tables.iter().map(ask).collect();
+    if asked.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    match session.rows::<(usize, u64, u64)>(COMPARING, asked.join(" UNION ALL ")) {
+        Ok(rows) => Ok(rows.into_iter().map(|(n, rows, sum)| (n, (rows, sum))).collect()),
+        Err(e) if e.is_lost() => Err(e),
+        Err(e) => {
+            tracing::debug!("rows cannot be compared: {e:?}");
+            Ok(BTreeMap::new())
+        }
+    }
 }
 
 /// False: this server has no snapshots to copy from, and nothing was written.
@@ -204,7 +264,7 @@ fn write(
         made => made?,
     }
     // What is written is of this moment, so what differs is asked again.
-    match compare_at_once(job, control, from, old)? {
+    match compare_at_once(job, control, other, from, old)? {
         Some(now) if now.iter().all(|index| different.contains(index)) => {}
         _ => return Ok(false),
     }

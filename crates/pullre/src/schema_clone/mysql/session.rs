@@ -21,6 +21,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Seconds that a lock of somebody else is waited for.
 const LOCK_WAIT: u32 = 10;
 
+/// Seconds that one of us may be silent, as the one that steers is while others copy: the server's
+/// own limit can be shorter than a clone.
+const SILENCE: u32 = 24 * 60 * 60;
+
+/// Else tables' sizes are up to a day old there. Other servers take it for a comment.
+const MYSQL_8: &str = "/*!80000 , @@SESSION.information_schema_stats_expiry = 0 */";
+
 pub(super) struct Session {
     conn: Conn,
     /// By which another connection can end what this one does.
@@ -44,7 +51,8 @@ impl Session {
                     @@SESSION.sql_mode = '{MODE}', @@SESSION.foreign_key_checks = 0,
                     @@SESSION.unique_checks = 1, @@SESSION.sql_quote_show_create = 1,
                     @@SESSION.lock_wait_timeout = {LOCK_WAIT},
-                    @@SESSION.innodb_lock_wait_timeout = {LOCK_WAIT}"
+                    @@SESSION.innodb_lock_wait_timeout = {LOCK_WAIT},
+                    @@SESSION.wait_timeout = {SILENCE} {MYSQL_8}"
             ),
             "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
         ];
@@ -150,6 +158,19 @@ impl Session {
 fn words(sql: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(sql)
         .map_err(|_| Fault::Altered("the server gave a definition that is not UTF-8".to_owned()))
+}
+
+/// Two questions to two sessions.
+pub(super) fn at_once<T: Send>(
+    one: impl FnOnce() -> Result<T, Fault>,
+    other: impl FnOnce() -> Result<T, Fault> + Send,
+) -> Result<[T; 2], Fault> {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok([one?, other?])
+    })
 }
 
 /// Several sessions that work side by side.

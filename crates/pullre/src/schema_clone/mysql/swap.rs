@@ -9,12 +9,15 @@
 //! - after it: the new tables, perhaps without some of their programs.
 //!
 //! In the last two cases the next call goes forward from the intent. Where it cannot, since somebody
-//! holds a table, it goes back: the old programs are made again from the intent.
+//! holds a table, it goes back: the old programs are made again from the intent, which stays unless
+//! everything is as it was. The old tables are nowhere else while they are out: their schema is only
+//! dropped once new ones are in place.
 //!
 //! An old clone that is kept moves on to a schema of its own ([`previous`]). To undo is the same
 //! swap again with that schema as the one that was built.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
@@ -71,18 +74,25 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
         let Some(intent) = read_intent(control, &building)? else { continue };
         let (outgoing, previous) = (outgoing.clone(), previous.clone());
         let swap = Swap { job, intent, building, outgoing, previous };
+        // A RENAME that waits may still succeed after its process died.
+        if !super::end_orphans(control, &swap.outgoing)? {
+            return Err(swap.busy(control));
+        }
         let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
         let moved = match swap.intent.tables.as_slice() {
             _ if swap.intent.moved => true,
             // Nothing tells but the old ones, which must not be taken for leftovers.
             [] => {
-                let out = tables_of(control, &swap.outgoing)?;
-                swap.intent.keep.is_some() && out.iter().any(|name| name != PROBE)
+                !swap.old_tables(control)?.is_empty() && tables_of(control, destination)?.is_empty()
             }
             tables => !tables.iter().any(|name| here.contains(name)),
         };
+        let moved = moved || swap.intent.moved;
         if !moved && let Err(fault) = swap.move_tables(control) {
             swap.back(control)?;
+            if matches!(fault, Fault::Told(_)) {
+                return Err(fault);
+            }
             return Err(if fault.is_busy() { swap.busy(control) } else { fault });
         }
         swap.forward(control)?;
@@ -102,6 +112,13 @@ fn kept(control: &mut Session, previous: &str) -> Result<Option<Option<i64>>, Fa
 
 pub(super) fn keeps_previous(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
     Ok(kept(control, &previous(job.destination.as_str()))?.is_some())
+}
+
+/// What was there when this clone was first asked for is kept already: a run that was killed after
+/// it, or failed, had come so far. What is there now is that run's.
+pub(super) fn kept_already(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
+    let wish = job.wish.filter(|_| job.keep_previous);
+    Ok(wish.is_some() && kept(control, &previous(job.destination.as_str()))? == Some(wish))
 }
 
 /// Drops what was kept before, if it is ours.
@@ -187,10 +204,14 @@ impl Swap<'_> {
     fn move_tables(&self, control: &mut Session) -> Result<(), Fault> {
         let (into, from, out) =
             (quoted(self.destination()), quoted(&self.building), quoted(&self.outgoing));
-        // Made after the intent, and gone before it.
-        super::clear(self.job, control, &self.outgoing)?;
-        control.run(SWAPPING, format!("CREATE DATABASE {out}"))?;
-        control.run(SWAPPING, format!("CREATE TABLE {out}.`{PROBE}` (n INT) ENGINE = InnoDB"))?;
+        // Made after the intent, and gone before it. What a server that does not rename all or
+        // nothing has moved there is not anywhere else.
+        if self.old_tables(control)?.is_empty() {
+            super::clear(self.job, control, &self.outgoing)?;
+            control.run(SWAPPING, format!("CREATE DATABASE {out}"))?;
+            control
+                .run(SWAPPING, format!("CREATE TABLE {out}.`{PROBE}` (n INT) ENGINE = InnoDB"))?;
+        }
         // They were made there to see that they can be.
         control.run(SWAPPING, format!("USE {from}"))?;
         programs::drop_all(control, &self.intent.new)?;
@@ -210,7 +231,8 @@ impl Swap<'_> {
             let name = quoted(name);
             pairs.push(format!("{from}.{name} TO {into}.{name}"));
         }
-        let rename = format!("RENAME TABLE {}", pairs.join(", "));
+        let mark = super::orphan_mark(&self.outgoing);
+        let rename = format!("RENAME /* {mark} */ TABLE {}", pairs.join(", "));
 
         let mut kill = self.job.swap_busy == SwapBusy::Kill;
         loop {
@@ -223,9 +245,15 @@ impl Swap<'_> {
             match swap() {
                 Err(e) if e.is_busy() && kill => {
                     kill = false;
-                    for (id, _) in self.holders(control)? {
-                        // One that ended by itself is unknown.
-                        let _ = control.run(SWAPPING, format!("KILL {id}"));
+                    for (id, who) in self.holders(control)? {
+                        match control.run(SWAPPING, format!("KILL {id}")) {
+                            // It ended by itself.
+                            Err(e) if e.code() == Some(1094) => {}
+                            Err(e) if e.code() == Some(1095) => {
+                                return Err(self.may_not_kill(&format!("{id} of {who}"), &e));
+                            }
+                            done => done?,
+                        }
                     }
                 }
                 Err(e) => return Err(e),
@@ -236,6 +264,7 @@ impl Swap<'_> {
 
     /// From the moment on in which the new tables are in place.
     fn forward(&self, control: &mut Session) -> Result<(), Fault> {
+        self.job.moved.store(true, Ordering::Relaxed);
         let into = quoted(self.destination());
         if self.intent.keep.is_some() && !self.intent.moved {
             self.write_down(control, "moved")?;
@@ -369,6 +398,12 @@ impl Swap<'_> {
     /// The old clone as it was.
     fn back(&self, control: &mut Session) -> Result<(), Fault> {
         let into = quoted(self.destination());
+        let here = tables_of(control, &self.building)?;
+        let whole = self.intent.tables.iter().all(|name| here.contains(name));
+        if !whole || !self.old_tables(control)?.is_empty() {
+            // Between the two: only forward leads out of it.
+            return Ok(());
+        }
         control.run(SWAPPING, format!("USE {into}; SET lock_wait_timeout = 10"))?;
         // Only those that were taken away: one more reason to touch nothing that somebody holds.
         let there = source::read(control, self.destination())?;
@@ -377,18 +412,35 @@ impl Swap<'_> {
         let lost: Vec<_> = self.intent.old.iter().filter(|p| !is_there(p)).collect();
         let (collation, mut told) = (&self.intent.old_collation, Vec::new());
         programs::make(control, self.destination(), collation, &lost, true, &mut told)?;
-        let left = tables_of(control, &self.outgoing)?;
-        if left.iter().all(|name| name == PROBE) {
-            control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
-            if self.is_undo() {
-                let collation = &self.intent.collation;
-                control.run(SWAPPING, format!("USE {}", quoted(&self.previous)))?;
-                let new: Vec<_> = self.intent.new.iter().collect();
-                programs::make(control, &self.previous, collation, &new, false, &mut told)?;
-            }
-            self.end(control)?;
+        if self.is_undo() {
+            let collation = &self.intent.collation;
+            control.run(SWAPPING, format!("USE {}", quoted(&self.previous)))?;
+            let new: Vec<_> = self.intent.new.iter().collect();
+            programs::make(control, &self.previous, collation, &new, false, &mut told)?;
         }
-        Ok(())
+        if !told.is_empty() {
+            // Only the intent still knows how they were.
+            tracing::warn!("{into} is not quite as it was: {}", told.join("; "));
+            return Ok(());
+        }
+        control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
+        self.end(control)
+    }
+
+    /// Those that were moved out.
+    fn old_tables(&self, control: &mut Session) -> Result<Vec<String>, Fault> {
+        let mut tables = tables_of(control, &self.outgoing)?;
+        tables.retain(|name| name != PROBE);
+        Ok(tables)
+    }
+
+    fn may_not_kill(&self, who: &str, fault: &Fault) -> Fault {
+        Fault::Told(CloneError::Forbidden {
+            schema: self.job.destination.clone(),
+            place: self.job.access.place().to_owned(),
+            doing: "ending the sessions that use it (`swap_busy = kill`)",
+            message: format!("session {who}, error {}", fault.code().unwrap_or(0)),
+        })
     }
 
     /// Sessions that work in the destination, as far as we may see them.

@@ -178,8 +178,10 @@ impl Job<'_> {
         // Those of a settled database are empty, those of a damaged or removed one would be
         // replayed into the new file.
         let failed = |e| self.io_error("putting the new file in place", e);
-        let keeps = self.keep_previous && old.is_some();
+        let kept_already = self.kept_already()?;
+        let keeps = self.keep_previous && old.is_some() && !kept_already;
         if keeps {
+            self.write_down_kept()?;
             self.leave()?;
         }
         remove_side_files(&self.destination_file).map_err(failed)?;
@@ -189,7 +191,7 @@ impl Job<'_> {
         drop(old);
         if keeps {
             self.settle_previous()?
-        } else {
+        } else if !kept_already {
             self.forget_previous()?
         }
         let synced = File::open(schema_dir).and_then(|folder| folder.sync_all());
@@ -202,7 +204,7 @@ impl Job<'_> {
                 "The new clone is in place, but a power failure may bring the old one back",
             )
         })?;
-        Ok(keeps)
+        Ok(keeps || kept_already)
     }
 }
 

@@ -141,6 +141,7 @@ struct Job<'a> {
     destination_file: PathBuf,
     mask: &'a Mask,
     keep_previous: bool,
+    wish: Option<i64>,
     timeout: Duration,
     /// None: further away than the clock can count.
     deadline: Option<Instant>,
@@ -165,7 +166,7 @@ type Object = [Option<Vec<u8>>; 4];
 
 impl<'a> Job<'a> {
     fn new(schema_dir: &Path, request: &Request<'a>) -> Job<'a> {
-        let Request { source, destination, timeout, mask, keep_previous } = *request;
+        let Request { source, destination, timeout, mask, keep_previous, wish } = *request;
         Job {
             source,
             destination,
@@ -173,6 +174,7 @@ impl<'a> Job<'a> {
             destination_file: path(schema_dir, destination),
             mask,
             keep_previous,
+            wish,
             timeout,
             deadline: Instant::now().checked_add(timeout),
         }

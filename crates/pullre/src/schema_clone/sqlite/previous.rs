@@ -3,7 +3,8 @@
 //! What a kill leaves behind: `.<schema>.leaving`, a second name of the file that is about to be
 //! replaced. Where it is still the destination itself, nothing happened yet; else it is the
 //! previous clone, on its way to its name. An undoing writes down first which file it brings back
-//! (`.<schema>.undo`), so that it is known whether it was done.
+//! (`.<schema>.undo`), so that it is known whether it was done; a clone, which file it keeps
+//! (`.<schema>.kept`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -64,35 +65,63 @@ impl Job<'_> {
         remove(&self.beside("previous")).map_err(|e| self.io_error(KEEPING, e))
     }
 
+    /// The file that was written down under this word for this wish.
+    fn written(&self, word: &str, wish: i64) -> io::Result<Option<(u64, u64)>> {
+        let known = match fs::read_to_string(self.beside(word)) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(e),
+        };
+        let words: Vec<&str> = known.split_whitespace().collect();
+        if let [of, device, inode] = words[..]
+            && of == wish.to_string()
+            && let (Ok(device), Ok(inode)) = (device.parse(), inode.parse())
+        {
+            return Ok(Some((device, inode)));
+        }
+        Ok(None)
+    }
+
+    fn write(&self, word: &str, wish: i64, (device, inode): (u64, u64)) -> io::Result<()> {
+        let new = self.beside(&format!("{word}-new"));
+        remove(&new)?;
+        let mut intent = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        intent.write_all(format!("{wish} {device} {inode}\n").as_bytes())?;
+        intent.sync_all()?;
+        fs::rename(&new, self.beside(word))
+    }
+
     /// Writes down which file is brought back for this wish; says which, and never another one.
     fn undo_target(&self, wish: i64) -> Result<Option<(u64, u64)>, CloneError> {
-        let file = self.beside("undo");
         let target = || -> io::Result<Option<(u64, u64)>> {
-            let known = match fs::read_to_string(&file) {
-                Ok(text) => text,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-                Err(e) => return Err(e),
-            };
-            let words: Vec<&str> = known.split_whitespace().collect();
-            if let [of, device, inode] = words[..]
-                && of == wish.to_string()
-                && let (Ok(device), Ok(inode)) = (device.parse(), inode.parse())
-            {
-                return Ok(Some((device, inode)));
+            if let Some(target) = self.written("undo", wish)? {
+                return Ok(Some(target));
             }
-            let Some((device, inode)) = identity(&self.beside("previous"))? else {
-                return Ok(None);
-            };
-            let new = self.beside("undo-new");
-            remove(&new)?;
-            let mut intent =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            intent.write_all(format!("{wish} {device} {inode}\n").as_bytes())?;
-            intent.sync_all()?;
-            fs::rename(&new, &file)?;
-            Ok(Some((device, inode)))
+            let Some(target) = identity(&self.beside("previous"))? else { return Ok(None) };
+            self.write("undo", wish, target)?;
+            Ok(Some(target))
         };
         target().map_err(|e| self.io_error(UNDOING, e))
+    }
+
+    /// What was there when this clone was first asked for is kept already: a run that was killed
+    /// after it had come so far, and what is there now is that run's.
+    pub(super) fn kept_already(&self) -> Result<bool, CloneError> {
+        let Some(wish) = self.wish.filter(|_| self.keep_previous) else { return Ok(false) };
+        let kept = || -> io::Result<bool> {
+            let file = self.written("kept", wish)?;
+            Ok(file.is_some() && identity(&self.beside("previous"))? == file)
+        };
+        kept().map_err(|e| self.io_error(KEEPING, e))
+    }
+
+    /// Before the destination leaves.
+    pub(super) fn write_down_kept(&self) -> Result<(), CloneError> {
+        let write = || match (self.wish, identity(&self.destination_file)?) {
+            (Some(wish), Some(file)) => self.write("kept", wish, file),
+            _ => Ok(()),
+        };
+        write().map_err(|e| self.io_error(KEEPING, e))
     }
 }
 
