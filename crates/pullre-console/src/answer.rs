@@ -46,7 +46,10 @@ pub fn status_of(error: &OpsError) -> StatusCode {
         OpsError::Refused(_) | OpsError::Compute(_) | OpsError::Clone(_) => StatusCode::CONFLICT,
         OpsError::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
         OpsError::Store(
-            StoreError::Unavailable(_) | StoreError::Setup(_) | StoreError::NotInitialized,
+            StoreError::Unavailable(_)
+            | StoreError::Deadlock(_)
+            | StoreError::Setup(_)
+            | StoreError::NotInitialized,
         ) => StatusCode::SERVICE_UNAVAILABLE,
         OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

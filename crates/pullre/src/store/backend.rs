@@ -177,6 +177,9 @@ pub enum StoreError {
     /// Not reachable, locked for too long, disk full: the next tick tries again.
     #[error("the control database is not usable now: {0}")]
     Unavailable(String),
+    /// Two transactions waited for each other, and this one was taken back whole.
+    #[error("the control database is too busy now: {0}")]
+    Deadlock(String),
     /// app.ini, a login or its rights do not fit the server; the text says what to change.
     #[error("{0}")]
     Setup(String),

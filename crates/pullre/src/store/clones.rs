@@ -212,7 +212,7 @@ impl Store {
                          pull_number = (SELECT pull_number FROM clones WHERE schema_name = ?),
                          source = (SELECT source FROM clones WHERE schema_name = ?)
                      WHERE schema_name = ?",
-                    &[outcome.kept_previous.into(), name.clone(), name.clone(), name],
+                    &[outcome.kept_previous.into(), name.clone(), name.clone(), name.clone()],
                 )
                 .map(drop)
         })

@@ -85,6 +85,9 @@ impl Database {
     }
 }
 
+/// How often a transaction is begun that loses against others each time.
+const DEADLOCKS: usize = 5;
+
 impl Store {
     pub fn new(backend: Box<dyn Backend>) -> Store {
         Store { backend }
@@ -107,8 +110,19 @@ impl Store {
         self.backend.execute(sql, params)
     }
 
-    /// All or nothing. Short: no effect on the outside happens inside.
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+    /// All or nothing. Short: no effect on the outside happens inside, and `work` may be done again
+    /// from its beginning, where the server took it back for the sake of somebody else's.
+    fn transaction<T>(&mut self, mut work: impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
+        for _ in 1..DEADLOCKS {
+            match self.try_transaction(&mut work) {
+                Err(StoreError::Deadlock(_)) => {}
+                done => return done,
+            }
+        }
+        self.try_transaction(&mut work)
+    }
+
+    fn try_transaction<T>(&mut self, work: &mut impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
         self.backend.begin()?;
         let result = work(self).and_then(|value| self.backend.commit().map(|()| value));
         if let Err(e) = &result {

@@ -9,6 +9,7 @@ on_each_engine!(
     what_fails_halfway_leaves_nothing,
     after_a_failure_the_connection_still_works,
     a_commit_that_fails_leaves_no_transaction_open,
+    what_lost_against_others_is_done_again_and_only_once,
 );
 
 /// The second record cannot be written.
@@ -32,10 +33,10 @@ fn after_a_failure_the_connection_still_works(db: &mut Db) {
     assert_eq!(db.another().duties_of("renamed").unwrap().len(), 1);
 }
 
-/// A connection whose first commit fails, as on a full disk.
-struct FullDisk(Box<dyn Backend>, bool);
+/// A connection whose first commits fail in this way.
+struct Failing(Box<dyn Backend>, Vec<StoreError>);
 
-impl Backend for FullDisk {
+impl Backend for Failing {
     fn engine(&self) -> Engine {
         self.0.engine()
     }
@@ -52,10 +53,10 @@ impl Backend for FullDisk {
         self.0.begin()
     }
     fn commit(&mut self) -> Result<(), StoreError> {
-        if std::mem::replace(&mut self.1, true) {
-            return self.0.commit();
+        match self.1.pop() {
+            Some(e) => Err(e),
+            None => self.0.commit(),
         }
-        Err(StoreError::Unavailable("the disk is full".into()))
     }
     fn rollback(&mut self) -> Result<(), StoreError> {
         self.0.rollback()
@@ -63,12 +64,21 @@ impl Backend for FullDisk {
 }
 
 fn a_commit_that_fails_leaves_no_transaction_open(db: &mut Db) {
-    let mut store = Store::new(Box::new(FullDisk(db.connection(), false)));
+    let full = vec![StoreError::Unavailable("the disk is full".into())];
+    let mut store = Store::new(Box::new(Failing(db.connection(), full)));
     let record = [Record::Pull(Box::new(request(1)))];
     store.record(&record, at(1)).unwrap_err();
     assert_eq!(db.pull(PullNumber(1)).unwrap(), None);
     store.record(&record, at(2)).unwrap();
     assert!(db.pull(PullNumber(1)).unwrap().is_some());
+}
+
+fn what_lost_against_others_is_done_again_and_only_once(db: &mut Db) {
+    let lost = (0..3).map(|_| StoreError::Deadlock("two waited for each other".into())).collect();
+    let mut store = Store::new(Box::new(Failing(db.connection(), lost)));
+    store.record(&[Record::Pull(Box::new(request(1)))], at(1)).unwrap();
+    assert_eq!(db.read("SELECT number FROM pull_requests").len(), 1);
+    assert_eq!(db.read("SELECT id FROM events").len(), 1);
 }
 
 /// A connection that is overtaken by another tick right after it has asked a question.

@@ -229,8 +229,9 @@ fn store_error(error: mysql::Error) -> StoreError {
         // A row of this key, or an index of this name, is there already.
         1062 | 1061 | 1022 | 1557 | 1586 => StoreError::Conflict(text),
         1146 => StoreError::NotInitialized,
+        1213 => StoreError::Deadlock(text),
         // Not ours to wait for any longer; somebody else's transaction goes first.
-        1205 | 1213 | 3572 => StoreError::Unavailable(format!("{text}; try again")),
+        1205 | 3572 => StoreError::Unavailable(format!("{text}; try again")),
         1044 | 1142 | 1143 | 1227 | 1370 => StoreError::Setup(format!(
             "the MySQL login may not do this: {text}. `update-pull grants` prints what it needs"
         )),
