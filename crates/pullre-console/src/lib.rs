@@ -38,6 +38,7 @@ use tokio::sync::Notify;
 
 use password::Stored;
 
+pub use live::Rhythm;
 pub use serve::serve;
 
 /// What the console works with.
@@ -56,6 +57,7 @@ pub struct Site {
     pub local: bool,
     /// Is told when a tick is wanted at once.
     pub wake: Arc<Notify>,
+    pub rhythm: Rhythm,
 }
 
 /// A [`Site`] that is ready to answer.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
-use pullre_console::{Console, Site};
+use pullre_console::{Console, Rhythm, Site};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -54,6 +54,7 @@ async fn serve(installation: Arc<Installation>) -> anyhow::Result<()> {
         compute: installation.shared_compute(),
         local: config.compute == ComputeKind::Local,
         wake: wake.clone(),
+        rhythm: Rhythm::default(),
     })?;
     let listen = config.console.listen;
     let listener = TcpListener::bind(listen)

@@ -9,7 +9,7 @@ use pullre::config::{ConsoleConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
 use pullre::store::{ConsoleUser, Role};
 use pullre_console::password::hash_at_cost;
-use pullre_console::{Console, Site, serve};
+use pullre_console::{Console, Rhythm, Site, serve};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 use tokio::net::TcpListener;
@@ -90,6 +90,7 @@ impl Served {
             compute: Arc::new(world.fleet.seen_by(Fuse::never())),
             local: false,
             wake: wake.clone(),
+            rhythm: Rhythm::default(),
         };
         change(&mut site);
         let console = Arc::new(Console::new(site).unwrap());
