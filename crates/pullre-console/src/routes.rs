@@ -186,10 +186,7 @@ async fn hold_server(State(console): App, Extension(visit): Who, Path(id): Path<
         Err(e) => failure(&e),
         Ok(facts) => match server.ok().and_then(|id| facts.servers.get(&id)) {
             None => nothing().await,
-            Some(_) if !visit.may_change() => problem(
-                StatusCode::FORBIDDEN,
-                "You may look, but not change anything: your user has the role read-only.",
-            ),
+            Some(_) if !visit.may_change() => pages::read_only(),
             Some(server) => answer::html(StatusCode::OK, servers::hold_one(&visit, &server.name)),
         },
     }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use pullre::condition::{self, Policy};
 use pullre::domain::PullState;
-use pullre::facts::{Facts, Outcome, Pull};
+use pullre::facts::{CloneState, Facts, Outcome, Pull};
 use pullre::stage::Stage;
 use pullre::status::{Explanation, Told};
 use pullre::store::{Event, Step};
@@ -109,7 +109,15 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     let path = |verb: &str| format!("/pull/{number}/{verb}");
     let open = shown.explanation.state == PullState::Open;
     let has_server = e.server.is_some();
-    let held = shown.pull.hold.is_some();
+    let (held, stopped) = (shown.pull.hold.is_some(), shown.pull.stopped.is_some());
+    let kept = e.schema.as_ref().is_some_and(|schema| {
+        shown.facts.clones.values().any(|clone| {
+            clone.schema.as_str() == schema
+                && clone.pull == Some(e.number)
+                && clone.state == CloneState::Ready
+                && clone.contents.kept
+        })
+    });
     let fork = matches!(
         condition::eligibility(&shown.pull, &shown.facts, policy),
         Err(condition::Ineligible::ForkNotApproved { .. }
@@ -125,6 +133,13 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
                         p { "Stops the app, copies the author's database anew, and deploys again. What was changed in the copy is lost." }
                         button type="submit" class="danger" { "Copy the data anew" }
                     })))
+                    @if kept {
+                        (asked(visit, "Previous data…", form(visit, &path("reset-db"), "stacked", html! {
+                            p { "Stops the app, brings back the data that the last copy replaced, and deploys again. The data of now are kept in their place: the same button brings them back." }
+                            input type="hidden" name="undo" value="yes";
+                            button type="submit" { "Bring the previous data back" }
+                        })))
+                    }
                 }
                 @if open && fork {
                     (asked(visit, "Approve this commit…", form(visit, &path("approve"), "stacked", html! {
@@ -137,10 +152,16 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
                         button type="submit" class="danger" { "I have looked at it; let it run" }
                     })))
                 }
-                @if held {
+                @if held || stopped {
                     (button(visit, &path("release"), &[], "Release", "primary"))
                 } @else {
                     (asked(visit, "Hold…", hold(visit, &path("hold"), &[])))
+                    @if open {
+                        (asked(visit, "Stop…", form(visit, &path("stop"), "stacked", html! {
+                            p { "Its server goes back to the pool, and it gets none before somebody releases it. What was changed in its data may be lost." }
+                            button type="submit" class="danger" { "Stop it" }
+                        })))
+                    }
                 }
             }
         }
