@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use pullre::condition::Policy;
+use pullre::facts::Pulse;
 use pullre::ops::OpsError;
 use pullre::stage::Stage;
 use pullre::status::status;
@@ -90,6 +91,21 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
     for server in &status.servers {
         if let Some(seen) = server.agent_seen_at {
             text.value("client_seen_seconds", &[("server", &server.name)], seconds(seen));
+        }
+    }
+    let measures: [(&str, &str, fn(&Pulse) -> f64); 3] = [
+        ("server_disk_free_bytes", "Free on the fuller disk of a server.", |p| p.free_bytes as f64),
+        ("server_disk_bytes", "How large that disk is.", |p| p.total_bytes as f64),
+        ("server_load", "Programs that wanted to run on a server in the last minute.", |p| {
+            f64::from(p.load_percent) / 100.0
+        }),
+    ];
+    for (name, help, measure) in measures {
+        text.metric(name, help, "gauge");
+        for server in &status.servers {
+            if let Some(pulse) = &server.pulse {
+                text.value(name, &[("server", &server.name)], measure(pulse));
+            }
         }
     }
     if let Some(tick) = store.last_tick()? {

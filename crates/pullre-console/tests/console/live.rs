@@ -152,12 +152,19 @@ fn measured_values_alone_do_not_make_the_list_of_servers_fetch_itself() {
     };
     let first = address_after(30_000_000_000, 20);
     assert_eq!(address_after(29_000_000_000, 150), first);
+    served.olga().get("/server/list").says("disk 29.0 GB of 40.0 GB free").says("load 1.50");
+    let metrics = served.olga().get("/metrics").body;
+    assert!(metrics.contains("\npullre_server_load{server=\"stg1\"} 1.5\n"), "{metrics}");
+    assert!(metrics.contains("\npullre_server_disk_free_bytes{server=\"stg1\"} 29000000000\n"));
     assert_ne!(address_after(1_000, 150), first, "that a disk is nearly full is shown at once");
 }
 
 #[test]
 fn there_is_an_end_to_the_pages_that_listen() {
-    let served = Served::busy();
+    // All of them come through one proxy.
+    let served = Served::with(crate::served::busy(), |site| {
+        site.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
     let open: Vec<_> = (0..300).map(|_| listen(&served, "/live/environment/1?seen=x")).collect();
     let refused = served.olga().get("/live/environment/1?seen=x");
     assert_eq!(refused.status, 429);

@@ -60,21 +60,25 @@ pub fn with_users(mut world: World) -> World {
     world
 }
 
+/// With two environments that are ready and one that waits.
+pub fn busy() -> World {
+    let mut world = world(2);
+    for author in ["dev1", "dev2", "dev1"] {
+        world.hub.open(author, false, world.now);
+    }
+    world.minutes(6);
+    world.now = Timestamp::now();
+    world.tick();
+    world
+}
+
 impl Served {
     pub fn new() -> Served {
         Served::with(world(2), |_| {})
     }
 
-    /// With two environments that are ready and one that waits.
     pub fn busy() -> Served {
-        let mut world = world(2);
-        for author in ["dev1", "dev2", "dev1"] {
-            world.hub.open(author, false, world.now);
-        }
-        world.minutes(6);
-        world.now = Timestamp::now();
-        world.tick();
-        Served::with(world, |_| {})
+        Served::with(busy(), |_| {})
     }
 
     pub fn with(world: World, change: impl FnOnce(&mut Site)) -> Served {
