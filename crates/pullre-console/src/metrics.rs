@@ -66,7 +66,12 @@ impl Text {
     }
 }
 
-pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<String, OpsError> {
+pub fn metrics(
+    store: &mut Store,
+    policy: &Policy,
+    limited_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<String, OpsError> {
     let mut text = Text(String::new());
     let facts = store.facts()?;
     let status = status(&facts, policy, now);
@@ -165,6 +170,12 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
             seconds(read),
         );
     }
+    let limited = limited_until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
+    text.gauge(
+        "github_limited_seconds",
+        "For how long GitHub's rate limit still keeps requests back.",
+        limited.max(0.0),
+    );
     text.gauge("unreadable_rows", "Rows that make no sense.", facts.unreadable.len() as f64);
     Ok(text.0)
 }

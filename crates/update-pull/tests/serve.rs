@@ -14,6 +14,7 @@ use insta::assert_snapshot;
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use site::Site;
+use testkit::github::Fault;
 
 /// A server that is killed with the test.
 struct Serving {
@@ -146,6 +147,26 @@ fn without_a_clock_of_its_own_a_webhook_makes_it_tick() {
         database.query_row("SELECT COUNT(*) FROM ticks", [], |row| row.get(0)).unwrap();
     // A burst is one tick, or two where it took longer than the pause of half a second.
     assert!((1..=2).contains(&ticks), "{ticks} ticks for a burst of 20");
+}
+
+#[test]
+fn the_metrics_say_for_how_long_github_keeps_requests_back() {
+    let site = Site::new();
+    let users = format!("basic_user = olga\nbasic_password = {OLD}\ntick_seconds = 1\n");
+    let serving = Serving::start(&site, &users);
+    let limited = || {
+        let page = serving.get("/metrics", OLGA);
+        let line =
+            page.lines().find_map(|line| line.strip_prefix("pullre_github_limited_seconds "));
+        line.unwrap_or_else(|| panic!("{page}")).parse::<f64>().unwrap()
+    };
+    assert!(limited() <= 0.0);
+    site.github.fail_always(Fault::RateLimited { reset_in: 1800 });
+    while limited() <= 0.0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, ..) = serving.stop();
+    assert_eq!(code, Some(0));
 }
 
 #[test]
