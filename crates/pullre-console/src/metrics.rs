@@ -98,7 +98,8 @@ pub fn metrics(
             text.value("client_seen_seconds", &[("server", &server.name)], seconds(seen));
         }
     }
-    let measures: [(&str, &str, fn(&Pulse) -> f64); 3] = [
+    type Measure = fn(&Pulse) -> f64;
+    let measures: [(&str, &str, Measure); 3] = [
         ("server_disk_free_bytes", "Free on the fuller disk of a server.", |p| p.free_bytes as f64),
         ("server_disk_bytes", "How large that disk is.", |p| p.total_bytes as f64),
         ("server_load", "Programs that wanted to run on a server in the last minute.", |p| {
