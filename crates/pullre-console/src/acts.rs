@@ -48,7 +48,7 @@ pub async fn pull(
     Extension(form): Extension<Form>,
 ) -> Answer {
     let Ok(number) = number.parse::<PullNumber>() else { return nothing().await };
-    if !matches!(verb.as_str(), "redeploy" | "reset-db" | "hold" | "release" | "approve") {
+    if !matches!(verb.as_str(), "redeploy" | "reset-db" | "hold" | "stop" | "release" | "approve") {
         return nothing().await;
     }
     let site = console.site.clone();
@@ -57,6 +57,12 @@ pub async fn pull(
             "redeploy" => {
                 let next = operator.redeploy(number, &site.policy, &site.locks)?;
                 Ok(format!("{number}: {next}"))
+            }
+            "reset-db" if !form.get("undo").is_empty() => {
+                operator.undo_reset(number, &site.policy, &site.locks)?;
+                Ok(format!(
+                    "{number}: the next ticks stop its app, bring the previous data back and start it again"
+                ))
             }
             "reset-db" => {
                 operator.reset_db(number, &site.locks)?;
@@ -68,6 +74,10 @@ pub async fn pull(
                 let reason: String = form.get("reason").trim().chars().take(300).collect();
                 operator.pull_hold(number, &reason, span(&form)?)?;
                 Ok(format!("{number} is held"))
+            }
+            "stop" => {
+                operator.pull_stop(number)?;
+                Ok(format!("{number} gives its server back, and gets none before its release"))
             }
             "release" => {
                 operator.pull_release(number)?;

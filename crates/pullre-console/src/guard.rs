@@ -16,7 +16,7 @@ use axum::middleware::Next;
 use pullre::store::Role;
 
 use crate::auth::{Denied, Person};
-use crate::pages::problem;
+use crate::pages::{problem, read_only};
 use crate::visitor::{self, Visitor};
 use crate::{Console, answer, session};
 
@@ -178,10 +178,7 @@ async fn meant(
     request: Request,
 ) -> Result<Request, Response<Body>> {
     if !visit.may_change() {
-        return Err(problem(
-            StatusCode::FORBIDDEN,
-            "You may look, but not change anything: your user has the role read-only.",
-        ));
+        return Err(read_only());
     }
     let (parts, body) = request.into_parts();
     let text = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());

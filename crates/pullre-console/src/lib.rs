@@ -38,7 +38,24 @@ use tokio::sync::Notify;
 
 use password::Stored;
 
+pub use live::Rhythm;
 pub use serve::serve;
+
+/// Tells until when GitHub wants to be left alone.
+#[derive(Clone)]
+pub struct Limit(Arc<dyn Fn(Timestamp) -> Option<Timestamp> + Send + Sync>);
+
+impl Limit {
+    pub fn new(until: impl Fn(Timestamp) -> Option<Timestamp> + Send + Sync + 'static) -> Limit {
+        Limit(Arc::new(until))
+    }
+}
+
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Limit")
+    }
+}
 
 /// What the console works with.
 #[derive(Debug, Clone)]
@@ -56,6 +73,8 @@ pub struct Site {
     pub local: bool,
     /// Is told when a tick is wanted at once.
     pub wake: Arc<Notify>,
+    pub rhythm: Rhythm,
+    pub github_limit: Limit,
 }
 
 /// A [`Site`] that is ready to answer.

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use pullre::condition::Policy;
 use pullre::domain::PullNumber;
@@ -17,16 +17,33 @@ use pullre::ops::OpsError;
 use pullre::status::{self, Environment, ServerLine, Status};
 use pullre::store::Store;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::serve::ended;
 use crate::{Console, answer};
 
-const EACH: Duration = Duration::from_secs(2);
-/// So that proxies keep the connection, and that we see who went away.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
-/// The browser comes again by itself, and shows its password again.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 const STREAMS: usize = 300;
+
+/// How often live pages are looked after.
+#[derive(Debug, Clone, Copy)]
+pub struct Rhythm {
+    /// Between two looks at the database.
+    pub look: Duration,
+    /// So that proxies keep the connection, and that we see who went away.
+    pub sign_of_life: Duration,
+    /// Of one connection. The browser comes again by itself, and shows its password again.
+    pub longest: Duration,
+}
+
+impl Default for Rhythm {
+    fn default() -> Rhythm {
+        Rhythm {
+            look: Duration::from_secs(2),
+            sign_of_life: Duration::from_secs(20),
+            longest: Duration::from_secs(15 * 60),
+        }
+    }
+}
 
 /// A page that somebody looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,12 +84,14 @@ pub fn environments_digest(status: &Status) -> String {
     digest(&serde_json::to_string(&shown).unwrap_or_default())
 }
 
-/// All that the list of servers shows but the signs of life, which come all the time.
+/// All that the list of servers shows but the signs of life and the measured values that come with
+/// them: a page that fetched itself for each of those would do nothing else. That a disk is nearly
+/// full is in the note.
 pub fn servers_digest(status: &Status, fetched: Option<Timestamp>) -> String {
     let lines: Vec<_> = status
         .servers
         .iter()
-        .map(|server| ServerLine { agent_seen_at: None, ..server.clone() })
+        .map(|server| ServerLine { agent_seen_at: None, pulse: None, ..server.clone() })
         .collect();
     digest(&serde_json::to_string(&(lines, fetched)).unwrap_or_default())
 }
@@ -133,7 +152,7 @@ async fn look(console: Arc<Console>) {
             // The pages say it when they are loaded again.
             Err(e) => tracing::debug!("live pages wait: {e}"),
         }
-        tokio::time::sleep(EACH).await;
+        sleep(console.site.rhythm.look).await;
     }
 }
 
@@ -192,38 +211,60 @@ pub fn stream(
         tokio::spawn(look(console.clone()));
     }
     drop(looking);
-    let state = (look_at, digests, stopped, seen, Instant::now(), false);
-    let events = stream::unfold(
-        state,
-        |(look_at, mut digests, mut stopped, seen, began, told)| async move {
-            if !told {
-                let hello = Bytes::from_static(b"retry: 5000\n\n");
-                return Some((
-                    Ok::<_, std::io::Error>(hello),
-                    (look_at, digests, stopped, seen, began, true),
-                ));
-            }
-            if began.elapsed() > LONGEST {
-                return None;
-            }
-            let (piece, seen) = loop {
-                tokio::select! {
-                    changed = digests.changed() => {
-                        if changed.is_err() {
-                            return None;
-                        }
-                        let now = digests.borrow_and_update().get(&look_at.subject).cloned();
-                        if let Some(now) = now.filter(|now| *now != seen) {
-                            let event = format!("event: changed\ndata: {now}\n\n");
-                            break (Bytes::from(event), now);
-                        }
-                    }
-                    () = tokio::time::sleep(SIGN_OF_LIFE) => break (Bytes::from_static(b": alive\n\n"), seen),
-                    () = ended(&mut stopped) => return None,
-                }
-            };
-            Some((Ok(piece), (look_at, digests, stopped, seen, began, true)))
-        },
-    );
+    let rhythm = console.site.rhythm;
+    let page = Page {
+        look: look_at,
+        digests,
+        stopped,
+        seen,
+        end: Instant::now() + rhythm.longest,
+        next_sign: Instant::now() + rhythm.sign_of_life,
+        sign_of_life: rhythm.sign_of_life,
+    };
+    let hello = async { Ok::<_, std::io::Error>(Bytes::from_static(b"retry: 5000\n\n")) };
+    let events = stream::unfold(page, |mut page| async move {
+        let piece = page.next().await?;
+        Some((Ok(piece), page))
+    });
+    let events = stream::once(hello).chain(events);
     answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events))
+}
+
+/// A page that listens.
+struct Page {
+    look: Look,
+    digests: watch::Receiver<Arc<Digests>>,
+    stopped: watch::Receiver<bool>,
+    seen: String,
+    /// Moments, not pauses: the looks come more often than either, and must not put them off.
+    end: Instant,
+    next_sign: Instant,
+    sign_of_life: Duration,
+}
+
+impl Page {
+    /// What it is told next; None at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                () = ended(&mut self.stopped) => return None,
+                () = sleep_until(self.end) => return None,
+                () = sleep_until(self.next_sign) => {
+                    self.next_sign = Instant::now() + self.sign_of_life;
+                    return Some(Bytes::from_static(b": alive\n\n"));
+                }
+                // Comes with each look, changed or not: whoever began to listen just now may be old.
+                changed = self.digests.changed() => {
+                    changed.ok()?;
+                    let now = self.digests.borrow_and_update().get(&self.look.subject).cloned();
+                    if let Some(now) = now.filter(|now| *now != self.seen) {
+                        let event = format!("event: changed\ndata: {now}\n\n");
+                        self.seen = now;
+                        return Some(Bytes::from(event));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use pullre::store::master::{MasterRow, TABLES, Table};
 
 use crate::guard::{Form, Visit};
 use crate::pages::master::{self as draw, Fields, VERSION};
-use crate::pages::{failure, problem};
+use crate::pages::{failure, problem, read_only};
 use crate::routes::{App, Who, asked, nothing};
 use crate::{Console, answer};
 
@@ -78,6 +78,7 @@ const NO_ROW: Fields<'_> = Fields { row: None, typed: &[], version: "" };
 
 pub async fn new(Extension(visit): Who, Path(table): Path<String>) -> Answer {
     match Table::named(&table) {
+        Some(_) if !visit.may_change() => read_only(),
         Some(table) if table.name == "servers" => answer::see_other("/server/list"),
         Some(table) => answer::html(StatusCode::OK, draw::edit(&visit, table, &NO_ROW, None)),
         None => nothing().await,
@@ -119,6 +120,9 @@ pub async fn edit(
     Extension(visit): Who,
     Path((table, id)): Path<(String, String)>,
 ) -> Answer {
+    if !visit.may_change() {
+        return read_only();
+    }
     match found(&console, &table, &id).await {
         Ok((table, row)) => {
             let version = row.version(table);
@@ -164,6 +168,9 @@ pub async fn ask(
     Extension(visit): Who,
     Path((table, id)): Path<(String, String)>,
 ) -> Answer {
+    if !visit.may_change() {
+        return read_only();
+    }
     let (table, row) = match found(&console, &table, &id).await {
         Ok(found) => found,
         Err(none) => return none,

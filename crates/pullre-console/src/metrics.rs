@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use pullre::condition::Policy;
+use pullre::facts::Pulse;
 use pullre::ops::OpsError;
 use pullre::stage::Stage;
 use pullre::status::status;
@@ -65,7 +66,12 @@ impl Text {
     }
 }
 
-pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<String, OpsError> {
+pub fn metrics(
+    store: &mut Store,
+    policy: &Policy,
+    limited_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<String, OpsError> {
     let mut text = Text(String::new());
     let facts = store.facts()?;
     let status = status(&facts, policy, now);
@@ -90,6 +96,22 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
     for server in &status.servers {
         if let Some(seen) = server.agent_seen_at {
             text.value("client_seen_seconds", &[("server", &server.name)], seconds(seen));
+        }
+    }
+    type Measure = fn(&Pulse) -> f64;
+    let measures: [(&str, &str, Measure); 3] = [
+        ("server_disk_free_bytes", "Free on the fuller disk of a server.", |p| p.free_bytes as f64),
+        ("server_disk_bytes", "How large that disk is.", |p| p.total_bytes as f64),
+        ("server_load", "Programs that wanted to run on a server in the last minute.", |p| {
+            f64::from(p.load_percent) / 100.0
+        }),
+    ];
+    for (name, help, measure) in measures {
+        text.metric(name, help, "gauge");
+        for server in &status.servers {
+            if let Some(pulse) = &server.pulse {
+                text.value(name, &[("server", &server.name)], measure(pulse));
+            }
         }
     }
     if let Some(tick) = store.last_tick()? {
@@ -149,6 +171,12 @@ pub fn metrics(store: &mut Store, policy: &Policy, now: Timestamp) -> Result<Str
             seconds(read),
         );
     }
+    let limited = limited_until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
+    text.gauge(
+        "github_limited_seconds",
+        "For how long GitHub's rate limit still keeps requests back.",
+        limited.max(0.0),
+    );
     text.gauge("unreadable_rows", "Rows that make no sense.", facts.unreadable.len() as f64);
     Ok(text.0)
 }

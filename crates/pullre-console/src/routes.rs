@@ -106,7 +106,12 @@ async fn health(State(console): App) -> Answer {
 
 async fn metrics_page(State(console): App) -> Answer {
     let policy = console.site.policy.clone();
-    match console.store(move |store| metrics::metrics(store, &policy, Timestamp::now())).await {
+    let limit = console.site.github_limit.clone();
+    let measured = console.store(move |store| {
+        let now = Timestamp::now();
+        metrics::metrics(store, &policy, (limit.0)(now), now)
+    });
+    match measured.await {
         Ok(text) => answer::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
         Err(e) => answer::text(answer::status_of(&e), format!("{e}\n")),
     }
@@ -186,10 +191,7 @@ async fn hold_server(State(console): App, Extension(visit): Who, Path(id): Path<
         Err(e) => failure(&e),
         Ok(facts) => match server.ok().and_then(|id| facts.servers.get(&id)) {
             None => nothing().await,
-            Some(_) if !visit.may_change() => problem(
-                StatusCode::FORBIDDEN,
-                "You may look, but not change anything: your user has the role read-only.",
-            ),
+            Some(_) if !visit.may_change() => pages::read_only(),
             Some(server) => answer::html(StatusCode::OK, servers::hold_one(&visit, &server.name)),
         },
     }

@@ -1,8 +1,10 @@
 //! The HTTP server: a limit on connections, a deadline for headers, an end without cut answers.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -15,15 +17,61 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::guard::Peer;
+use crate::visitor::Place;
 use crate::{Console, routes};
 
 const CONNECTIONS: usize = 512;
+/// From one address, unless it is a proxy's that we trust: nobody alone can keep all others out.
+const OF_ONE_PLACE: usize = 128;
 /// Of a slow visitor, and of a connection that waits for its next request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// What one request's line and headers may take.
 const LARGEST_HEAD: usize = 64 * 1024;
 /// Answers that are on their way at the end may take this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 44\r\n\r\ntoo many connections come from your address\n";
+
+/// How many connections there are from each place.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection that counts, as long as this lives.
+#[derive(Debug)]
+struct Counted {
+    places: Arc<Places>,
+    place: IpAddr,
+}
+
+impl Places {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// None where there are enough from there.
+    fn count(self: &Arc<Self>, place: IpAddr) -> Option<Counted> {
+        let mut counts = self.counts();
+        let count = counts.entry(place).or_default();
+        if *count >= OF_ONE_PLACE {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { places: self.clone(), place })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.places.counts();
+        if let Some(count) = counts.get_mut(&self.place) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.place);
+            }
+        }
+    }
+}
 
 /// Answers until `stop` is ready, then ends what it is at.
 pub async fn serve(
@@ -32,7 +80,9 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let (stopping, stopped) = watch::channel(false);
+    let trusted = console.site.config.trusted_proxies.clone();
     let router = routes::router(console, stopped.clone());
+    let places = Arc::new(Places::default());
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stop = pin!(stop);
     loop {
@@ -55,9 +105,22 @@ pub async fn serve(
                 continue;
             }
         };
+        let place = Place::of(peer.ip(), &trusted);
+        let counted = match place {
+            Place::Proxy => None,
+            Place::Anybodys(place) => match places.count(place) {
+                Some(counted) => Some(counted),
+                None => {
+                    tracing::debug!("{place} has {OF_ONE_PLACE} connections already");
+                    // If it does not fit into an empty buffer, nothing is lost.
+                    let _ = stream.try_write(TOO_MANY);
+                    continue;
+                }
+            },
+        };
         let (router, mut stopped) = (router.clone(), stopped.clone());
         tokio::spawn(async move {
-            let _permit = permit;
+            let _held = (permit, counted);
             let router = TowerToHyperService::new(router);
             let service = service_fn(move |request: hyper::Request<Incoming>| {
                 let mut request: Request = request.map(axum::body::Body::new);

@@ -38,14 +38,37 @@ impl Visitor {
         Visitor { address, https }
     }
 
-    /// Those who share it count as one: a provider gives each customer a whole IPv6 network.
+    /// Those who share it count as one.
     pub fn place(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(_) => self.address,
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-            }
+        place(self.address)
+    }
+}
+
+/// A provider gives each customer a whole IPv6 network.
+fn place(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
+/// The other end of a connection, before anything was read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It brings many visitors.
+    Proxy,
+    Anybodys(IpAddr),
+}
+
+impl Place {
+    pub fn of(peer: IpAddr, trusted: &[Network]) -> Place {
+        let peer = peer.to_canonical();
+        match trusted.iter().any(|network| network.contains(peer)) {
+            true => Place::Proxy,
+            false => Place::Anybodys(place(peer)),
         }
     }
 }

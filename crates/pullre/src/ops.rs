@@ -201,7 +201,8 @@ impl Operator<'_> {
         let keys: Vec<_> = columns.iter().map(|(key, _)| *key).collect();
         may_change(server, &keys, &facts)?;
         self.store.set_server(server.id, &columns, self.now)?;
-        self.note(None, Some(server.id), &format!("set {}", settings.join(" ")))
+        let what = format!("set {}", settings.join(" "));
+        self.note(None, Some(server.id), &words::without_logins(&what))
     }
 
     /// A server and its lock, with the facts as they are under it: what was true before another

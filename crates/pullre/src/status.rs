@@ -117,11 +117,8 @@ fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
 
 /// Without name and password.
 pub(crate) fn shown_url(server: &Server) -> Option<String> {
-    let url = server.check_url.as_deref()?;
-    let (scheme, rest) = url.split_once("://")?;
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    Some(words::plain(&format!("{scheme}://{host}{path}")))
+    let url = server.check_url.as_deref().filter(|url| url.contains("://"))?;
+    Some(words::plain(&words::without_logins(url)))
 }
 
 /// What is the matter with a server; None where all is well.

@@ -53,9 +53,33 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A text whose URLs have lost name and password.
+pub fn without_logins(text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        let ends = |c: char| matches!(c, '/' | '?' | '#') || c.is_whitespace();
+        let (authority, behind) = after.split_at(after.find(ends).unwrap_or(after.len()));
+        out.push_str(before);
+        out.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_are_told_without_name_and_password() {
+        assert_eq!(
+            without_logins("set check_url=https://u:p%40@h:8/a@b?c=ftp://x@y name=a@b http://u@@h"),
+            "set check_url=https://h:8/a@b?c=ftp://y name=a@b http://h"
+        );
+        assert_eq!(without_logins("no URL: me@here, ://"), "no URL: me@here, ://");
+    }
 
     #[test]
     fn durations_are_written_in_two_units_at_the_most() {

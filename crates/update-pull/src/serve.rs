@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
-use pullre_console::{Console, Site};
+use pullre_console::{Console, Limit, Rhythm, Site};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -43,6 +43,7 @@ pub fn run(installation: Installation) -> Result {
 async fn serve(installation: Arc<Installation>) -> anyhow::Result<()> {
     let config = &installation.config;
     let wake = Arc::new(Notify::new());
+    let limited = installation.clone();
     let console = Console::new(Site {
         config: config.console.clone(),
         repository_url: repository_url(&config.github_api_url, &config.owner, &config.repo),
@@ -54,6 +55,8 @@ async fn serve(installation: Arc<Installation>) -> anyhow::Result<()> {
         compute: installation.shared_compute(),
         local: config.compute == ComputeKind::Local,
         wake: wake.clone(),
+        rhythm: Rhythm::default(),
+        github_limit: Limit::new(move |now| limited.github().limited_until(now)),
     })?;
     let listen = config.console.listen;
     let listener = TcpListener::bind(listen)

@@ -7,11 +7,14 @@ mod site;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use site::Site;
+use testkit::github::Fault;
 
 /// A server that is killed with the test.
 struct Serving {
@@ -147,6 +150,26 @@ fn without_a_clock_of_its_own_a_webhook_makes_it_tick() {
 }
 
 #[test]
+fn the_metrics_say_for_how_long_github_keeps_requests_back() {
+    let site = Site::new();
+    let users = format!("basic_user = olga\nbasic_password = {OLD}\ntick_seconds = 1\n");
+    let serving = Serving::start(&site, &users);
+    let limited = || {
+        let page = serving.get("/metrics", OLGA);
+        let line =
+            page.lines().find_map(|line| line.strip_prefix("pullre_github_limited_seconds "));
+        line.unwrap_or_else(|| panic!("{page}")).parse::<f64>().unwrap()
+    };
+    assert!(limited() <= 0.0);
+    site.github.fail_always(Fault::RateLimited { reset_in: 1800 });
+    while limited() <= 0.0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, ..) = serving.stop();
+    assert_eq!(code, Some(0));
+}
+
+#[test]
 fn what_keeps_it_from_serving_is_said() {
     let site = Site::bare();
     assert_snapshot!(site.run("serve"), @"
@@ -225,6 +248,44 @@ fn hash_token_reads_one_line_and_prints_a_hash() {
     // It needs no app.ini.
     std::fs::remove_file(site.path("app.ini")).unwrap();
     assert!(with_input(&site, "hash-token", "correct horse").starts_with("exit 0\n"));
+}
+
+/// What a shell in a terminal of its own prints that runs `hash-token` while somebody types.
+fn in_a_terminal(site: &Site, typed: &str) -> String {
+    let pty = openpty(None, None).unwrap();
+    // The shell outlives it, as a person's does, and says what the terminal is like then.
+    let script = "trap : INT QUIT; \"$0\" hash-token 2>&1; echo \"exit $?\"; stty -a";
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "sh", "-c", script, env!("CARGO_BIN_EXE_update-pull")]);
+    command.current_dir(site.path("."));
+    let mut child =
+        command.stdin(pty.slave).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while tcgetattr(&pty.master).unwrap().local_flags.contains(LocalFlags::ECHO) {
+        assert_eq!(child.try_wait().unwrap(), None, "it asks without echo");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut keyboard = std::fs::File::from(pty.master);
+    keyboard.write_all(typed.as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn the_terminal_echoes_again_whatever_ends_the_question_for_a_password() {
+    let site = Site::bare();
+    for (typed, said, code) in [
+        ("correct horse\n", "$argon2id$", 0),
+        ("half\u{3}", "cannot read a password: interrupted", 1),
+        ("half\u{1c}", "cannot read a password: interrupted", 1),
+        ("suspended\u{1a}\n", "the password holds a control character", 2),
+        ("\u{4}", "the password is empty", 2),
+    ] {
+        let out = in_a_terminal(&site, typed);
+        assert!(out.contains(said), "{typed:?}: {out}");
+        assert!(out.contains(&format!("\nexit {code}\n")), "{typed:?}: {out}");
+        assert!(!out.contains("correct horse"), "{out}");
+        let modes: Vec<_> = out.split_whitespace().collect();
+        assert!(modes.contains(&"echo") && modes.contains(&"isig"), "{typed:?}: {out}");
+    }
 }
 
 #[test]

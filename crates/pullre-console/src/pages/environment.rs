@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use pullre::condition::{self, Policy};
 use pullre::domain::PullState;
-use pullre::facts::{Facts, Outcome, Pull};
+use pullre::facts::{CloneState, Facts, Outcome, Pull};
 use pullre::stage::Stage;
 use pullre::status::{Explanation, Told};
 use pullre::store::{Event, Step};
 use pullre::words;
 
-use super::parts::{Table, ago, asked, button, form, hold, moment, prose, stage, web_link};
+use super::parts::{self, Table, ago, asked, button, form, hold, moment, prose, stage, web_link};
 use super::{Frame, Section, page};
 use crate::guard::Visit;
 use crate::live;
@@ -36,6 +36,19 @@ pub fn environment(
     let now = Timestamp::now();
     let (number, head) = (e.number.0, &e.head);
     let seen = live::environment_digest(e, &shown.pulse, explanation.paused.as_deref());
+    let actions = actions(visit, shown, policy);
+    // Who has a button beside the sentence need not be told a command.
+    let said_here = |text: &str| {
+        parts::prose_with(&super::sentence(text), |command| {
+            let (verb, of) = command.strip_prefix("update-pull pull ")?.split_once(' ')?;
+            let of_this = of.split(' ').next() == Some(number.to_string().as_str());
+            let is_here = actions.0.contains(&format!("action=\"/pull/{number}/{verb}\""));
+            BUTTONS
+                .iter()
+                .find(|(known, _)| of_this && is_here && *known == verb)
+                .map(|(_, name)| *name)
+        })
+    };
     let content = html! {
         p class="crumbs" { a href="/pull/list" { "Environments" } }
         div class="title" {
@@ -43,15 +56,15 @@ pub fn environment(
             (stage(e.stage))
         }
         @if let Some(url) = &e.url { p class="lead" { (web_link(url)) } }
-        p data-part="why" { (prose(&super::sentence(&e.why))) }
-        @if let Some(next) = &e.next { p data-part="next" { strong { "Next: " } (prose(&super::sentence(next))) } }
+        p data-part="why" { (said_here(&e.why)) }
+        @if let Some(next) = &e.next { p data-part="next" { strong { "Next: " } (said_here(next)) } }
         @if let Some(who) = &explanation.paused {
             p class="notice" { strong { "Paused" } " " (who) ": nothing is done before it goes on." }
         }
         @if let Some(what) = &explanation.refused {
             p class="notice" { strong { "The last tick refused: " } (prose(what)) }
         }
-        (actions(visit, shown, policy))
+        (actions)
         section aria-labelledby="facts" {
             h2 id="facts" { "What it is" }
             dl class="facts" {
@@ -103,13 +116,28 @@ pub fn environment(
     page(frame, content)
 }
 
+const REDEPLOY: &str = "Deploy again";
+const APPROVE: &str = "Approve this commit…";
+const RELEASE: &str = "Release";
+/// Buttons that sentences speak of, by their verb.
+const BUTTONS: [(&str, &str); 3] =
+    [("redeploy", REDEPLOY), ("approve", APPROVE), ("release", RELEASE)];
+
 fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     let e = &shown.explanation.environment;
     let number = e.number.0;
     let path = |verb: &str| format!("/pull/{number}/{verb}");
     let open = shown.explanation.state == PullState::Open;
     let has_server = e.server.is_some();
-    let held = shown.pull.hold.is_some();
+    let (held, stopped) = (shown.pull.hold.is_some(), shown.pull.stopped.is_some());
+    let kept = e.schema.as_ref().is_some_and(|schema| {
+        shown.facts.clones.values().any(|clone| {
+            clone.schema.as_str() == schema
+                && clone.pull == Some(e.number)
+                && clone.state == CloneState::Ready
+                && clone.contents.kept
+        })
+    });
     let fork = matches!(
         condition::eligibility(&shown.pull, &shown.facts, policy),
         Err(condition::Ineligible::ForkNotApproved { .. }
@@ -120,14 +148,21 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
         @if visit.may_change() {
             div class="actions" data-part="actions" {
                 @if open && has_server && e.stage != Stage::Held {
-                    (button(visit, &path("redeploy"), &[], "Deploy again", "primary"))
+                    (button(visit, &path("redeploy"), &[], REDEPLOY, "primary"))
                     (asked(visit, "Fresh data…", form(visit, &path("reset-db"), "stacked", html! {
                         p { "Stops the app, copies the author's database anew, and deploys again. What was changed in the copy is lost." }
                         button type="submit" class="danger" { "Copy the data anew" }
                     })))
+                    @if kept {
+                        (asked(visit, "Previous data…", form(visit, &path("reset-db"), "stacked", html! {
+                            p { "Stops the app, brings back the data that the last copy replaced, and deploys again. The data of now are kept in their place: the same button brings them back." }
+                            input type="hidden" name="undo" value="yes";
+                            button type="submit" { "Bring the previous data back" }
+                        })))
+                    }
                 }
                 @if open && fork {
-                    (asked(visit, "Approve this commit…", form(visit, &path("approve"), "stacked", html! {
+                    (asked(visit, APPROVE, form(visit, &path("approve"), "stacked", html! {
                         p {
                             "It comes from a fork: its code runs on your servers once you approve it. Look at "
                             code { (e.head) } " first. Only exactly this commit may run; when its head moves on, \
@@ -137,10 +172,16 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
                         button type="submit" class="danger" { "I have looked at it; let it run" }
                     })))
                 }
-                @if held {
-                    (button(visit, &path("release"), &[], "Release", "primary"))
+                @if held || stopped {
+                    (button(visit, &path("release"), &[], RELEASE, "primary"))
                 } @else {
                     (asked(visit, "Hold…", hold(visit, &path("hold"), &[])))
+                    @if open {
+                        (asked(visit, "Stop…", form(visit, &path("stop"), "stacked", html! {
+                            p { "Its server goes back to the pool, and it gets none before somebody releases it. What was changed in its data may be lost." }
+                            button type="submit" class="danger" { "Stop it" }
+                        })))
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Master data: the rows of seven tables, found, shown, added, changed, removed.
 
 use maud::{Markup, html};
-use pullre::ops::master::{Need, shown};
+use pullre::ops::master::{Need, shown, told};
 use pullre::store::master::{Column, Kind, MasterRow, PAGE, TABLES, Table};
 use pullre::words;
 
@@ -80,7 +80,7 @@ pub fn rows(
     let cells = |row: &MasterRow| {
         let id = html! { a href={ "/master/" (table.name) "/" (row.id) } aria-label={ (table.one) " " (row.id) } { (row.id) } };
         let values = columns.iter().map(|column| {
-            let value = shown(column, row.value(table, column.name));
+            let value = told(column, row.value(table, column.name));
             or_dash(value.map(|value| shortened(&value)))
         });
         std::iter::once(id).chain(values).collect()
@@ -130,7 +130,7 @@ fn values(table: &Table, row: &MasterRow) -> Markup {
             @for column in table.columns {
                 dt { (column.name) }
                 dd {
-                    @match shown(column, row.value(table, column.name)) {
+                    @match told(column, row.value(table, column.name)) {
                         Some(text) if column.kind == Kind::Long => pre class="log" tabindex="0" aria-label=(column.name) { (text) },
                         Some(text) => (words::plain(&text)),
                         None => (or_dash(None::<&str>)),

@@ -111,6 +111,14 @@ pub fn problem(status: StatusCode, says: &str) -> Response<Body> {
     answer::html(status, page(frame, content))
 }
 
+/// For a page that only an operator has a use for.
+pub fn read_only() -> Response<Body> {
+    problem(
+        StatusCode::FORBIDDEN,
+        "You may look, but not change anything: your user has the role read-only.",
+    )
+}
+
 pub fn failure(error: &OpsError) -> Response<Body> {
     problem(answer::status_of(error), &sentence(&error.to_string()))
 }

@@ -23,11 +23,19 @@ pub fn ago(t: Timestamp, now: Timestamp) -> Markup {
 
 /// A sentence in which commands stand in backticks, and moments as [`words::moment`] writes them.
 pub fn prose(text: &str) -> Markup {
+    prose_with(text, |_| None)
+}
+
+/// Likewise, with the name of a button instead of each command that has one.
+pub fn prose_with<'b>(text: &str, button: impl Fn(&str) -> Option<&'b str>) -> Markup {
     let mut pieces = Vec::new();
     for (index, piece) in words::plain(text).split('`').enumerate() {
         match index % 2 {
             0 => pieces.push(with_moments(piece)),
-            _ => pieces.push(html! { code { (piece) } }),
+            _ => pieces.push(match button(piece) {
+                Some(name) => html! { strong { (name) } },
+                None => html! { code { (piece) } },
+            }),
         }
     }
     html! { @for piece in &pieces { (piece) } }

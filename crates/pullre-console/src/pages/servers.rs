@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use pullre::condition::Policy;
 use pullre::domain::{InstanceState, ServerId};
-use pullre::facts::{Facts, Server};
+use pullre::facts::{Facts, Pulse, Server};
 use pullre::status::{ServerLine, status, unregistered};
 use pullre::words;
 
@@ -174,6 +174,12 @@ fn row(
                 None => span class="none" { "never seen" },
             }
             @if let Some(agent) = &server.agent { div class="quiet" { "version " (words::plain(&agent.version)) } }
+            @if let Some(pulse) = &line.pulse {
+                div class="quiet" {
+                    "disk " (words::bytes(pulse.free_bytes)) " of " (words::bytes(pulse.total_bytes)) " free"
+                }
+                div class="quiet" { "load " (load(pulse)) }
+            }
         },
         html! {
             @if visit.may_change() {
@@ -198,6 +204,10 @@ fn row(
             }
         },
     ]
+}
+
+fn load(pulse: &Pulse) -> String {
+    format!("{}.{:02}", pulse.load_percent / 100, pulse.load_percent % 100)
 }
 
 /// The form that takes a server out of automatic hands, on a page of its own: the list has many.

@@ -2,7 +2,8 @@
 //! every button works. Pictures are left in target/tmp/console.
 
 use jiff::{SignedDuration, Timestamp};
-use pullre::domain::PullNumber;
+use pullre::domain::{PullNumber, ServerId};
+use pullre::facts::Pulse;
 use pullre::store::TickRow;
 use serde_json::json;
 
@@ -32,6 +33,13 @@ fn full() -> Served {
         world.hub.open(author, n == 3, world.now);
     }
     world.minutes(3);
+    world.policy.cloning.keep_previous = true;
+    world.operator(&mut world.store()).reset_db(PullNumber(1), &world.locks()).unwrap();
+    world.minutes(3);
+    for (server, free_bytes) in [(1, 31_000_000_000), (2, 900_000_000)] {
+        let pulse = Pulse { free_bytes, total_bytes: 40_000_000_000, load_percent: 45 };
+        world.store().measured(ServerId(server), &pulse).unwrap();
+    }
     world.hub.push(PullNumber(2), world.now);
     world.tick();
     world.client_ticks(&testkit::fuse::Fuse::never(), |number| number != PullNumber(2));

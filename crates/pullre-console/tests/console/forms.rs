@@ -88,6 +88,33 @@ fn who_may_only_look_sees_no_buttons_and_can_press_none() {
 }
 
 #[test]
+fn the_password_in_a_check_url_is_shown_in_an_operators_form_alone() {
+    let served = Served::busy();
+    let mut store = served.world.store();
+    let set = ["check_url=https://ci:s3cret@stg1.example.com/x".to_owned()];
+    served.world.operator(&mut store).server_set("stg1", &set).unwrap();
+    let (mut rita, mut olga) = (served.rita(), served.olga());
+    for path in ["/server/list", "/pull/list", "/pull/1", "/master/servers", "/master/servers/1"] {
+        for page in [rita.get(path), olga.get(path)] {
+            assert!(!page.body.contains("s3cret"), "{path}");
+            assert!(page.body.contains("https://stg1.example.com/x"), "{path}");
+        }
+    }
+    // Nor can it be guessed, by searches or by the hash that a form carries.
+    rita.get("/master/servers?q=s3cre").says("No row holds");
+    rita.get("/master/servers?q=ci:").says("No row holds");
+    for path in ["update", "delete"] {
+        let page = rita.get(&format!("/master/servers/1/{path}"));
+        assert_eq!(page.status, 403, "{path}");
+        page.says("read-only");
+    }
+    assert_eq!(rita.get("/master/git_hub_users/create").status, 403);
+    assert!(olga.get("/master/servers/1/update").body.contains("ci:s3cret@"));
+    let said: Vec<_> = served.events().into_iter().map(|(_, what)| what).collect();
+    assert!(said.contains(&"set check_url=https://stg1.example.com/x".to_owned()), "{said:?}");
+}
+
+#[test]
 fn every_button_of_an_environment_does_what_the_command_line_does() {
     let served = Served::busy();
     let mut olga = served.olga();
@@ -100,7 +127,7 @@ fn every_button_of_an_environment_does_what_the_command_line_does() {
     olga.submit("/pull/2/hold", &[("span", "soon")]).says("is no time span");
     olga.submit("/pull/2/redeploy", &[]).says("#2 is out of automatic hands");
     olga.submit("/pull/2/release", &[]).says("in automatic hands again");
-    olga.submit("/pull/2/release", &[]).says("#2 is not held");
+    olga.submit("/pull/2/release", &[]).says("#2 is neither held nor stopped");
     olga.submit("/pull/1/approve", &[("sha", "x")]).says("is not a whole commit id");
     let sha = "0".repeat(40);
     olga.submit("/pull/1/approve", &[("sha", &sha)]).says("needs no approval");
@@ -113,6 +140,53 @@ fn every_button_of_an_environment_does_what_the_command_line_does() {
         [said[0], said[1], said[3]],
         ["redeploy asked for", "fresh data asked for", "released"]
     );
+}
+
+/// The buttons of one environment's page.
+fn acts(page: &str) -> Vec<&str> {
+    let actions = page.split("action=\"/pull/1/").skip(1);
+    actions.map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn an_environment_is_stopped_and_released_by_its_buttons() {
+    let served = Served::busy();
+    let mut olga = served.olga();
+    assert!(acts(&olga.get("/pull/1").body).contains(&"stop"));
+    let page = olga.submit("/pull/1/stop", &[]);
+    page.says("#1 gives its server back").says("olga stopped it").says("; Release brings it back");
+    // Who has no button is told the command.
+    served.rita().get("/pull/1").says("; update-pull pull release 1 brings it back");
+    let buttons = acts(&page.body);
+    assert!(buttons.contains(&"release") && !buttons.contains(&"stop"), "{buttons:?}");
+    assert!(served.was_woken());
+    olga.submit("/pull/1/stop", &[]).says("#1 is stopped already");
+    let page = olga.submit("/pull/1/release", &[]);
+    page.says("in automatic hands again");
+    assert!(served.world.store().pull(served.number(1)).unwrap().unwrap().stopped.is_none());
+    assert!(acts(&page.body).contains(&"stop"));
+    assert_eq!(served.rita().submit("/pull/1/stop", &[]).status, 403);
+}
+
+#[test]
+fn the_data_that_a_reset_replaced_come_back_by_a_button() {
+    let mut world = crate::served::world(1);
+    world.policy.cloning.keep_previous = true;
+    world.hub.open("dev1", false, world.now);
+    world.minutes(6);
+    let mut served = Served::with(world, |_| {});
+    let mut olga = served.olga();
+    let page = olga.get("/pull/1");
+    assert!(!page.body.contains("Bring the previous data back"), "nothing was replaced yet");
+    served.world.enter("stg1", "typed by a tester");
+    olga.submit("/pull/1/reset-db", &[]).says("clone its data");
+    served.world.minutes(4);
+    olga.get("/pull/1").says("Bring the previous data back");
+    let page = olga.submit("/pull/1/reset-db", &[("undo", "yes")]);
+    page.says("bring the previous data back");
+    assert!(served.events().contains(&("olga".into(), "the previous data asked for".into())));
+    served.world.minutes(4);
+    assert_eq!(served.world.read_schema("stg1").as_deref(), Some("typed by a tester"));
 }
 
 #[test]

@@ -49,6 +49,18 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// The same from another address of this machine.
+pub fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let connected = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        socket.connect(to).await.unwrap().into_std().unwrap()
+    });
+    connected.set_nonblocking(false).unwrap();
+    connected
+}
+
 /// Everything that comes back until the other end closes; empty where it just closes.
 pub fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);

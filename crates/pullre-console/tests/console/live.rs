@@ -1,6 +1,11 @@
 //! Pages that change while somebody looks.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::time::Duration;
+
+use pullre::domain::ServerId;
+use pullre::facts::Pulse;
+use pullre_console::Rhythm;
 
 use crate::http::{base64, connect};
 use crate::served::{OLGA, Served};
@@ -94,9 +99,72 @@ fn open_pages_do_not_hold_up_the_end() {
     served.stop();
 }
 
+/// Looks follow each other far faster than `rhythm`'s two pauses, and see nothing new.
+fn quiet(sign_of_life: Duration, longest: Duration) -> Served {
+    let look = Duration::from_millis(10);
+    Served::with(crate::served::world(2), |site| {
+        site.rhythm = Rhythm { look, sign_of_life, longest };
+    })
+}
+
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[test]
+fn signs_of_life_come_although_looks_come_more_often_and_see_nothing_new() {
+    let served = quiet(Duration::from_millis(300), NEVER);
+    let page = served.olga().get("/pull/list");
+    let mut events = listen(&served, &address_of(&page.body));
+    for _ in 0..2 {
+        let mut line = String::new();
+        while !line.starts_with(": alive") {
+            assert!(!line.starts_with("event:"), "nothing has changed");
+            line.clear();
+            assert!(events.read_line(&mut line).unwrap() > 0, "the stream ended");
+        }
+    }
+}
+
+#[test]
+fn a_page_that_listens_for_long_comes_again_and_shows_its_password_again() {
+    let served = quiet(NEVER, Duration::from_millis(300));
+    let page = served.olga().get("/pull/list");
+    let mut events = listen(&served, &address_of(&page.body));
+    let mut line = String::new();
+    // The end of what is sent in pieces; the connection itself may go on.
+    while line != "0\r\n" {
+        line.clear();
+        assert!(events.read_line(&mut line).unwrap() > 0, "cut off");
+    }
+}
+
+#[test]
+fn measured_values_alone_do_not_make_the_list_of_servers_fetch_itself() {
+    let served = Served::new();
+    let mut store = served.world.store();
+    // The other machines of the account come a moment later, once.
+    while served.olga().get("/server/list").text().contains("being read now") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut address_after = |free_bytes, load_percent| {
+        let pulse = Pulse { free_bytes, total_bytes: 40_000_000_000, load_percent };
+        store.measured(ServerId(1), &pulse).unwrap();
+        address_of(&served.olga().get("/server/list").body)
+    };
+    let first = address_after(30_000_000_000, 20);
+    assert_eq!(address_after(29_000_000_000, 150), first);
+    served.olga().get("/server/list").says("disk 29.0 GB of 40.0 GB free").says("load 1.50");
+    let metrics = served.olga().get("/metrics").body;
+    assert!(metrics.contains("\npullre_server_load{server=\"stg1\"} 1.5\n"), "{metrics}");
+    assert!(metrics.contains("\npullre_server_disk_free_bytes{server=\"stg1\"} 29000000000\n"));
+    assert_ne!(address_after(1_000, 150), first, "that a disk is nearly full is shown at once");
+}
+
 #[test]
 fn there_is_an_end_to_the_pages_that_listen() {
-    let served = Served::busy();
+    // All of them come through one proxy.
+    let served = Served::with(crate::served::busy(), |site| {
+        site.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
     let open: Vec<_> = (0..300).map(|_| listen(&served, "/live/environment/1?seen=x")).collect();
     let refused = served.olga().get("/live/environment/1?seen=x");
     assert_eq!(refused.status, 429);

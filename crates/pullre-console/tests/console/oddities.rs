@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::http::{base64, connect, parse, raw};
+use crate::http::{base64, connect, connect_from, parse, raw};
 use crate::served::{OLGA, Served};
 
 fn authorization() -> String {
@@ -117,9 +117,29 @@ fn a_form_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn many_connections_that_say_nothing_keep_nobody_out() {
-    let served = Served::new();
+fn many_connections_of_a_trusted_proxy_keep_nobody_out() {
+    let served = Served::with(crate::served::world(1), |site| {
+        site.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
     let silent: Vec<_> = (0..200).map(|_| connect(served.address)).collect();
     assert_eq!(served.olga().get("/pull/list").status, 200);
     drop(silent);
+}
+
+#[test]
+fn who_takes_many_connections_keeps_nobody_else_out() {
+    let served = Served::new();
+    // They send nothing, and are borne with for as long as a slow visitor.
+    let mine: Vec<_> = (0..128).map(|_| connect(served.address)).collect();
+    let refused = raw(served.address, b"");
+    assert!(refused.starts_with(b"HTTP/1.1 429 "), "{}", String::from_utf8_lossy(&refused));
+    let front = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut other = connect_from("127.0.0.2", served.address);
+    other.write_all(front).unwrap();
+    let mut others = Vec::new();
+    other.read_to_end(&mut others).unwrap();
+    assert!(others.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&others));
+    // Whoever ends one may have another.
+    drop(mine);
+    while !raw(served.address, front).starts_with(b"HTTP/1.1 200 ") {}
 }

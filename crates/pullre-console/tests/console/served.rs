@@ -9,7 +9,7 @@ use pullre::config::{ConsoleConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
 use pullre::store::{ConsoleUser, Role};
 use pullre_console::password::hash_at_cost;
-use pullre_console::{Console, Site, serve};
+use pullre_console::{Console, Limit, Rhythm, Site, serve};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 use tokio::net::TcpListener;
@@ -60,21 +60,25 @@ pub fn with_users(mut world: World) -> World {
     world
 }
 
+/// With two environments that are ready and one that waits.
+pub fn busy() -> World {
+    let mut world = world(2);
+    for author in ["dev1", "dev2", "dev1"] {
+        world.hub.open(author, false, world.now);
+    }
+    world.minutes(6);
+    world.now = Timestamp::now();
+    world.tick();
+    world
+}
+
 impl Served {
     pub fn new() -> Served {
         Served::with(world(2), |_| {})
     }
 
-    /// With two environments that are ready and one that waits.
     pub fn busy() -> Served {
-        let mut world = world(2);
-        for author in ["dev1", "dev2", "dev1"] {
-            world.hub.open(author, false, world.now);
-        }
-        world.minutes(6);
-        world.now = Timestamp::now();
-        world.tick();
-        Served::with(world, |_| {})
+        Served::with(busy(), |_| {})
     }
 
     pub fn with(world: World, change: impl FnOnce(&mut Site)) -> Served {
@@ -90,6 +94,8 @@ impl Served {
             compute: Arc::new(world.fleet.seen_by(Fuse::never())),
             local: false,
             wake: wake.clone(),
+            rhythm: Rhythm::default(),
+            github_limit: Limit::new(|_| None),
         };
         change(&mut site);
         let console = Arc::new(Console::new(site).unwrap());

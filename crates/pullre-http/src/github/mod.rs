@@ -185,6 +185,11 @@ impl GitHub {
         })
     }
 
+    /// Until when GitHub wants to be left alone, as far as any tick has heard.
+    pub fn limited_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.memory.limited_until(now)
+    }
+
     fn page(&self, url: &Url, etag: Option<&str>) -> Result<Option<Page>, ForgeError> {
         match self.asker.get(url, etag, &self.memory)? {
             Answer::Page(page) => Ok(Some(page)),

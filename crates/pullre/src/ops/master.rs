@@ -8,6 +8,7 @@ use crate::reconcile::lock::Locks;
 use crate::store::StoreError;
 use crate::store::backend::Value;
 use crate::store::master::{Changed, Column, Kind, MasterRow, Table};
+use crate::words;
 
 /// What a person typed, by column. A column that is missing is left as it is; an empty value clears.
 pub type Typed = [(String, String)];
@@ -26,13 +27,13 @@ fn checked(column: &Column, value: &str) -> Result<Value> {
         usage(format!("{} is {shown:?} and not {expected}", column.name))
     };
     match column.kind {
-        Kind::Text(most) if trimmed.chars().count() > most => {
+        Kind::Text(most) | Kind::Url(most) if trimmed.chars().count() > most => {
             bad(&format!("at most {most} characters"))
         }
-        Kind::Text(_) if trimmed.chars().any(char::is_control) => {
+        Kind::Text(_) | Kind::Url(_) if trimmed.chars().any(char::is_control) => {
             bad("a text on one line without control characters")
         }
-        Kind::Text(_) | Kind::TimeOfDay => Ok(trimmed.into()),
+        Kind::Text(_) | Kind::Url(_) | Kind::TimeOfDay => Ok(trimmed.into()),
         // Windows line ends are what a browser's form sends.
         Kind::Long => Ok(value.replace("\r\n", "\n").trim_end().into()),
         Kind::Number => match trimmed.parse::<PullNumber>() {
@@ -287,6 +288,15 @@ pub struct Need {
     /// The row cannot go as long as this is so.
     pub forbids: bool,
     pub what: String,
+}
+
+/// A value as everybody may see it.
+pub fn told(column: &Column, value: Option<&str>) -> Option<String> {
+    let shown = shown(column, value)?;
+    Some(match column.kind {
+        Kind::Url(_) => words::without_logins(&shown),
+        _ => shown,
+    })
 }
 
 /// A value as a form shows it.

@@ -34,6 +34,8 @@ pub struct Column {
 pub enum Kind {
     /// Characters at most.
     Text(usize),
+    /// The same, with perhaps a name and a password in it.
+    Url(usize),
     /// Many lines.
     Long,
     Number,
@@ -69,11 +71,7 @@ pub static TABLES: [Table; 7] = [
                 Kind::Text(64),
                 "the schema that is overwritten for each environment",
             ),
-            column(
-                "check_url",
-                Kind::Text(2000),
-                "where its app answers, with http:// or https://",
-            ),
+            column("check_url", Kind::Url(2000), "where its app answers, with http:// or https://"),
             column("is_staging", Kind::Flag, "in the pool"),
             column("auto_start_at", Kind::TimeOfDay, "outside the pool only, such as 08:30"),
             column("auto_stop_at", Kind::TimeOfDay, "outside the pool only, such as 19:00"),
@@ -222,6 +220,7 @@ pub const PAGE: u32 = 50;
 
 impl Store {
     /// One page of the rows that hold `search` somewhere, the newest first, and how many there are.
+    /// A URL with a login in it is not searched.
     pub fn master_rows(
         &mut self,
         table: &Table,
@@ -236,7 +235,13 @@ impl Store {
             let like: Vec<_> = columns
                 .map(|column| {
                     params.push(Value::Text(format!("%{escaped}%")));
-                    format!("CAST({} AS CHAR) LIKE ? ESCAPE '!'", column.name)
+                    let name = column.name;
+                    // Else a search would tell whether it guessed a password's beginning.
+                    let public = match column.kind {
+                        Kind::Url(_) => format!("{name} NOT LIKE '%@%' AND "),
+                        _ => String::new(),
+                    };
+                    format!("({public}CAST({name} AS CHAR) LIKE ? ESCAPE '!')")
                 })
                 .collect();
             wanted = like.join(" OR ");

@@ -16,6 +16,7 @@ on_each_engine!(
     the_pulse_of_an_environment_changes_with_all_that_happens,
     measures_are_forgotten_with_the_history,
     rows_are_found_by_what_they_hold,
+    a_password_in_a_url_is_not_found_piece_by_piece,
     a_row_changes_only_as_the_version_that_was_shown,
     every_table_is_read_as_it_is,
 );
@@ -172,6 +173,15 @@ fn rows_are_found_by_what_they_hold(db: &mut Db) {
     assert_eq!(last.len(), 20);
     assert_eq!(last[19].value(messages, "hash"), Some("h0"), "the newest come first");
     assert_eq!(db.master_rows(messages, "", 99).unwrap().0, []);
+}
+
+fn a_password_in_a_url_is_not_found_piece_by_piece(db: &mut Db) {
+    let (_, server) = db.environment(1);
+    let servers = table("servers");
+    for (url, found) in [("http://ci:s3cret@h:8/", 0), ("http://h:8/s3cret", 1)] {
+        db.set_server(server, &[("check_url", url.into())], at(0)).unwrap();
+        assert_eq!(db.master_rows(servers, "s3cr", 0).unwrap().1, found, "{url}");
+    }
 }
 
 fn a_row_changes_only_as_the_version_that_was_shown(db: &mut Db) {
