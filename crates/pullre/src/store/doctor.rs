@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::migrations::tables;
 use super::{Engine, Result, Store, StoreError};
-use crate::domain::{PullNumber, SchemaName, ServerId};
+use crate::domain::{PullNumber, ServerId};
 use crate::grants::{NOT_A_CLIENTS, client_trials};
 
 /// What the ancestor's table says of an open pull request, beside what ours say.
