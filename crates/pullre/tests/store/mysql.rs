@@ -290,3 +290,12 @@ fn tls_is_used_where_it_is_offered_and_checked_as_asked() {
     assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
     assert!(cipher("localhost", "ssl_ca=/nowhere.pem").is_err());
 }
+
+#[test]
+fn a_write_after_a_silence_is_not_lost_to_an_impatient_server() {
+    let mariadb = Mariadb::start(&["--wait-timeout=1".to_owned()]).unwrap();
+    let mut connection = open(&mariadb.database()).unwrap();
+    connection.execute("CREATE TABLE t (a INT)", &[]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    connection.execute("INSERT INTO t VALUES (1)", &[]).unwrap();
+}

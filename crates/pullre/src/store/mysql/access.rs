@@ -24,11 +24,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// READ COMMITTED: every decision is a compare-and-set on the row itself, so nothing needs a view
 /// of the past, and the gap locks of REPEATABLE READ would let chains that work side by side
 /// collide on rows that neither touches. The mode is strict, so that a text that does not fit is
-/// an error and not a shorter text; it allows zero dates, since an ancestor's row may hold one.
+/// an error and not a shorter text; it allows zero dates, since an ancestor's row may hold one. A
+/// connection that is silent while a clone takes its time is tried before it is used, from ten
+/// seconds on: no server may cut it off before.
 const SESSION: [&str; 2] = [
     "SET NAMES utf8mb4, @@SESSION.autocommit = 1, @@SESSION.time_zone = '+00:00',
         @@SESSION.sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION',
-        @@SESSION.innodb_lock_wait_timeout = 10, @@SESSION.lock_wait_timeout = 10",
+        @@SESSION.innodb_lock_wait_timeout = 10, @@SESSION.lock_wait_timeout = 10,
+        @@SESSION.wait_timeout = GREATEST(@@SESSION.wait_timeout, 60)",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 ];
 
