@@ -126,10 +126,7 @@ async fn ticks(installation: Arc<Installation>, wake: Arc<Notify>) {
 
 /// The pages of a repository, from where its API is.
 fn repository_url(api: &str, owner: &str, repo: &str) -> String {
-    let site = match api.strip_suffix("/api/v3") {
-        Some(enterprise) => enterprise,
-        None => "https://github.com",
-    };
+    let site = api.strip_suffix("/api/v3").unwrap_or("https://github.com");
     format!("{site}/{owner}/{repo}")
 }
 
