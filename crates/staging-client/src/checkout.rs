@@ -205,9 +205,15 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         head.as_deref() == Some(scan.sha.as_str()) && scan.tree == folder
     });
     if index::sign_of(&tree.index) != git.site.state.index(server) {
-        // From the commit that is there, so that its files go where the next one has them not.
-        let from = head.as_ref().map_or("--empty", |_| "HEAD");
-        git.must(&folder, &["read-tree", from], "git read-tree")?;
+        // From the commit that is there, so that its files go where the next one has them not;
+        // where that cannot be read from nothing, and then ignored ones of it stay.
+        let (ended, _) = match head {
+            Some(_) => git.run(&folder, &["read-tree", "HEAD"])?,
+            None => git.run(&folder, &["read-tree", "--empty"])?,
+        };
+        if !ended.success() {
+            git.must(&folder, &["read-tree", "--empty"], "git read-tree")?;
+        }
     }
     let args = ["checkout", "--quiet", "--force", "--detach", sha, "--"];
     despite_modes(git, &folder, &args, "git checkout")?;

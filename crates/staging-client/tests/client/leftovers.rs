@@ -119,3 +119,18 @@ fn files_of_the_old_commit_are_gone_also_where_the_index_is_made_anew() {
     assert!(!world.path("work/kept/forced.txt").exists());
     assert!(!world.path("work/old.txt").exists());
 }
+
+#[test]
+fn a_commit_that_cannot_be_read_any_more_is_no_obstacle() {
+    let mut world = World::new();
+    world.push_and_offer(&[("version", "one"), ("dir/file", "x")]);
+    world.tick().ok();
+    let tree = world.git("work", &["rev-parse", "HEAD:dir"]);
+    let object = format!("work/.git/objects/{}/{}", &tree[..2], &tree[2..]);
+    world.push_and_offer(&[("version", "two"), ("dir/file", "y")]);
+    fs::remove_file(world.path(&object)).unwrap();
+    fs::remove_file(world.path("work/.git/index")).unwrap();
+    world.tick().ok();
+    world.assert_serves("two");
+    assert_eq!(world.read("work/dir/file"), "y");
+}
