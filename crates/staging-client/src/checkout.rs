@@ -10,12 +10,13 @@ use pullre::store::Task;
 
 use crate::command::{Ended, Report};
 use crate::git::{self, Git, reason};
+use crate::index;
 use crate::processes::Processes;
 use crate::pulse::Pulse;
 use crate::site::{Site, Work};
 use crate::state_dir::trouble;
 use crate::submodules;
-use crate::tidy::{self, Scan};
+use crate::tidy;
 use crate::worktree::{self, WorkTree};
 
 /// What was fetched last. git tells the remote what it has by names only: without one, each fetch
@@ -36,14 +37,14 @@ pub fn fetch(site: &Site<'_>, task: &Task, pulse: &mut Pulse<'_>) -> Report {
 fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     let tree = work_tree(git)?;
     let sha = &task.deployment.sha;
-    if tree.has(sha) {
+    if tree.has(sha)? {
         git.say(&format!("{sha} is here already"));
         return Ok(());
     }
     clear_locks(git, &tree)?;
     // What is shallow stays so, and what is whole stays whole.
     let wanted = git.site.config.git.depth;
-    let depth = match (tree.is_shallow(), tree.is_empty()) {
+    let depth = match (tree.is_shallow()?, tree.head()?.is_none()) {
         (true, _) => Some(wanted.unwrap_or(1)),
         (false, true) => wanted,
         (false, false) => None,
@@ -61,7 +62,7 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         let refspec = format!("+{refspec}:{LAST}");
         args.extend(["--", "origin", &refspec]);
         let (ended, output) = git.run(&tree.path, &args)?;
-        if ended.success() && tree.has(sha) {
+        if ended.success() && tree.has(sha)? {
             return Ok(());
         }
         if let Ended::TimedOut(_) = ended {
@@ -91,8 +92,8 @@ fn work_tree(git: &mut Git<'_, '_>) -> Result<WorkTree> {
     let target = git.site.target()?;
     let config = git.site.config;
     let (owner, repo) = (&config.owner, &config.repo);
-    let user = git.site.user()?;
-    if let Some(tree) = worktree::inspect(&target, owner, repo, user)? {
+    let look = git.site.eyes()?;
+    if let Some(tree) = worktree::inspect(&target, owner, repo, &look)? {
         return Ok(tree);
     }
     let shown = target.display();
@@ -103,7 +104,8 @@ fn work_tree(git: &mut Git<'_, '_>) -> Result<WorkTree> {
         );
     };
     worktree::check_remote(url, owner, repo).map_err(|e| anyhow!("git_url {e}"))?;
-    if let Some(top) = worktree::surrounding(&target) {
+    let place = target.clone();
+    if let Some(top) = look.at(&target, move || worktree::surrounding(&place))? {
         bail!(
             "target_dir {shown} lies inside the work tree {}: nothing is cloned there; set \
              target_dir to a folder of its own",
@@ -111,7 +113,7 @@ fn work_tree(git: &mut Git<'_, '_>) -> Result<WorkTree> {
         );
     }
     make(git, url, &target)?;
-    worktree::inspect(&target, owner, repo, user)?
+    worktree::inspect(&target, owner, repo, &look)?
         .ok_or_else(|| anyhow!("target_dir {shown} is still empty after git init"))
 }
 
@@ -196,12 +198,32 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     let tree = work_tree(git)?;
     clear_locks(git, &tree)?;
     let folder = tree.path.clone();
-    let known = site_scan(git.site, &tree);
+    let (with_submodules, server) = (git.site.config.git.submodules, git.site.duty.server);
+    let head = tree.head()?;
+    let known = git.site.state.scan(server).filter(|scan| {
+        // Nothing where somebody else checked out another commit.
+        head.as_deref() == Some(scan.sha.as_str()) && scan.tree == folder
+    });
+    if index::sign_of(&tree.index) != git.site.state.index(server) {
+        // From the commit that is there, so that its files go where the next one has them not;
+        // where that cannot be read from nothing, and then ignored ones of it stay.
+        let (ended, _) = match head {
+            Some(_) => git.run(&folder, &["read-tree", "HEAD"])?,
+            None => git.run(&folder, &["read-tree", "--empty"])?,
+        };
+        if !ended.success() {
+            git.must(&folder, &["read-tree", "--empty"], "git read-tree")?;
+        }
+    }
     let args = ["checkout", "--quiet", "--force", "--detach", sha, "--"];
     despite_modes(git, &folder, &args, "git checkout")?;
-    let (with_submodules, server) = (git.site.config.git.submodules, git.site.duty.server);
+    // A kill before this makes the index anew once more.
+    git.site.state.keep_index(server, index::sign_of(&tree.index).as_deref())?;
     // A scan of the whole tree takes as long as the checkout itself: only where it is needed.
-    let scanned = known.and_then(|scan| tidy::scan_again(&tree, scan, sha));
+    let scanned = match known {
+        Some(scan) => tree.scan_again(scan, sha)?,
+        None => None,
+    };
     let scan = match scanned {
         Some(scan) => {
             git.say("nothing untracked is in the folders that changed");
@@ -212,21 +234,21 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
             // Two -f: also what is left of a submodule that the commit has no more.
             let more: &[&str] = if with_submodules { &["-f"] } else { &[] };
             despite_modes(git, &folder, &[&["clean", "-f", "-d"], more].concat(), "git clean")?;
-            tidy::scan(&tree, sha, began)
+            tree.scan(sha, began)?
         }
     };
     // Without it the next checkout scans again.
     git.site.state.keep_scan(server, scan.as_ref())?;
-    if tree.uses_lfs(sha) && !git::has_lfs() {
+    if !git::has_lfs() && tree.uses_lfs(sha)? {
         git.say(
             "note: the commit keeps files in LFS and git-lfs is not installed: they are only \
              pointers here",
         );
     }
     if with_submodules {
-        submodules::update(git, &tree, sha)?;
+        submodules::update(git, &tree)?;
     }
-    match tree.head() {
+    match tree.head()? {
         Some(head) if head == sha => Ok(()),
         head => bail!(
             "after the checkout {} has {} checked out: somebody else works there",
@@ -234,12 +256,6 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
             head.as_deref().unwrap_or("nothing")
         ),
     }
-}
-
-/// What is known of the tree at its commit; nothing where somebody else checked out another one.
-fn site_scan(site: &Site<'_>, tree: &WorkTree) -> Option<Scan> {
-    let scan = site.state.scan(site.duty.server)?;
-    (tree.head().as_deref() == Some(scan.sha.as_str()) && scan.tree == tree.path).then_some(scan)
 }
 
 /// Folders that an app has made read-only keep git from its work: once, they are made writable.
@@ -263,12 +279,12 @@ fn despite_modes(git: &mut Git<'_, '_>, folder: &Path, args: &[&str], what: &str
 
 /// Whether the work tree has the task's commit checked out.
 pub fn is_checked_out(site: &Site<'_>, task: &Task) -> Result<bool> {
-    let tree = inspect(site)?;
-    Ok(tree.and_then(|tree| tree.head()).as_deref() == Some(task.deployment.sha.as_str()))
+    let Some(tree) = inspect(site)? else { return Ok(false) };
+    Ok(tree.head()?.as_deref() == Some(task.deployment.sha.as_str()))
 }
 
 pub fn inspect(site: &Site<'_>) -> Result<Option<WorkTree>> {
-    worktree::inspect(&site.target()?, &site.config.owner, &site.config.repo, site.user()?)
+    worktree::inspect(&site.target()?, &site.config.owner, &site.config.repo, &site.eyes()?)
 }
 
 /// Collects what no commit needs any more, if there is much of it. Given up for a newer wish.
@@ -294,7 +310,7 @@ pub fn ask_remote(site: &Site<'_>, pulse: &mut Pulse<'_>) -> Result<String> {
         (None, Some(url)) => (PathBuf::from("/"), url.clone()),
         (None, None) => bail!("there is no work tree and no git_url"),
     };
-    let mut git = Git::new(site, None, "doctor", pulse)?.within(PATIENCE);
+    let mut git = Git::beside(site, "doctor", pulse)?.within(PATIENCE);
     match git.run(&folder, &["ls-remote", "--quiet", "--", &remote, "HEAD"])? {
         (ended, _) if ended.success() => Ok(remote),
         (ended, output) => bail!(reason("git ls-remote", ended, &output)),

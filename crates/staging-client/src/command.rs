@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,7 @@ pub struct Limits<'a> {
     pub watched: Option<i64>,
 }
 
-/// Runs a command in a process group of its own. When it fails or its time is up, all that the
+/// Runs a command that leads a session of its own (`Site::enclosed`). When it fails or its time is up, all that the
 /// deployment's steps started is killed; after a success what stays in the background goes on.
 pub fn run(
     mut command: Command,
@@ -142,7 +142,7 @@ pub fn run(
     let from = log.len()?;
     let program = command.get_program().to_string_lossy().into_owned();
     let folder = command.get_current_dir().map(ToOwned::to_owned);
-    command.process_group(0).stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
+    command.stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
     let mut child = command.spawn().map_err(|e| match (e.kind(), &folder) {
         // The same error stands for a missing program and a missing folder.
         (_, Some(folder)) if !folder.is_dir() => trouble("enter", folder, e),

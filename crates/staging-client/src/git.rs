@@ -8,17 +8,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::apart::Look;
 use crate::command::{self, Ended, Report};
+use crate::groups::Group;
+use crate::processes::Mark;
 use crate::pulse::Pulse;
 use crate::site::{Site, Work};
 use crate::state_dir::{Log, masked};
-use crate::user::AppUser;
 
 /// No code of the repository runs, nothing asks for a password, nothing hangs on a dead line.
-const SAFE: [&str; 10] = [
+const SAFE: [&str; 16] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "safe.bareRepository=explicit",
+    // A file that was changed is seen to be, and no part of the tree is left out.
+    "core.sparseCheckout=false",
+    "core.splitIndex=false",
+    "core.untrackedCache=false",
+    "core.ignoreStat=false",
+    "core.trustCtime=true",
+    "core.checkStat=default",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
@@ -55,6 +64,8 @@ pub struct Git<'a, 'p> {
     pub site: &'a Site<'a>,
     work: Option<Work<'a>>,
     step: &'a str,
+    /// What its programs are marked with, and found by.
+    deployment: i64,
     log: Log,
     began: Instant,
     timeout: Duration,
@@ -72,9 +83,27 @@ impl<'a, 'p> Git<'a, 'p> {
         pulse: &'a mut Pulse<'p>,
     ) -> Result<Git<'a, 'p>> {
         let log = site.state.step_log(site.duty.server)?;
+        Ok(Git::with(site, work, step, work.map_or(0, |work| work.deployment), log, pulse))
+    }
+
+    /// Beside whatever is at work on the server: neither its log nor its processes are touched.
+    pub fn beside(site: &'a Site<'a>, name: &'a str, pulse: &'a mut Pulse<'p>) -> Result<Self> {
+        let own = -i64::from(std::process::id());
+        let log = site.state.nameless_log(site.duty.server)?;
+        Ok(Git::with(site, None, name, own, log, pulse))
+    }
+
+    fn with(
+        site: &'a Site<'a>,
+        work: Option<Work<'a>>,
+        step: &'a str,
+        deployment: i64,
+        log: Log,
+        pulse: &'a mut Pulse<'p>,
+    ) -> Git<'a, 'p> {
         let (began, timeout) = (Instant::now(), site.config.step_timeout);
         let report = Report::default();
-        Ok(Git { site, work, step, log, began, timeout, pulse, report, watched: None })
+        Git { site, work, step, deployment, log, began, timeout, pulse, report, watched: None }
     }
 
     /// The same for what shall not take long.
@@ -84,12 +113,17 @@ impl<'a, 'p> Git<'a, 'p> {
     }
 
     pub fn run(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
+        let done = self.ask(folder, args)?;
+        self.say(&format!("$ git {}\n{}", args.join(" "), done.1));
+        Ok(done)
+    }
+
+    /// For an answer that is for us and not for people.
+    pub fn ask(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
         let lfs = if has_lfs() { LFS } else { NO_LFS };
         let settings = SAFE.iter().chain(&lfs).flat_map(|setting| ["-c", setting]);
         let words: Vec<&str> = ["git"].into_iter().chain(settings).collect();
-        let done = self.call(folder, &words, args)?;
-        self.say(&format!("$ git {}\n{}", args.join(" "), done.1));
-        Ok(done)
+        self.call(folder, &words, args)
     }
 
     /// Any other program that the step needs.
@@ -100,12 +134,16 @@ impl<'a, 'p> Git<'a, 'p> {
     }
 
     fn call(&mut self, folder: &Path, front: &[&str], args: &[&str]) -> Result<(Ended, String)> {
-        let user = self.site.user()?;
-        let switch = user.map(AppUser::words).unwrap_or_default();
-        let mut words = switch.iter().map(String::as_str).chain(front.iter().chain(args).copied());
-        let mut command = Command::new(words.next().unwrap_or("git"));
-        command.args(words).current_dir(folder);
-        self.site.tell(&mut command, self.work, Some(self.step));
+        if let Some(program) = front.first().or(args.first())
+            && !is_installed(program)
+        {
+            bail!("the program `{program}` is not installed: install it");
+        }
+        let mark = Mark { deployment: self.deployment, step: true };
+        let (words, group) = self.site.enclosed(mark)?;
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(front).args(args).current_dir(folder);
+        self.site.tell(&mut command, self.work, self.deployment, Some(self.step));
         command
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -117,15 +155,17 @@ impl<'a, 'p> Git<'a, 'p> {
         if !has_lfs() {
             command.env("GIT_LFS_SKIP_SMUDGE", "1");
         }
-        if !ssh_is_configured(user) {
+        if !ssh_is_configured(&self.site.eyes()?)? {
             command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
         }
         let timeout = self.timeout.saturating_sub(self.began.elapsed());
         let sign = self.site.sign();
-        let deployment = self.work.map_or(0, |work| work.deployment);
-        let mut limits = self.site.limits(&self.log, timeout, &sign, deployment);
+        let mut limits = self.site.limits(&self.log, timeout, &sign, self.deployment);
         limits.watched = self.watched;
-        let (ended, output) = command::run(command, &limits, self.pulse)?;
+        let ran = command::run(command, &limits, self.pulse);
+        // What a filter left in the background stays in it, and is ended by the next deployment.
+        group.inspect(Group::remove_if_empty);
+        let (ended, output) = ran?;
         let ended = match ended {
             Ended::TimedOut(_) => Ended::TimedOut(self.timeout),
             ended => ended,
@@ -182,11 +222,17 @@ pub fn reason(what: &str, ended: Ended, output: &str) -> String {
 }
 
 /// The operator has said how ssh is to be called: nothing of that is replaced.
-fn ssh_is_configured(user: Option<&AppUser>) -> bool {
-    let config = match user {
-        Some(user) => git2::Config::open(&user.home().join(".gitconfig")),
-        None => git2::Config::open_default(),
-    };
-    ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| env::var_os(name).is_some())
-        || config.is_ok_and(|config| config.get_entry("core.sshCommand").is_ok())
+fn ssh_is_configured(look: &Look) -> Result<bool> {
+    if ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| env::var_os(name).is_some()) {
+        return Ok(true);
+    }
+    let file = look.user.as_ref().map(|user| user.home().join(".gitconfig"));
+    let place = file.clone().unwrap_or_else(|| ".gitconfig".into());
+    look.at(&place, move || {
+        let config = match file {
+            Some(file) => git2::Config::open(&file),
+            None => git2::Config::open_default(),
+        };
+        config.is_ok_and(|config| config.get_entry("core.sshCommand").is_ok())
+    })
 }

@@ -1,5 +1,6 @@
 //! The staging server's side of pullre. See `--help`.
 
+mod apart;
 mod app;
 mod checkout;
 mod command;
@@ -9,6 +10,7 @@ mod follow;
 mod git;
 mod groups;
 mod identity;
+mod index;
 mod measure;
 mod notices;
 mod observe;
@@ -34,6 +36,7 @@ use pullre::config::{ClientConfig, RawConfig};
 use tracing::Level;
 
 use crate::tick::{Client, Failed};
+use crate::user::AppUser;
 
 /// Serves pull requests on this machine: checks out the commit that the controller assigned,
 /// migrates its database, restarts the app, proves that it answers, and reports.
@@ -138,6 +141,10 @@ fn read_config(cli: &Cli) -> Result<ClientConfig, String> {
         ClientConfig::from_raw(&raw).map(|config| (raw, config))
     };
     let (raw, config) = read().map_err(|e| e.to_string())?;
+    // Why there is no such user is said by every step that needs one.
+    if let Ok(Some(user)) = AppUser::find(config.app.user.as_deref()) {
+        user.come_home().map_err(|e| format!("{e:#}"))?;
+    }
     log_to_stderr(config.logging_level);
     for warning in raw.warnings() {
         tracing::warn!("{warning}");

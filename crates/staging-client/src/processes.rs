@@ -46,7 +46,6 @@ impl ProcessId {
 pub struct Process {
     pub id: ProcessId,
     parent: i32,
-    group: i32,
     session: i32,
     zombie: bool,
     name: String,
@@ -126,12 +125,12 @@ impl Processes {
         self.family(&trace, |mark| mark.step && Some(mark.deployment) != except)
     }
 
-    /// One command of a step, which leads a group of its own and was not waited for yet, and all
-    /// that the deployment's steps started.
+    /// One command of a step, which leads a session and was not waited for yet, all in the session,
+    /// and all that the deployment's steps started.
     pub fn step(&self, leader: Option<ProcessId>, sign: &Sign, deployment: i64) -> Vec<Process> {
         let grouped = sign.groups.members();
         self.with_descendants(&grouped, |p| {
-            leader.is_some_and(|leader| p.group == leader.pid)
+            leader.is_some_and(|leader| p.id == leader || p.session == leader.pid)
                 || mark_of(p, &grouped, &environ(p), &sign.mark)
                     .is_some_and(|mark| mark.step && mark.deployment == deployment)
         })
@@ -238,7 +237,6 @@ fn read_stat(pid: i32) -> Option<Process> {
     Some(Process {
         id: ProcessId { pid, start: fields.get(19)?.parse().ok()? },
         parent: number(1)?,
-        group: number(2)?,
         session: number(3)?,
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
         name,

@@ -13,6 +13,7 @@ use pullre::schema_clone::sqlite;
 use pullre::store::{Duty, Task};
 use pullre_http::probe::Prober;
 
+use crate::apart::Look;
 use crate::app::AppRecord;
 use crate::command::{Limits, without_secrets};
 use crate::groups::Group;
@@ -72,33 +73,42 @@ impl Site<'_> {
         self.user.as_ref().map(Option::as_ref).map_err(|why| anyhow!("{why}"))
     }
 
-    /// `sh -c TEXT` as one of the app's commands: with its environment, as its user, and in a
-    /// group of its own where such can be made. The app, which is no step, leads a session too:
-    /// neither the end of this program nor that of a terminal ends it.
-    pub fn shell(
-        &self,
-        text: &str,
-        work: Option<Work<'_>>,
-        step: Option<&str>,
-    ) -> Result<(Command, Option<Group>)> {
+    /// How files are looked at that strangers may have changed.
+    pub fn eyes(&self) -> Result<Look> {
+        Ok(Look::new(self.user()?, self.config.step_timeout))
+    }
+
+    /// What stands in front of a command that runs strangers' code. It leads a session of its own:
+    /// it has no terminal, into which it could type for the person who runs this program, and the
+    /// end of neither ends it. Where a group can be made it is in one, and it is its user's.
+    pub fn enclosed(&self, mark: Mark) -> Result<(Vec<String>, Option<Group>)> {
         let user = self.user()?;
-        let deployment = work.map_or(0, |work| work.deployment);
-        let mark = Mark { deployment, step: step.is_some() };
         let group = self.state.make_group(self.duty.server, mark)?;
-        let mut words: Vec<String> = Vec::new();
+        let mut words = vec!["setsid".to_owned()];
         if let Some(group) = &group {
-            // Before anything of the app runs. Where it fails the marks still tell.
+            // Before anything of theirs runs. Where it fails the marks still tell.
             words.extend(
                 ["sh", "-c", "{ echo 0 >\"$0\"; } 2>/dev/null; exec \"$@\""].map(Into::into),
             );
             words.push(group.entrance().display().to_string());
         }
         words.extend(user.map(AppUser::words).unwrap_or_default());
-        words.extend(step.is_none().then(|| "setsid".into()));
+        Ok((words, group))
+    }
+
+    /// `sh -c TEXT` as one of the app's commands, with its environment.
+    pub fn shell(
+        &self,
+        text: &str,
+        work: Option<Work<'_>>,
+        step: Option<&str>,
+    ) -> Result<(Command, Option<Group>)> {
+        let deployment = work.map_or(0, |work| work.deployment);
+        let (mut words, group) = self.enclosed(Mark { deployment, step: step.is_some() })?;
         words.extend(["sh", "-c", text].map(Into::into));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        self.tell(&mut command, work, step);
+        self.tell(&mut command, work, deployment, step);
         Ok((command, group))
     }
 
@@ -134,7 +144,13 @@ impl Site<'_> {
     }
 
     /// Gives a command the environment of this server: with a step's name, or as the app.
-    pub fn tell(&self, command: &mut Command, work: Option<Work<'_>>, step: Option<&str>) {
+    pub fn tell(
+        &self,
+        command: &mut Command,
+        work: Option<Work<'_>>,
+        deployment: i64,
+        step: Option<&str>,
+    ) {
         without_secrets(command, self.secrets);
         if let Ok(Some(user)) = self.user {
             user.tell(command);
@@ -163,7 +179,6 @@ impl Site<'_> {
             set("PULLRE_SHA", &work.sha.as_str());
             set("PULLRE_REF", &work.head_ref);
         }
-        let deployment = work.map_or(0, |work| work.deployment);
         set(MARK, &format!("{}{deployment}", self.mark()));
         if let Some(step) = step {
             set(STEP, &step);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -84,14 +84,22 @@ impl StateDir {
     pub fn make_group(&self, server: ServerId, mark: Mark) -> Result<Option<Group>> {
         let Some(place) = groups::place() else { return Ok(None) };
         if !self.places().contains(&place) {
-            // In one write: clients of other servers may add theirs at the same time.
-            let path = self.places_file();
-            let line = format!("{}\n", place.display());
-            open_for_us(OpenOptions::new().append(true).create(true), &path)?
-                .write_all(line.as_bytes())
-                .map_err(|e| trouble("write", &path, e))?;
+            self.add_place(&place)?;
         }
         Ok(self.groups(server).make(&place, mark))
+    }
+
+    /// Each session of a person is a place of its own: those that are gone, with all that was in
+    /// them, are forgotten. Clients of other servers may add theirs at the same time.
+    fn add_place(&self, place: &Path) -> Result<()> {
+        let lock = self.root.join("locks").join("groups.lock");
+        let held = open_for_us(OpenOptions::new().write(true).create(true), &lock)?;
+        held.lock().map_err(|e| trouble("lock", &lock, e))?;
+        let mut places = self.places();
+        places.retain(|known| known.exists() && known != place);
+        places.push(place.to_owned());
+        let text: String = places.iter().map(|place| format!("{}\n", place.display())).collect();
+        self.replace(&self.places_file(), text.as_bytes())
     }
 
     /// Beside and renamed: a kill leaves the old text or the new one, whole.
@@ -144,6 +152,15 @@ impl StateDir {
         let path = self.root.join("logs").join(server.0.to_string()).join("step.log");
         remove_file(&path)?;
         Log::open(path)
+    }
+
+    /// For what is asked beside a step that may be at work. It has no name any more.
+    pub fn nameless_log(&self, server: ServerId) -> Result<Log> {
+        let name = format!("nameless-{}.log", std::process::id());
+        let path = self.root.join("logs").join(server.0.to_string()).join(name);
+        let log = Log::open(path)?;
+        remove_file(&log.path)?;
+        Ok(log)
     }
 
     fn app_file(&self, server: ServerId) -> PathBuf {
@@ -259,6 +276,26 @@ impl StateDir {
             .map_err(|e| trouble("write", &path, e))
     }
 
+    fn index_file(&self, server: ServerId) -> PathBuf {
+        self.root.join("trees").join(format!("{}.index", server.0))
+    }
+
+    /// The sign of the index that our last checkout left.
+    pub fn index(&self, server: ServerId) -> Option<String> {
+        fs::read_to_string(self.index_file(server)).ok()
+    }
+
+    /// None: whatever index is there is not believed.
+    pub fn keep_index(&self, server: ServerId, sign: Option<&str>) -> Result<()> {
+        let path = self.index_file(server);
+        let Some(sign) = sign else { return remove_file(&path) };
+        // Not flushed, as what is known of the work tree. Half of it is no index's sign.
+        let options = &mut OpenOptions::new();
+        open_for_us(options.write(true).create(true).truncate(true), &path)?
+            .write_all(sign.as_bytes())
+            .map_err(|e| trouble("write", &path, e))
+    }
+
     pub fn forget_app(&self, server: ServerId) -> Result<()> {
         remove_file(&self.app_file(server))
     }
@@ -342,7 +379,11 @@ impl Log {
         let options = &mut OpenOptions::new();
         let mut to = open_for_us(options.write(true).create(true).truncate(true), &aside)?;
         let mut from = File::open(&self.path).map_err(|e| trouble("open", &self.path, e))?;
-        io::copy(&mut from, &mut to).map_err(|e| trouble("write", &aside, e))?;
+        // The end: an app may have printed more than there is room for, or made the file as long
+        // as it likes (`truncate`).
+        from.seek(SeekFrom::Start(self.len()?.saturating_sub(LOG_LIMIT)))
+            .map_err(|e| trouble("read", &self.path, e))?;
+        io::copy(&mut from.take(LOG_LIMIT), &mut to).map_err(|e| trouble("write", &aside, e))?;
         self.file.set_len(0).map_err(|e| trouble("shorten", &self.path, e))
     }
 
@@ -365,12 +406,20 @@ impl Log {
         let len = self.len()?;
         // It was put aside since.
         let from = if from > len { 0 } else { from };
-        let mut bytes = Vec::new();
-        let mut file = File::open(&self.path).map_err(|e| trouble("open", &self.path, e))?;
         let start = from.max(len.saturating_sub(most));
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.take(most).read_to_end(&mut bytes))
-            .map_err(|e| trouble("read", &self.path, e))?;
+        // Not by the path, which may be another file's by now, nor at the place of a writer.
+        let mut bytes = vec![0; usize::try_from(len - start).unwrap_or_default()];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let at = start + filled as u64;
+            match self.file.read_at(&mut bytes[filled..], at) {
+                Ok(0) => break,
+                Ok(more) => filled += more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(trouble("read", &self.path, e)),
+            }
+        }
+        bytes.truncate(filled);
         if start > from {
             // The second half of a secret would not be masked.
             let line = bytes.iter().take(MORE).position(|b| *b == b'\n').map(|at| at + 1);
@@ -417,10 +466,14 @@ mod tests {
         let path = folder.path().join("app.log");
         let log = Log::open(path.clone()).unwrap();
         let mut app = log.writer().unwrap();
-        app.write_all(&vec![b'x'; LOG_LIMIT as usize + 1]).unwrap();
+        // As long as an app can make it without any room.
+        app.set_len(1 << 40).unwrap();
+        app.write_all(b"the end").unwrap();
         log.rotate().unwrap();
         app.write_all(b"after").unwrap();
         assert_eq!(log.end(0).unwrap(), b"after");
-        assert_eq!(fs::metadata(folder.path().join("app.log.1")).unwrap().len(), LOG_LIMIT + 1);
+        let aside = fs::read(folder.path().join("app.log.1")).unwrap();
+        assert_eq!(aside.len() as u64, LOG_LIMIT);
+        assert!(aside.ends_with(b"the end"));
     }
 }

@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use git2::{ObjectType, TreeWalkMode, TreeWalkResult};
+use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 use serde::{Deserialize, Serialize};
 
-use crate::worktree::WorkTree;
+use crate::worktree::commit;
 
 /// A change in so short a time may leave the time of change as it was.
 const BLINK: i64 = 2_000_000_000;
@@ -32,8 +32,8 @@ pub fn now() -> i64 {
 }
 
 /// After everything untracked was removed, which began then. None where a name is no text.
-pub fn scan(tree: &WorkTree, sha: &str, began: i64) -> Option<Scan> {
-    let commit = tree.commit(sha)?;
+pub fn scan(repository: &Repository, tree: &Path, sha: &str, began: i64) -> Option<Scan> {
+    let commit = commit(repository, sha)?;
     let mut folders = BTreeMap::from([(String::new(), 0)]);
     let mut is_text = true;
     let walked = commit.tree().ok()?.walk(TreeWalkMode::PreOrder, |above, entry| {
@@ -49,21 +49,23 @@ pub fn scan(tree: &WorkTree, sha: &str, began: i64) -> Option<Scan> {
     });
     walked.ok().filter(|()| is_text)?;
     for (folder, changed) in &mut folders {
-        *changed = settled(changed_at(&tree.path.join(folder)).ok()??, began);
+        *changed = settled(changed_at(&tree.join(folder)).ok()??, began);
     }
-    let excludes = excludes(tree)?;
-    Some(Scan { tree: tree.path.clone(), sha: sha.to_owned(), excludes, folders })
+    let excludes = excludes(repository)?;
+    Some(Scan { tree: tree.to_owned(), sha: sha.to_owned(), excludes, folders })
 }
 
 /// After a checkout of `sha` over what was scanned: the scan of now, or None where something may
 /// be there that has to be removed.
-pub fn scan_again(tree: &WorkTree, mut scan: Scan, sha: &str) -> Option<Scan> {
+pub fn scan_again(repository: &Repository, mut scan: Scan, sha: &str) -> Option<Scan> {
     let began = now();
-    if excludes(tree)? != scan.excludes {
+    let top = scan.tree.clone();
+    if excludes(repository)? != scan.excludes {
         return None;
     }
-    let (old, new) = (tree.commit(&scan.sha)?.tree().ok()?, tree.commit(sha)?.tree().ok()?);
-    let diff = tree.repository().diff_tree_to_tree(Some(&old), Some(&new), None).ok()?;
+    let old = commit(repository, &scan.sha)?.tree().ok()?;
+    let new = commit(repository, sha)?.tree().ok()?;
+    let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None).ok()?;
     let mut touched = BTreeSet::new();
     for delta in diff.deltas() {
         for path in [delta.old_file().path(), delta.new_file().path()].into_iter().flatten() {
@@ -81,7 +83,7 @@ pub fn scan_again(tree: &WorkTree, mut scan: Scan, sha: &str) -> Option<Scan> {
     }
     let mut gone = Vec::new();
     for (folder, known) in &mut scan.folders {
-        let path = tree.path.join(folder);
+        let path = top.join(folder);
         let Some(changed) = changed_at(&path).ok()? else {
             gone.push(folder.clone());
             continue;
@@ -94,7 +96,7 @@ pub fn scan_again(tree: &WorkTree, mut scan: Scan, sha: &str) -> Option<Scan> {
             // A folder that the commit has not: something ignored or untracked keeps it.
             false => {
                 let entry = new.get_path(Path::new(folder)).ok()?;
-                entry.to_object(tree.repository()).ok()?.into_tree().ok()?
+                entry.to_object(repository).ok()?.into_tree().ok()?
             }
         };
         for entry in fs::read_dir(&path).ok()? {
@@ -106,7 +108,7 @@ pub fn scan_again(tree: &WorkTree, mut scan: Scan, sha: &str) -> Option<Scan> {
             }
             let slash = if entry.file_type().ok()?.is_dir() { "/" } else { "" };
             let inside = Path::new(folder).join(format!("{name}{slash}"));
-            if !tree.repository().is_path_ignored(inside).ok()? {
+            if !repository.is_path_ignored(inside).ok()? {
                 return None;
             }
         }
@@ -134,8 +136,8 @@ fn changed_at(folder: &Path) -> io::Result<Option<i64>> {
 }
 
 /// When the rules that stand in no commit were changed; 0 where there are none.
-fn excludes(tree: &WorkTree) -> Option<i64> {
-    match fs::symlink_metadata(tree.repository().path().join("info/exclude")) {
+fn excludes(repository: &Repository) -> Option<i64> {
+    match fs::symlink_metadata(repository.path().join("info/exclude")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Some(0),
         Err(_) => None,
         Ok(found) => Some(found.ctime() * 1_000_000_000 + found.ctime_nsec()),

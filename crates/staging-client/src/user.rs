@@ -1,5 +1,7 @@
 //! Who runs the app's commands and git: `exec_user`, or whoever runs this program.
 
+use std::env;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -29,6 +31,20 @@ impl AppUser {
             );
         }
         Ok(Some(AppUser(user)))
+    }
+
+    /// Begins this program anew with the user's HOME, where libgit2 looks for settings: with the
+    /// user's rights it could not look into ours. It is the same process, only its words are new.
+    pub fn come_home(&self) -> Result<()> {
+        const MORE: &str = "XDG_CONFIG_HOME";
+        let home = env::var_os("HOME").is_some_and(|home| home == self.home().as_os_str());
+        if home && env::var_os(MORE).is_none() {
+            return Ok(());
+        }
+        let mut again = Command::new(env::current_exe()?);
+        let error =
+            again.args(env::args_os().skip(1)).env("HOME", self.home()).env_remove(MORE).exec();
+        bail!("staging-client cannot begin anew for exec_user {}: {error}", self.name())
     }
 
     pub fn name(&self) -> &str {

@@ -11,26 +11,26 @@ use git2::{Commit, ErrorCode, Oid, Repository};
 use pullre::domain::Sha;
 use pullre_http::probe::without_credentials;
 
+use crate::apart::{Apart, Look};
 use crate::state_dir::trouble;
+use crate::tidy::{self, Scan};
 use crate::user::AppUser;
 
 const LOCKS: [&str; 5] =
     ["index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock"];
 
 /// Proof that the folder may be changed by git.
+#[derive(Debug)]
 pub struct WorkTree {
-    repository: Repository,
+    repository: Apart,
     pub path: PathBuf,
+    pub index: PathBuf,
+    transport: Transport,
 }
 
-/// Looks at `target_dir`. None where there is nothing yet, or an empty folder. `user`: whose it
-/// must be, where that is not the one who runs this program.
-pub fn inspect(
-    target: &Path,
-    owner: &str,
-    repo: &str,
-    user: Option<&AppUser>,
-) -> Result<Option<WorkTree>> {
+/// Looks at `target_dir`. None where there is nothing yet, or an empty folder. It must belong to
+/// the user who looks, where that is not the one who runs this program.
+pub fn inspect(target: &Path, owner: &str, repo: &str, look: &Look) -> Result<Option<WorkTree>> {
     let shown = target.display();
     match fs::read_dir(target) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -44,17 +44,23 @@ pub fn inspect(
             }
         }
     }
-    let repository = match user {
-        None => open(target)?,
-        Some(user) => open_of(target, user)?,
-    };
+    let (place, user) = (target.to_owned(), look.user.clone());
+    let repository = look.open(target, move || match &user {
+        None => open(&place),
+        Some(user) => open_of(&place, user),
+    })?;
     let path = target.canonicalize().map_err(|e| trouble("find target_dir", target, e))?;
-    let Some(top) = repository.workdir() else {
+    let facts = repository.ask(|repository| {
+        let origin = repository.find_remote("origin").map_err(|e| e.message().to_owned());
+        let url = origin.map(|origin| String::from_utf8_lossy(origin.url_bytes()).into_owned());
+        (repository.workdir().map(Path::to_owned), repository.path().join("index"), url)
+    })?;
+    let (Some(top), index, url) = facts else {
         bail!(
             "target_dir {shown} is a bare git repository: set it to a work tree of {owner}/{repo}"
         );
     };
-    let top = top.canonicalize().map_err(|e| trouble("find the work tree", top, e))?;
+    let top = top.canonicalize().map_err(|e| trouble("find the work tree", &top, e))?;
     if top != path {
         bail!(
             "target_dir {shown} is not the top level of its work tree, which is {}: nothing is \
@@ -62,14 +68,13 @@ pub fn inspect(
             top.display()
         );
     }
-    let origin = repository.find_remote("origin").map_err(|e| {
-        anyhow!("target_dir {shown} has no usable remote `origin` ({}): add one", e.message())
+    let url = url.map_err(|why| {
+        anyhow!("target_dir {shown} has no usable remote `origin` ({why}): add one")
     })?;
-    let url = String::from_utf8_lossy(origin.url_bytes()).into_owned();
     check_remote(&url, owner, repo)
         .map_err(|e| anyhow!("target_dir {shown}: nothing is done there, its origin {e}"))?;
-    drop(origin);
-    Ok(Some(WorkTree { repository, path }))
+    let transport = Transport::of(&url);
+    Ok(Some(WorkTree { repository, path, index, transport }))
 }
 
 fn open(target: &Path) -> Result<Repository> {
@@ -86,7 +91,7 @@ fn open(target: &Path) -> Result<Repository> {
 }
 
 /// The work tree of `exec_user`, whose commands may have changed whatever is in it: only an
-/// ordinary one is looked at, and all that is done to it is done by that user's git.
+/// ordinary one is looked at, and all that is done to it is done with that user's rights.
 fn open_of(target: &Path, user: &AppUser) -> Result<Repository> {
     let shown = target.display();
     let inner = target.join(".git");
@@ -186,6 +191,16 @@ pub enum Transport {
     Other,
 }
 
+impl Transport {
+    fn of(url: &str) -> Transport {
+        match url {
+            url if is_path(url) || url.starts_with("file://") => Transport::File,
+            url if url.starts_with("http://") => Transport::Http,
+            _ => Transport::Other,
+        }
+    }
+}
+
 /// What follows the host, as git reads it. None for a path on this machine.
 fn path_on_host(url: &str) -> Result<Option<&str>> {
     if let Some((scheme, rest)) = url.split_once("://") {
@@ -210,83 +225,97 @@ fn path_on_host(url: &str) -> Result<Option<&str>> {
 }
 
 impl WorkTree {
-    pub fn has(&self, sha: &Sha) -> bool {
-        Oid::from_str(sha.as_str()).is_ok_and(|oid| self.repository.find_commit(oid).is_ok())
+    /// Everything about the repository: any of it may lead to what strangers have put there.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Repository) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.repository.ask(question)
     }
 
-    /// The commit that is checked out.
-    pub fn head(&self) -> Option<String> {
-        let commit = self.repository.head().ok()?.peel_to_commit().ok()?;
-        Some(commit.id().to_string())
+    pub fn scan(&self, sha: &str, began: i64) -> Result<Option<Scan>> {
+        let (top, sha) = (self.path.clone(), sha.to_owned());
+        self.repository.ask_long(move |repository| tidy::scan(repository, &top, &sha, began))
     }
 
-    pub fn repository(&self) -> &Repository {
-        &self.repository
+    pub fn scan_again(&self, scan: Scan, sha: &str) -> Result<Option<Scan>> {
+        let sha = sha.to_owned();
+        self.repository.ask_long(move |repository| tidy::scan_again(repository, scan, &sha))
     }
 
-    pub fn is_shallow(&self) -> bool {
-        self.repository.is_shallow()
+    pub fn has(&self, sha: &Sha) -> Result<bool> {
+        let sha = sha.as_str().to_owned();
+        self.ask(move |repository| commit(repository, &sha).is_some())
     }
 
-    /// Nothing was ever checked out.
-    pub fn is_empty(&self) -> bool {
-        self.head().is_none()
+    /// The commit that is checked out; None where nothing ever was.
+    pub fn head(&self) -> Result<Option<String>> {
+        self.ask(|repository| {
+            let commit = repository.head().ok()?.peel_to_commit().ok()?;
+            Some(commit.id().to_string())
+        })
     }
 
-    pub fn commit(&self, sha: &str) -> Option<Commit<'_>> {
-        self.repository.find_commit(Oid::from_str(sha).ok()?).ok()
+    pub fn is_shallow(&self) -> Result<bool> {
+        self.ask(Repository::is_shallow)
     }
 
-    /// A file at the top of a commit.
-    pub fn text_of(&self, sha: &str, name: &str) -> Option<String> {
-        let tree = self.commit(sha)?.tree().ok()?;
-        let blob = self.repository.find_blob(tree.get_name(name)?.id()).ok()?;
-        Some(String::from_utf8_lossy(blob.content()).into_owned())
-    }
-
-    pub fn uses_lfs(&self, sha: &str) -> bool {
-        self.text_of(sha, ".gitattributes").is_some_and(|text| text.contains("filter=lfs"))
+    pub fn uses_lfs(&self, sha: &str) -> Result<bool> {
+        let sha = sha.to_owned();
+        let text = self.ask(move |repository| text_of(repository, &sha, ".gitattributes"))?;
+        Ok(text.is_some_and(|text| text.contains("filter=lfs")))
     }
 
     pub fn transport(&self) -> Transport {
-        let origin = self.repository.find_remote("origin");
-        let url = origin.map(|origin| String::from_utf8_lossy(origin.url_bytes()).into_owned());
-        match url {
-            Ok(url) if is_path(&url) || url.starts_with("file://") => Transport::File,
-            Ok(url) if url.starts_with("http://") => Transport::Http,
-            _ => Transport::Other,
-        }
+        self.transport
     }
 
-    /// What a killed git leaves in the way of the next one, in its submodules too.
+    /// What a killed git leaves in the way of the next one, in its submodules too. With the rights
+    /// of the user whose they are: a link that takes a folder's place meanwhile leads to nothing
+    /// that the code there could not remove by itself.
     pub fn remove_stale_locks(&self) -> Result<Vec<String>> {
-        const DEEPEST: usize = 8;
-        let mut removed = Vec::new();
-        let mut folders = vec![(self.repository.path().to_owned(), 0)];
-        while let Some((folder, depth)) = folders.pop() {
-            for name in LOCKS {
-                let path = folder.join(name);
-                match fs::remove_file(&path) {
-                    Ok(()) => removed.push(format!("removed a stale {}", path.display())),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(trouble("remove", &path, e)),
-                }
-            }
-            let modules = if depth == 0 { folder.join("modules") } else { folder };
-            // A link would lead elsewhere.
-            if !fs::symlink_metadata(&modules).is_ok_and(|found| found.is_dir()) {
-                continue;
-            }
-            // Most have none. A module's name may be a path.
-            for entry in fs::read_dir(modules).into_iter().flatten().flatten() {
-                let is_git = entry.file_name() == "objects" || entry.file_name() == "refs";
-                if depth < DEEPEST && !is_git && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    folders.push((entry.path(), depth + 1));
-                }
+        self.ask(|repository| remove_locks(repository.path()))?
+    }
+}
+
+pub fn commit<'r>(repository: &'r Repository, sha: &str) -> Option<Commit<'r>> {
+    repository.find_commit(Oid::from_str(sha).ok()?).ok()
+}
+
+/// A file at the top of a commit.
+fn text_of(repository: &Repository, sha: &str, name: &str) -> Option<String> {
+    let tree = commit(repository, sha)?.tree().ok()?;
+    let blob = repository.find_blob(tree.get_name(name)?.id()).ok()?;
+    Some(String::from_utf8_lossy(blob.content()).into_owned())
+}
+
+fn remove_locks(inner: &Path) -> Result<Vec<String>> {
+    const DEEPEST: usize = 8;
+    let mut removed = Vec::new();
+    let mut folders = vec![(inner.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for name in LOCKS {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Ok(()) => removed.push(format!("removed a stale {}", path.display())),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(trouble("remove", &path, e)),
             }
         }
-        Ok(removed)
+        let modules = if depth == 0 { folder.join("modules") } else { folder };
+        // A link would lead elsewhere.
+        if !fs::symlink_metadata(&modules).is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        // Most have none. A module's name may be a path.
+        for entry in fs::read_dir(modules).into_iter().flatten().flatten() {
+            let is_git = entry.file_name() == "objects" || entry.file_name() == "refs";
+            if depth < DEEPEST && !is_git && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push((entry.path(), depth + 1));
+            }
+        }
     }
+    Ok(removed)
 }
 
 /// Whether a branch's name can be asked for by its whole name and nothing else.

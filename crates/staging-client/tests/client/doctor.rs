@@ -121,3 +121,37 @@ fn logs_that_are_followed_show_each_line_once_with_secrets_masked() {
     assert_eq!(count("pw ***"), 3);
     assert_eq!(count("hunter2"), 0);
 }
+
+#[test]
+fn doctor_disturbs_nothing_that_is_at_work() {
+    let mut world = World::new();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    world.set("migrate_command", "echo begun; until test -e ../go; do sleep 0.05; done; echo done");
+    world.push_and_offer(&[("version", "two")]);
+    let mut client = world.spawn();
+    let log = world.path(".pullre/logs/1/step.log");
+    until("it migrates", || fs::read_to_string(&log).is_ok_and(|text| text.contains("begun")));
+    // As the daily work of a client is marked, which is no deployment's.
+    let root = world.path(".pullre").canonicalize().unwrap();
+    let mut other = std::process::Command::new("sleep")
+        .arg("1000")
+        .env("PULLRE_DEPLOYMENT", format!("{}:1:0", root.display()))
+        .env("PULLRE_STEP", "collect")
+        .spawn()
+        .unwrap();
+    fs::rename(world.path("origin.git"), world.path("away.git")).unwrap();
+    assert_says(&world.run(&["doctor"]).fails().out, &["MISSING  remote", "git ls-remote"]);
+    assert!(other.try_wait().unwrap().is_none(), "it goes on");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(fs::read_to_string(&log).unwrap(), "begun\n");
+    world.write("go", "");
+    assert!(client.wait().unwrap().success());
+    world.assert_serves("two");
+    assert_eq!(world.step("migrate").unwrap().output, "begun\ndone\n");
+    let left = fs::read_dir(world.path(".pullre/logs/1")).unwrap().flatten();
+    let mut left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["app.log", "step.log"]);
+}

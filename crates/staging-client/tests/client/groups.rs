@@ -146,3 +146,43 @@ fn where_no_group_can_be_made_the_marks_go_on_telling() {
     }
     assert_eq!(world.deployment().outcome, Outcome::Succeeded);
 }
+
+#[test]
+fn what_a_program_of_git_leaves_behind_is_ended_by_the_next_deployment() {
+    if !possible() {
+        return;
+    }
+    let mut world = World::new();
+    let pid = world.path("pid").display().to_string();
+    world.wrap_git(&format!(
+        "case \" $* \" in *' checkout '*) test -e '{pid}' || \
+         env -i PATH=$PATH setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & esac; exec $GIT \"$@\""
+    ));
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    until("it runs", || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));
+    let left = fs::read_to_string(&pid).unwrap().trim().to_owned();
+    let runs = || {
+        let stat = fs::read_to_string(format!("/proc/{left}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    };
+    assert!(runs(), "it bears no mark, and its session is its own");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    world.assert_serves("two");
+    assert!(!runs());
+}
+
+#[test]
+fn places_of_sessions_that_are_over_are_forgotten() {
+    let Some(place) = place() else { return skipped("no group of processes can be made here") };
+    let mut world = World::new();
+    world.write(".pullre/groups", "/sys/fs/cgroup/user.slice/session-1.scope\n/proc/sys\n");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let here = place.display();
+    let places = world.read(".pullre/groups");
+    let places: Vec<PathBuf> = places.lines().map(PathBuf::from).collect();
+    assert_eq!(places, [PathBuf::from("/proc/sys"), place.clone()]);
+    world.write(".pullre/groups", &format!("{here}\n"));
+}

@@ -11,6 +11,7 @@ mod failures;
 mod git;
 mod groups;
 mod identity;
+mod leftovers;
 mod lives;
 mod processes;
 mod strangers;

@@ -205,3 +205,33 @@ fn attributes_name_no_program_and_names_with_escapes_reach_no_terminal() {
     }
     assert!(!world.path("work/hit").exists() && !world.path("hit").exists());
 }
+
+/// Runs words with a terminal of their own, as a person has one.
+const TERMINAL: &str =
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+
+#[test]
+fn nothing_of_a_pull_request_has_the_terminal_of_whoever_runs_the_client() {
+    let mut world = World::new();
+    let look = "if (: </dev/tty) 2>/dev/null; then echo a terminal; else echo no terminal; fi";
+    let seen = world.path("seen.txt").display().to_string();
+    world.wrap_git(&format!("({look}) >> '{seen}'; exec $GIT \"$@\""));
+    world.set("migrate_command", look).set("stop_command", &format!("({look}) >> '{seen}'"));
+    world.set("exec_command", &format!("({look}) >> '{seen}'; {}", app()));
+    world.push_and_offer(&[("version", "one")]);
+    let client = world.client(&[]);
+    let mut command = std::process::Command::new(crate::world::python());
+    command.args(["-c", TERMINAL, "sh", "-c", ": </dev/tty && exec \"$0\""]);
+    command.arg(client.get_program()).current_dir(world.path("."));
+    command.env_clear().envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if client.get_envs().all(|(name, _)| name != "PATH") {
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+    }
+    let ran = command.stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+    world.assert_serves("one");
+    assert_eq!(world.step("migrate").unwrap().output, "no terminal\n");
+    let seen = world.read("seen.txt");
+    assert!(seen.lines().count() >= 4, "git, stop and the app: {seen}");
+    assert!(seen.lines().all(|line| line == "no terminal"), "{seen}");
+}

@@ -134,3 +134,50 @@ fn a_submodule_of_this_machine_is_taken_only_where_origin_is_of_this_machine_too
     world.tick().fails();
     assert_says(&world.failed_in("checkout"), &["transport 'file' not allowed"]);
 }
+
+#[test]
+fn a_hostile_gitmodules_is_read_as_git_reads_it() {
+    for text in [
+        "[submodule \"lib\"] url = -u./payload\n\tpath = lib\n",
+        "[submodule \"lib\"]\n\tpath = lib\n\turl = \\\n-u./payload\n",
+        "[submodule \"lib\"]\n\tpath = lib\n\turl = \"-\"u./payload\n",
+        "[submodule \"lib\"]\n\turl = ../library\n\tpath = \\\n../../outside\n",
+        "[submodule \"lib\"] update = !touch hit\n\tpath = lib\n\turl = ../library\n",
+    ] {
+        let mut world = with_submodule();
+        world.push_and_offer(&[(".gitmodules", text), ("payload", "#!/bin/sh\ntouch ../hit\n")]);
+        world.tick().fails();
+        assert_says(&world.failed_in("checkout"), &["a submodule is not taken"]);
+        assert!(!world.path("work/hit").exists() && !world.path("hit").exists(), "{text}");
+    }
+}
+
+#[test]
+fn a_hostile_gitmodules_of_a_submodule_is_refused_too() {
+    let mut world = with_submodule();
+    library(&world, "inner", "deep");
+    let url = format!("file://{}", world.path("inner").display());
+    world.git("library", &["submodule", "--quiet", "add", "--", &url, "inner"]);
+    world.write("library/.gitmodules", "[submodule \"inner\"] url = -u./x\n\tpath = inner\n");
+    library(&world, "library", "with another");
+    world.git("author/lib", &["pull", "-q", "origin", "main"]);
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().fails();
+    assert_says(
+        &world.failed_in("checkout"),
+        &["a submodule is not taken", ".gitmodules of ./lib"],
+    );
+}
+
+#[test]
+fn a_file_of_a_submodule_that_git_was_told_not_to_look_at_is_the_commits_again() {
+    let mut world = with_submodule();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    world.git("work/lib", &["update-index", "--skip-worktree", "lib.txt"]);
+    world.write("work/lib/lib.txt", "EVIL");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().ok();
+    world.assert_serves("two");
+    assert_eq!(world.read("work/lib/lib.txt"), "old");
+}

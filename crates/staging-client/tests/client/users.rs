@@ -179,3 +179,73 @@ fn only_root_can_be_told_to_run_commands_as_somebody_else() {
     assert_eq!(world.deployment().outcome, Outcome::Failed);
     until("nothing was started", || world.processes().is_empty());
 }
+
+#[test]
+fn what_is_no_file_in_the_users_repository_holds_no_client() {
+    let Some(mut world) = world() else { return };
+    world.set("step_timeout", "2");
+    push(&mut world, &[("version", "one")]);
+    world.tick().ok();
+    // Of root's: what the user may not read is not read for them.
+    world.write("roots", "[core]\n\tworktree = /etc\n");
+    fs::set_permissions(world.path("roots"), PermissionsExt::from_mode(0o600)).unwrap();
+    world.git("work", &["config", "include.path", "../../roots"]);
+    give(&world, &["work"]);
+    push(&mut world, &[("version", "two")]);
+    let reason = {
+        world.tick_that_ends().fails();
+        world.failed_in("fetch")
+    };
+    assert!(!reason.contains("worktree"), "{reason}");
+    world.git("work", &["config", "include.path", "extra"]);
+    world.fifo("work/.git/extra");
+    give(&world, &["work"]);
+    push(&mut world, &[("version", "three")]);
+    world.tick_that_ends().fails();
+    assert_says(&world.failed_in("fetch"), &["work cannot be read within 2 s"]);
+    fs::remove_file(world.path("work/.git/extra")).unwrap();
+    fs::remove_file(world.path("work/.git/config")).unwrap();
+    world.fifo("work/.git/config");
+    push(&mut world, &[]);
+    world.tick_that_ends().fails();
+    assert_says(&world.failed_in("fetch"), &["config is no file"]);
+}
+
+#[test]
+fn a_home_that_the_user_may_not_enter_is_no_obstacle() {
+    let Some(mut world) = world() else { return };
+    world.write("home/.gitconfig", "[core]\n\tpager = cat\n");
+    fs::set_permissions(world.path("home"), PermissionsExt::from_mode(0o700)).unwrap();
+    let calls = world.path("calls.txt").display().to_string();
+    world.wrap_git(&format!("echo \" $* \" >> '{calls}'; exec $GIT \"$@\""));
+    for version in ["one", "two"] {
+        world.write("calls.txt", "");
+        world.write("work/kept/new.js", version);
+        // Not all: a new owner is a change of each folder.
+        give(&world, &["calls.txt", if version == "one" { "work" } else { "work/kept/new.js" }]);
+        push(&mut world, &[("version", version)]);
+        let out = world.client(&[]).env("HOME", world.path("home")).output().unwrap();
+        Ran::from(out).ok();
+        world.assert_serves(version);
+    }
+    assert!(!world.read("calls.txt").contains(" clean "), "{}", world.read("calls.txt"));
+}
+
+#[test]
+fn locks_are_removed_with_the_rights_of_the_user_only() {
+    let Some(mut world) = world() else { return };
+    push(&mut world, &[("version", "one")]);
+    world.tick().ok();
+    // What a link that is put in a folder's place at the right moment would lead to.
+    world.write("work/.git/modules/rooted/index.lock", "root's");
+    push(&mut world, &[("version", "two")]);
+    world.tick().fails();
+    assert_says(&world.failed_in("fetch"), &["cannot remove", "index.lock"]);
+    assert_eq!(world.read("work/.git/modules/rooted/index.lock"), "root's");
+    world.write("elsewhere/x/index.lock", "root's");
+    fs::remove_dir_all(world.path("work/.git/modules")).unwrap();
+    std::os::unix::fs::symlink(world.path("elsewhere"), world.path("work/.git/modules")).unwrap();
+    push(&mut world, &[("version", "three")]);
+    world.tick().ok();
+    assert!(world.path("elsewhere/x/index.lock").exists());
+}

@@ -262,6 +262,28 @@ impl World {
         self.run(&[])
     }
 
+    /// One that must come to an end by itself, whatever it meets.
+    pub fn tick_that_ends(&self) -> Ran {
+        let mut client = self.client(&[]);
+        let mut child = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_secs(60) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("staging-client hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
+    /// In the place of a file it holds whoever opens it for ever.
+    pub fn fifo(&self, name: &str) {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::unistd::mkfifo(&self.path(name), mode).unwrap();
+    }
+
     /// A client of its own, in the background.
     pub fn spawn(&self) -> Child {
         self.client(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
