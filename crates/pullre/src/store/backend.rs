@@ -178,7 +178,7 @@ pub enum StoreError {
     #[error("the control database is not usable now: {0}")]
     Unavailable(String),
     /// Two transactions waited for each other, and this one was taken back whole.
-    #[error("the control database is too busy now: {0}")]
+    #[error("the control database is too busy now: {0}; try again")]
     Deadlock(String),
     /// app.ini, a login or its rights do not fit the server; the text says what to change.
     #[error("{0}")]

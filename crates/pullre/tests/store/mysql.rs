@@ -220,7 +220,7 @@ fn of_two_that_wait_for_each_other_one_is_told_to_try_again() {
     let [Err(error)] = &results.into_iter().filter(Result::is_err).collect::<Vec<_>>()[..] else {
         panic!("one of them loses")
     };
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(matches!(error, StoreError::Deadlock(_)), "{error}");
     assert!(error.to_string().contains("try again"), "{error}");
 }
 
