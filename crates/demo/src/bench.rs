@@ -14,7 +14,7 @@ use testkit::github::{FakeGithub, FakeGithubOptions, PullSpec};
 use crate::app::{self, Origin};
 use crate::installation::{self, Installation, free_port};
 
-pub const ROUNDS: usize = 5;
+pub const ROUNDS: usize = 3;
 const RUNS: usize = 20;
 
 /// What a Python program pays before it does anything of what a tick does.
