@@ -137,6 +137,7 @@ fn idle_ticks(folder: &Path) -> Result<()> {
     let binary = |name: &str| pullre.binary(name).display().to_string();
     let (update, client) = (binary("update-pull"), binary("staging-client"));
     let mut subjects = [
+        crate::bench_controller::python()?,
         Subject::new("python3 with four modules of its own, nothing done", RUNS, &PYTHON),
         Subject::new("update-pull, idle tick", RUNS, &[&update, "--config", &ini]),
         Subject::new("staging-client, idle tick", RUNS, &[&client, "--config", &ini]),
