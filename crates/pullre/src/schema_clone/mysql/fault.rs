@@ -115,9 +115,7 @@ impl Job<'_> {
         };
         let message = format!("{about}{text}");
         let schema = self.destination.clone();
-        let full = matches!(code, 1021 | 1114)
-            || (matches!(code, 3 | 1030 | 1026) && text.contains("28"))
-            || text.contains("No space left");
+        let full = is_disk_full(code, &text);
         tracing::debug!("while {doing}: {message}");
         match code {
             _ if full => CloneError::NoSpace {
@@ -197,7 +195,33 @@ fn without_values(code: u16, message: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether the server found no room on its disk. Of a temporary file that could not grow (14) it tells
+/// a number that is no errno; another reason than a full disk was not seen.
+fn is_disk_full(code: u16, text: &str) -> bool {
+    matches!(code, 14 | 20 | 1021 | 1114)
+        || (matches!(code, 3 | 1026 | 1030) && text.contains("28"))
+        || text.contains("No space left")
+}
+
 fn is_time_out(error: &mysql::Error) -> bool {
     let mysql::Error::IoError(io) = error else { return false };
     matches!(io.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_however_the_server_tells_of_it() {
+        for (code, text) in [
+            (1114, "The table 't' is full"),
+            (1030, "Got error 28 \"No space left on device\" from storage engine InnoDB"),
+            (3, "Error writing file '/tmp/ML8f' (Errcode: 28 \"No space left on device\")"),
+            (14, "Can't change size of file (Errcode: 1409651232 \"Unknown error 1409651232\")"),
+        ] {
+            assert!(is_disk_full(code, text), "{code} {text}");
+        }
+        assert!(!is_disk_full(1030, "Got error 176 \"Read page with wrong checksum\""));
+    }
 }
