@@ -148,7 +148,7 @@ pub enum Post {
     Reaction { comment: i64, reaction: Reaction },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CheckRun {
     pub name: String,
     pub head: Sha,
@@ -164,7 +164,7 @@ pub struct CheckRun {
     pub completed_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CheckState {
     Queued,
     InProgress,
@@ -189,7 +189,7 @@ impl CheckState {
 }
 
 /// What a commit says of itself where check runs are not permitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommitStatus {
     pub context: String,
     /// `pending`, `success`, `failure` or `error`.
@@ -199,7 +199,7 @@ pub struct CommitStatus {
     pub target_url: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeploymentStatus {
     /// `queued`, `in_progress`, `success`, `failure` or `inactive`.
     pub state: &'static str,

@@ -1,6 +1,7 @@
 //! The narrow seam between our queries and a database engine. One SQL text serves every engine:
 //! `?` placeholders, no upserts, nothing that only one engine knows.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::str::FromStr;
 
@@ -83,19 +84,43 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
+/// What the columns of an answer are called.
+#[derive(Debug)]
+pub struct Columns {
+    names: Vec<String>,
+    /// Where the last one stood. Each row is read in the same order, and mostly in that of the
+    /// columns: the next one is found at once.
+    last: Cell<usize>,
+}
+
+impl Columns {
+    fn position(&self, column: &str) -> Option<usize> {
+        // Some servers answer in capitals.
+        let is_it = |at: &usize| self.names[*at].eq_ignore_ascii_case(column);
+        let last = self.last.get().min(self.names.len());
+        let found = (last..self.names.len()).chain(0..last).find(is_it)?;
+        self.last.set(found);
+        Some(found)
+    }
+}
+
+impl FromIterator<String> for Columns {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Columns {
+        Columns { names: names.into_iter().collect(), last: Cell::new(0) }
+    }
+}
+
 /// One row of an answer, read by column name.
 #[derive(Debug, Clone)]
 pub struct Row {
-    pub columns: Rc<[String]>,
+    pub columns: Rc<Columns>,
     pub values: Vec<Value>,
 }
 
 impl Row {
     fn value(&self, column: &str) -> Result<&Value, StoreError> {
-        // Some servers answer in capitals.
         self.columns
-            .iter()
-            .position(|name| name.eq_ignore_ascii_case(column))
+            .position(column)
             .map(|at| &self.values[at])
             .ok_or_else(|| StoreError::Row(format!("the answer has no column {column}")))
     }

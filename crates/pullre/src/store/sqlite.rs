@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::backend::{Backend, Engine, Row, StoreError, Value};
+use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
 
 /// How long a writer waits for another one. Transactions are short: no effect runs inside one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,11 +66,13 @@ impl Backend for Sqlite {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         let run = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let columns: Rc<[String]> = statement.column_names().map(str::to_owned).collect();
+            let count = statement.column_count();
+            let columns: Rc<Columns> =
+                Rc::new(statement.column_names().map(str::to_owned).collect());
             let mut rows = statement.query(rusqlite::params_from_iter(params))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                let values = (0..columns.len())
+                let values = (0..count)
                     .map(|at| Ok(value_of(row.get_ref(at)?)))
                     .collect::<rusqlite::Result<_>>()?;
                 found.push(Row { columns: columns.clone(), values });

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use mysql::{Conn, DriverError, Params};
 
-use super::backend::{Backend, Engine, Row, StoreError, Value};
+use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
 pub use access::MysqlAccess;
 pub use holding::Holding;
 
@@ -96,8 +96,9 @@ impl Backend for Mysql {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         self.run(true, |connection| {
             let mut answer = connection.exec_iter(sql, driver_params(params))?;
-            let columns: Rc<[String]> =
-                answer.columns().as_ref().iter().map(|c| c.name_str().into_owned()).collect();
+            let columns = answer.columns();
+            let names = columns.as_ref().iter().map(|c| c.name_str().into_owned());
+            let columns: Rc<Columns> = Rc::new(names.collect());
             let mut found = Vec::new();
             for row in answer.by_ref() {
                 let values = row?.unwrap().into_iter().map(value_of).collect();
