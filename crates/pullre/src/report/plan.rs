@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::show::{Shown, View, mark, show};
 use super::{ADOPTED, Key, Kind, Refusal, Said, State, digest, markdown};
-use crate::condition::pause_after;
+use crate::condition::{hold, pause_after};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::Pull;
 use crate::ports::{CheckRun, CheckState, CommitStatus, DeploymentStatus};
 use crate::words;
 
-/// What was refused is asked again after this.
-const REFUSED_FOR: Duration = Duration::from_secs(86_400);
+/// What was refused is asked again after this: whoever has permitted it meanwhile waits no longer.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
 /// One thing to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,8 +210,9 @@ impl Planner<'_> {
         let before = self.view.told.said.get(&key).and_then(|said| said.state);
         let state = match shown.state {
             State::InProgress | State::Success | State::Failure if shown.deploys => shown.state,
-            // What a person holds is as it was.
+            // What a person holds is as it was, and so is what keeps its server for the grace.
             State::Held => return,
+            State::Neutral if shown.deploys => return,
             _ if before.is_some_and(|state| state != State::Cancelled) => State::Cancelled,
             _ => return,
         };
@@ -237,11 +238,25 @@ impl Planner<'_> {
                 continue;
             }
             match key.kind {
+                Kind::Deployment if self.is_served(key) => {}
                 Kind::Comment if open.is_none() => self.last_comment(key),
                 Kind::Comment => {}
                 Kind::Check | Kind::Status | Kind::Deployment => self.last_word(key, said, open),
             }
         }
+    }
+
+    /// Whether this commit goes on being served: by a server that is held, or until a newer one can
+    /// be deployed.
+    fn is_served(&self, key: &Key) -> bool {
+        let facts = self.view.facts;
+        let Some(pull) = facts.pulls.get(&key.number) else { return false };
+        let server = facts.assignments.get(&key.number);
+        let Some(server) = server.and_then(|a| facts.servers.get(&a.server)) else { return false };
+        let stays = pull.request.state == PullState::Open
+            || hold(pull, Some(server), self.view.now).is_some();
+        let app = server.app.as_ref();
+        stays && app.is_some_and(|app| app.pull == key.number && app.sha.as_str() == key.sha)
     }
 
     fn last_comment(&mut self, key: &Key) {
@@ -253,6 +268,9 @@ impl Planner<'_> {
         let is_there = said.is_some_and(|said| said.id.is_some() || said.state.is_none());
         match shown {
             Some(shown) if is_there && self.view.settings.comment && !self.refuses(key.kind) => {
+                if !shown.is_over {
+                    return self.propose(key.clone(), State::Held, What::Comment(shown.comment));
+                }
                 self.propose_last(key.clone(), State::Cancelled, What::Comment(shown.comment));
             }
             _ => self.settle(key),

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::markdown::{code, end_of_output, link, masked, prose, shortened};
 use super::{Answer, Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
-use crate::domain::{PullNumber, PullState, Sha};
+use crate::config::Secret;
+use crate::domain::{InstanceState, PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
 use crate::stage::{Stage, Standing, Standings};
 use crate::status::shown_url;
@@ -34,6 +35,8 @@ pub struct View<'a> {
     places: BTreeMap<PullNumber, usize>,
     /// The lowest open pull request of each head: a commit may be the head of several.
     first_of: BTreeMap<&'a Sha, PullNumber>,
+    /// Never shown: those of app.ini, and what a step may have printed of PULLRE_CHECK_URL.
+    secrets: Vec<Secret>,
 }
 
 impl<'a> View<'a> {
@@ -51,7 +54,10 @@ impl<'a> View<'a> {
             first_of.entry(&pull.request.head).or_insert(pull.request.number);
         }
         let standings = Standings::new(facts, policy, now);
-        View { standings, facts, told, settings, policy, now, places, first_of }
+        let urls = facts.servers.values().filter_map(|server| server.check_url.as_deref());
+        let passwords = urls.filter_map(words::password_of).map(Secret::new);
+        let secrets = settings.secrets.iter().cloned().chain(passwords).collect();
+        View { standings, facts, told, settings, policy, now, places, first_of, secrets }
     }
 
     /// The lowest open pull request with this head.
@@ -79,6 +85,8 @@ pub struct Shown {
     pub comments: bool,
     /// It has, or gets, a server.
     pub deploys: bool,
+    /// It is closed, and nobody keeps its server.
+    pub is_over: bool,
 }
 
 /// None: GitHub has not described it to us, so nothing is known.
@@ -118,7 +126,7 @@ struct Subject<'a> {
 impl Subject<'_> {
     /// Secrets go before anything is escaped or cut: after it they look different.
     fn masked(&self, text: &str) -> String {
-        masked(text, &self.view.settings.secrets)
+        masked(&words::without_colours(text), &self.view.secrets)
     }
 
     fn prose(&self, text: &str) -> String {
@@ -136,7 +144,6 @@ impl Subject<'_> {
     fn shown(&self) -> Shown {
         let closed = self.pull.request.state == PullState::Closed;
         let state = match self.standing.stage {
-            _ if closed => State::Cancelled,
             Stage::Ineligible => State::Neutral,
             Stage::Queued => State::Queued,
             Stage::Starting | Stage::Cloning | Stage::Deploying => State::InProgress,
@@ -146,7 +153,7 @@ impl Subject<'_> {
             Stage::Stopping | Stage::Closed => State::Cancelled,
         };
         let ready = state == State::Success;
-        let deployment = self.deployment().filter(|_| ready);
+        let deployment = self.deployment().filter(|_| ready).or_else(|| self.failed());
         let number = self.pull.request.number.0;
         let title = self.title();
         let mut lines = vec![format!("Pull request #{number} at {}.", self.commit())];
@@ -157,7 +164,7 @@ impl Subject<'_> {
             summary.push_str("\n\n");
             summary.push_str(&details.join("\n"));
         }
-        let mask = |text: String| masked(&text, &self.view.settings.secrets);
+        let mask = |text: String| self.masked(&text);
         Shown {
             state,
             title: shortened(&mask(title), 200),
@@ -169,6 +176,7 @@ impl Subject<'_> {
             comment: shortened(&mask(self.comment(closed)), MOST_CHARACTERS),
             comments: !closed && (!self.is_excluded() || self.has_answers()),
             deploys: self.assignment.is_some() && !closed,
+            is_over: closed && state == State::Cancelled,
         }
     }
 
@@ -201,7 +209,9 @@ impl Subject<'_> {
     fn title(&self) -> String {
         let server = self.server_name();
         match self.standing.stage {
-            Stage::Ineligible => "No environment".into(),
+            Stage::Ineligible => {
+                format!("No environment: {}", words::plain(&self.by_comment(&self.standing.why)))
+            }
             Stage::Queued => match self.view.places.get(&self.pull.request.number) {
                 Some(place) if *place <= TOLD_THEIR_PLACE => format!("Queued, place {place}"),
                 _ => "Queued".into(),
@@ -237,22 +247,18 @@ impl Subject<'_> {
     fn paragraphs(&self) -> Vec<String> {
         let server = self.prose(&self.server_name());
         let sentence = |text: &str| {
+            // A name stays as it is written.
             let mut chars = text.chars();
+            if text.starts_with(&self.server_name()) {
+                return format!("{}.", self.prose(text));
+            }
             let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
             format!("{}.", self.prose(&format!("{first}{}", chars.as_str())))
         };
-        // What can be done without our command line is told so.
-        let number = self.pull.request.number.0;
-        let by_comment = |text: &String| {
-            let said = ["redeploy", "release"].iter().fold(text.clone(), |text, verb| {
-                let typed = format!("`update-pull pull {verb} {number}`");
-                text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
-            });
-            sentence(&said)
-        };
+        let by_comment = |text: &String| sentence(&self.by_comment(text));
         let why = match self.standing.stage {
             Stage::Starting => format!("{server} comes up."),
-            Stage::Cloning => format!("The database of {server} is being copied."),
+            Stage::Cloning => format!("The database of {server} is being made ready."),
             Stage::Deploying => format!("{server} deploys it."),
             Stage::Ready => format!("{server} serves {}.", self.commit()),
             _ => by_comment(&self.standing.why),
@@ -263,6 +269,15 @@ impl Subject<'_> {
         [Some(why), next.map(by_comment)].into_iter().flatten().collect()
     }
 
+    /// What can be done without our command line is told so.
+    fn by_comment(&self, text: &str) -> String {
+        let number = self.pull.request.number.0;
+        ["redeploy", "release"].iter().fold(text.to_owned(), |text, verb| {
+            let typed = format!("`update-pull pull {verb} {number}`");
+            text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
+        })
+    }
+
     /// What there is: address, server, data, how long it took.
     fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -271,6 +286,7 @@ impl Subject<'_> {
             lines.push(format!("- URL: {}", link(&url)));
         }
         lines.push(format!("- Server: {}", self.prose(&server.name)));
+        lines.extend(self.still_served(server));
         lines.extend(self.data(server));
         if let Some(deployment) = self.deployment().filter(|d| d.outcome == Outcome::Succeeded)
             && let (Some(began), Some(ended)) = (deployment.started_at, deployment.finished_at)
@@ -283,6 +299,28 @@ impl Subject<'_> {
             lines.extend(self.steps().iter().map(|step| self.step_line(step)));
         }
         lines
+    }
+
+    /// What the server goes on with where it is not, or shall not stay, what is asked for.
+    fn still_served(&self, server: &Server) -> Option<String> {
+        let app = server.app.as_ref().filter(|app| app.pull == self.pull.request.number)?;
+        let deployment = self.assignment?.deployment.as_ref()?;
+        let proved = match self.standing.stage {
+            Stage::Held | Stage::Ineligible => {
+                deployment.outcome == Outcome::Succeeded && deployment.sha == app.sha
+            }
+            // It was there before.
+            Stage::Failed => self.failed().is_some_and(|failed| failed.sha != app.sha),
+            _ => false,
+        };
+        let View { policy, now, .. } = self.view;
+        let silent = condition::silent(server.agent.as_ref(), None, policy, *now).is_some();
+        let runs = server.state == Some(InstanceState::Running) && server.death.is_none();
+        if !proved || silent || !runs {
+            return None;
+        }
+        let at = shown_url(server).map_or(String::new(), |url| format!(" at {}", link(&url)));
+        Some(format!("- Still serves: {}{at}", self.code(app.sha.short())))
     }
 
     fn data(&self, server: &Server) -> Option<String> {
@@ -317,6 +355,15 @@ impl Subject<'_> {
     fn comment(&self, closed: bool) -> String {
         let number = self.pull.request.number;
         let mut body = format!("{}\n", mark(number));
+        if closed && self.standing.stage == Stage::Held {
+            body.push_str("**Staging: closed, and held**\n");
+            for paragraph in self.paragraphs() {
+                body.push_str(&format!("\n{paragraph}\n"));
+            }
+            let served = self.server.and_then(|server| self.still_served(server));
+            body.push_str(&served.map_or(String::new(), |line| format!("\n{line}\n")));
+            return body;
+        }
         if closed {
             body.push_str("**Staging: closed**\n\nIts server goes back to the pool.\n");
             return body;
@@ -374,14 +421,15 @@ impl Subject<'_> {
     fn answer(&self, answer: &Answer) -> String {
         let intro = format!(
             "{} of {}, {}",
-            self.code(&format!("/pullre {}", answer.verb)),
+            self.code(format!("/pullre {}", answer.verb).trim_end()),
             self.code(&answer.login),
             words::moment(answer.at)
         );
         match answer.text.trim_end().contains('\n') {
             false => format!("\n> {intro}: {}\n", self.prose(&answer.text)),
             true => format!(
-                "\n<details><summary>An answer</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                "\n<details><summary>An answer to /pullre {}</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                self.prose(&answer.verb),
                 self.end_of_output(&answer.text, 60).unwrap_or_default()
             ),
         }

@@ -102,7 +102,8 @@ fn a_status_that_a_token_left_is_corrected_by_the_app() {
     world.hub.forbid("check");
     world.hub.open("dev1", true, world.now);
     world.minutes(1);
-    assert_eq!(last(&world), pending("No environment"));
+    let told = last(&world).unwrap();
+    assert!(told.0 == "pending" && told.1.starts_with("No environment: it comes"), "{told:?}");
     world.hub.permit("check");
     world.hub.set_credential("app");
     let sha = world.hub.pulls()[0].head.clone();
@@ -219,6 +220,20 @@ fn forbidden_comments_are_tried_again_when_the_credential_changes() {
     world.hub.set_credential("app");
     world.minutes(1);
     assert_eq!(world.hub.told().comments.len(), 2);
+}
+
+#[test]
+fn what_was_refused_is_asked_again_after_an_hour() {
+    let mut world = World::new(0).speaks();
+    world.hub.forbid("check");
+    world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    world.hub.permit("check");
+    world.minutes(3);
+    assert_eq!(checks(&world).len(), 0);
+    world.advance(3600);
+    world.tick();
+    assert_eq!(checks(&world).len(), 1, "somebody has permitted it");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod commands;
 mod crashes;
 mod limits;
 mod rules;
+mod serving;
 mod stories;
 
 use pullre::domain::PullNumber;
@@ -72,6 +73,20 @@ pub fn checks(world: &World) -> Vec<String> {
         format!("{} {}: {}", run.external_id.split_at(9).0, conclusion.unwrap_or(status), run.title)
     };
     told.checks.values().map(run).collect()
+}
+
+/// The one comment of ours.
+pub fn comment(world: &World, number: PullNumber) -> String {
+    let told = world.hub.told();
+    let mark = format!("<!-- pullre:{} -->", number.0);
+    let ours = told.comments.values().find(|(_, comment)| comment.body.contains(&mark));
+    visible(&ours.unwrap().1.body)
+}
+
+/// The deployments, with every state that they had.
+pub fn deployments(world: &World) -> String {
+    let seen = seen(world);
+    seen.lines().filter(|line| line.starts_with("[deployment")).collect::<Vec<_>>().join("\n")
 }
 
 /// One speaking installation with a ready environment.

@@ -6,7 +6,7 @@ use pullre::domain::{InstanceState, PullNumber};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, checks, ready, seen};
+use super::{ONE, checks, comment, deployments, ready, seen};
 
 #[test]
 fn nothing_is_said_where_nothing_shall_be() {
@@ -118,7 +118,7 @@ fn while_fresh_data_is_copied_the_comment_says_so_and_the_success_stays() {
         <!-- pullre:1 -->
         **Staging: cloning**
 
-        The database of stg1 is being copied.
+        The database of stg1 is being made ready.
 
         - Commit: `9e3779b`
         - Server: stg1
@@ -286,7 +286,7 @@ fn a_fork_is_neutral_until_it_is_approved() {
     world.hub.open("dev1", true, world.now);
     world.tick();
     assert_snapshot!(seen(&world), @r#"
-    [pullre of 1:9e3779b900000000000000000000000000000001] neutral: No environment
+    [pullre of 1:9e3779b900000000000000000000000000000001] neutral: No environment: it comes from a fork; `update-pull pull approve 1 9e3779b900000000000000000000000000000001` lets exactly this commit run
         Pull request #1 at `9e3779b`.
 
         It comes from a fork; `update-pull pull approve 1 9e3779b900000000000000000000000000000001` lets exactly this commit run.
@@ -531,10 +531,6 @@ fn deployments_where_they_are_wanted() {
     world.tick();
     world.hub.push(ONE, world.now);
     world.minutes(3);
-    let deployments = |world: &World| {
-        let seen = seen(world);
-        seen.lines().filter(|l| l.starts_with("[deployment")).collect::<Vec<_>>().join("\n")
-    };
     assert_snapshot!(deployments(&world), @"
     [deployment pr-1 of 9e3779b] success, inactive -
     [deployment pr-1 of 3c6ef37] in_progress, success http://stg1.example:8000/health?x=1
@@ -559,6 +555,78 @@ fn a_deployment_that_somebody_deleted_is_made_again() {
     let states: Vec<_> =
         told.deployments.values().map(|(_, _, s)| s.last().unwrap().state).collect();
     assert_eq!(states, ["failure"]);
+}
+
+#[test]
+fn the_password_of_a_check_url_is_never_shown() {
+    let mut world = World::new(1).speaks();
+    let set = ["check_url=http://tester:hunter2@stg1.example:8000/".to_owned()];
+    world.operator(&mut world.store()).server_set("stg1", &set).unwrap();
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    // Its step prints what it was told as PULLRE_CHECK_URL.
+    let printed = "GET http://tester:hunter2@stg1.example:8000/ as tester, hunter2";
+    world.by_hand(&format!("UPDATE deployment_steps SET output = '{printed}'"));
+    world.by_hand(&format!("UPDATE deployments SET reason = '{printed}'"));
+    world.tick();
+    let seen = seen(&world);
+    assert!(seen.contains("GET http://stg1.example:8000/ as tester, ***"), "{seen}");
+    assert!(!seen.contains("hunter2"), "{seen}");
+}
+
+#[test]
+fn colours_of_an_output_are_left_out_and_hide_no_secret() {
+    let mut world = World::new(1).speaks();
+    world.report.secrets = vec![Secret::new("p_ss!w0rd*")];
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    world.by_hand(
+        "UPDATE deployment_steps SET output = '\u{1b}[1;31mError:\u{1b}[0m p_ss\u{1b}[0m!w0rd*'",
+    );
+    world.tick();
+    assert!(seen(&world).contains("    Error: ***\n"), "{}", seen(&world));
+}
+
+#[test]
+fn a_completed_check_run_tells_when_it_began_and_ended() {
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    world.tick();
+    let times = |world: &World| {
+        let told = world.hub.told();
+        let run = told.checks.values().last().unwrap().1.clone();
+        format!("{:?}: {:?} to {:?}", run.state, run.started_at.unwrap(), run.completed_at.unwrap())
+    };
+    assert_snapshot!(times(&world), @"Failure: 2026-11-22T12:00:00Z to 2026-11-22T12:00:00Z");
+    world.advance(60);
+    world.minutes(3);
+    assert_snapshot!(times(&world), @"Success: 2026-11-22T12:01:00Z to 2026-11-22T12:01:00Z");
+}
+
+#[test]
+fn a_sentence_does_not_change_anybodys_name() {
+    let world = ready();
+    world.operator(&mut world.store()).pull_stop(ONE).unwrap();
+    world.tick();
+    assert_snapshot!(comment(&world, ONE).lines().nth(3).unwrap(), @"It was stopped by tester 2026-11-22 12:04 UTC; `/pullre release` in a comment brings it back.");
+    let mut world = World::new(1).speaks();
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(comment(&world, ONE).lines().nth(3).unwrap(), @"stg1 does not deploy it: its staging client has never given a sign of life.");
 }
 
 #[test]
