@@ -9,8 +9,11 @@ mod limits;
 mod rules;
 mod serving;
 mod stories;
+mod ways;
+mod wording;
 
 use pullre::domain::PullNumber;
+use testkit::fuse::Fuse;
 use testkit::world::World;
 
 pub const ONE: PullNumber = PullNumber(1);
@@ -87,6 +90,29 @@ pub fn comment(world: &World, number: PullNumber) -> String {
 pub fn deployments(world: &World) -> String {
     let seen = seen(world);
     seen.lines().filter(|line| line.starts_with("[deployment")).collect::<Vec<_>>().join("\n")
+}
+
+/// A speaking installation with a pull request that no tick has seen yet.
+pub fn opened(servers: usize) -> World {
+    let world = World::new(servers).speaks();
+    world.hub.open("dev1", false, world.now);
+    world
+}
+
+/// Its commit waits for its server's client.
+pub fn offered(servers: usize) -> World {
+    let mut world = opened(servers);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world
+}
+
+/// Its deployment has failed, and nobody was told yet.
+pub fn failed(servers: usize) -> World {
+    let mut world = offered(servers);
+    world.client_ticks(&Fuse::never(), |_| false);
+    world
 }
 
 /// One speaking installation with a ready environment.
