@@ -46,6 +46,8 @@ pub struct Told {
     pub reactions: Vec<(i64, Reaction)>,
     /// Check runs that were made though the newest one of the same could say it.
     pub needless: Vec<String>,
+    /// How often a completed check run was asked to say something else.
+    pub in_vain: usize,
     /// Every write that arrived.
     pub writes: usize,
     /// Every write that was forbidden.
@@ -244,6 +246,7 @@ impl Inner {
                 not_ours(&known.0)?;
                 // What is completed stays so.
                 if known.1.state.words().1.is_some() && known.1.state != run.state {
+                    self.told.in_vain += 1;
                     return Err(PostError::Gone("it is completed".into()));
                 }
                 known.1 = run.clone();

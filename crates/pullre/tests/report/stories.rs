@@ -376,6 +376,7 @@ fn a_completed_check_run_stays_and_a_later_truth_is_a_new_one() {
     1:9e3779b failure: Failed: whether stg1 still serves it is not known: its staging client is silent since 2026-11-22 12:03 UTC
     1:9e3779b success: Ready on stg1
     ");
+    assert_eq!(world.hub.told().in_vain, 0);
 }
 
 #[test]
