@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::show::{Shown, View, mark, show};
 use super::{ADOPTED, Key, Kind, Refusal, Said, State, digest, markdown};
 use crate::condition::{hold, pause_after};
@@ -76,7 +78,7 @@ impl Saying {
 }
 
 /// Whether an interface is left alone for now.
-pub fn is_refused(refusal: Option<&Refusal>, credential: &str, now: jiff::Timestamp) -> bool {
+pub fn is_refused(refusal: Option<&Refusal>, credential: &str, now: Timestamp) -> bool {
     refusal.is_some_and(|refusal| {
         refusal.credential == credential && words::between(refusal.at, now) < REFUSED_FOR
     })
@@ -166,6 +168,13 @@ impl Planner<'_> {
 
     fn check(&self, number: PullNumber, head: &Sha, shown: &Shown) -> CheckRun {
         let settings = self.view.settings;
+        let key = Key { number, kind: Kind::Check, sha: head.to_string() };
+        let said = self.view.told.said.get(&key);
+        let concluded = said.filter(|said| said.state.is_some_and(State::has_ended));
+        // GitHub goes by the moment of completion: what became true again after something else was
+        // said is not as old as its deployment. Where none is sent, GitHub takes its own.
+        let dated = |at: &Timestamp| concluded.is_none_or(|said| said.said_at < Some(*at));
+        let ended = shown.ended.filter(dated);
         CheckRun {
             name: settings.check_name.clone(),
             head: head.clone(),
@@ -175,8 +184,8 @@ impl Planner<'_> {
             summary: shown.summary.clone(),
             text: shown.text.clone(),
             details_url: shown.url.clone().or_else(|| settings.page(number)),
-            started_at: shown.began,
-            completed_at: shown.ended,
+            started_at: shown.began.filter(|_| ended.is_some()),
+            completed_at: ended,
         }
     }
 
@@ -349,7 +358,7 @@ impl Planner<'_> {
     }
 
     fn propose_it(&mut self, key: Key, state: State, what: What, settles: bool) {
-        let digest = digest(&format!("{what:?}"));
+        let digest = digest(&format!("{:?}", undated(&what)));
         let saying = Saying { key, state, what, digest, settles };
         if let Some(said) = self.view.told.said.get(&saying.key) {
             if said.digest.as_ref() == Some(&saying.digest) {
@@ -380,6 +389,17 @@ impl Planner<'_> {
             }
         }
         self.sayings.push(saying);
+    }
+}
+
+/// What is compared with what was said: a moment alone is no news.
+fn undated(what: &What) -> What {
+    match what {
+        What::Check(run) => {
+            let run = CheckRun { started_at: None, completed_at: None, ..(**run).clone() };
+            What::Check(Box::new(run))
+        }
+        other => other.clone(),
     }
 }
 

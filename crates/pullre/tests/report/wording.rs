@@ -56,6 +56,34 @@ fn a_secret_is_masked_whatever_it_consists_of() {
 }
 
 #[test]
+fn a_later_truth_is_never_dated_before_an_earlier_one() {
+    let mut world = ready();
+    let newest = |world: &World| {
+        let told = world.hub.told();
+        let run = told.checks.values().last().unwrap().1.clone();
+        format!("{:?}, completed {:?}", run.state, run.completed_at)
+    };
+    assert_snapshot!(newest(&world), @"Success, completed Some(2026-11-22T12:01:00Z)");
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(newest(&world), @"Failure, completed None");
+    // GitHub goes by this moment: that of the old deployment would leave the failure the newest.
+    world.minutes(1);
+    world.tick();
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.by_hand("UPDATE clones SET bytes = 5000000");
+    world.tick();
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.advance(60);
+    world.operator(&mut world.store()).redeploy(ONE, &world.policy, &world.locks()).unwrap();
+    world.minutes(2);
+    let writes = world.hub.told().writes;
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.minutes(2);
+    assert_eq!(world.hub.told().writes, writes, "a moment alone is no news");
+}
+
+#[test]
 fn a_sentence_does_not_change_anybodys_name() {
     let world = ready();
     world.operator(&mut world.store()).pull_stop(ONE).unwrap();
