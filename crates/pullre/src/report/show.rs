@@ -305,12 +305,11 @@ impl Subject<'_> {
     fn still_served(&self, server: &Server) -> Option<String> {
         let app = server.app.as_ref().filter(|app| app.pull == self.pull.request.number)?;
         let deployment = self.assignment?.deployment.as_ref()?;
-        let proved = match self.standing.stage {
-            Stage::Held | Stage::Ineligible => {
-                deployment.outcome == Outcome::Succeeded && deployment.sha == app.sha
-            }
+        let stays = matches!(self.standing.stage, Stage::Held | Stage::Ineligible | Stage::Failed);
+        let proved = match deployment.outcome {
+            Outcome::Succeeded => stays && deployment.sha == app.sha,
             // It was there before.
-            Stage::Failed => self.failed().is_some_and(|failed| failed.sha != app.sha),
+            Outcome::Failed => stays && deployment.sha != app.sha,
             _ => false,
         };
         let View { policy, now, .. } = self.view;

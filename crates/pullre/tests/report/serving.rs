@@ -52,6 +52,10 @@ fn a_push_that_fails_leaves_the_old_commit_serving_and_says_so() {
     [deployment pr-1 of 9e3779b] success http://stg1.example:8000/health?x=1
     [deployment pr-1 of 3c6ef37] in_progress, failure -
     ");
+    world.operator(&mut world.store()).pull_hold(ONE, "", None).unwrap();
+    world.tick();
+    assert_snapshot!(served(&world), @"- Still serves: `9e3779b` at <http://stg1.example:8000/health?x=1>");
+    world.operator(&mut world.store()).pull_release(ONE).unwrap();
     world.advance(70);
     world.minutes(3);
     assert_snapshot!(deployments(&world), @"
