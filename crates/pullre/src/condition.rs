@@ -93,7 +93,7 @@ impl fmt::Display for Ineligible {
             Ineligible::Excluded(rule) => write!(f, "{rule}"),
             Ineligible::Stopped { number, by, since } => write!(
                 f,
-                "{by} stopped it {}; `update-pull pull release {}` brings it back",
+                "it was stopped by {by} {}; `update-pull pull release {}` brings it back",
                 words::moment(*since),
                 number.0
             ),

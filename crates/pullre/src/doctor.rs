@@ -165,13 +165,18 @@ pub fn refusals(told: &Told, credential: &str, now: Timestamp) -> Vec<Line> {
         .filter(|(kind, _)| !(by_token && **kind == Kind::Check))
         .map(|(kind, refusal)| {
             let (at, needed) = (words::moment(refusal.at), kind.permission());
-            let mark = if *kind == Kind::Check { Mark::Warn } else { Mark::Missing };
+            let mark = match kind {
+                Kind::Check => Mark::Warn,
+                // Only what an older installation has left is corrected by it.
+                Kind::Status if !told.refusals.contains_key(&Kind::Check) => Mark::Warn,
+                _ => Mark::Missing,
+            };
             let instead = match kind {
                 Kind::Check => "; commit statuses take their place",
                 _ => "",
             };
             let text = format!(
-                "did not permit a {kind} at {at} ({}): it needs {needed}{instead}. Tried again daily",
+                "did not permit a {kind} at {at} ({}): it needs {needed}{instead}. Tried again hourly",
                 refusal.why
             );
             Line::new(mark, "GitHub", text)

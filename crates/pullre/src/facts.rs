@@ -36,6 +36,8 @@ pub struct Facts {
     pub comments_due: Option<String>,
     /// Why not everything could be said on GitHub lately.
     pub report_trouble: Option<String>,
+    /// Why commands in comments are not heard, if so.
+    pub commands_trouble: Option<String>,
     /// When old history was last removed.
     pub forgot_at: Option<Timestamp>,
     /// Rows that make no sense, each a sentence; they concern nobody else.

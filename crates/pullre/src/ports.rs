@@ -84,7 +84,10 @@ pub enum ForgeError {
         "GitHub knows no repository {0} for this token (404): check `owner`, `repo` and what the token may see"
     )]
     NoRepository(String),
-    #[error("GitHub's rate limit is used up until {until}; nothing is asked before")]
+    #[error(
+        "GitHub's rate limit is used up until {}; nothing is asked before",
+        until.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )]
     RateLimited { until: Timestamp },
     #[error("GitHub cannot be read now: {0}; the next tick tries again")]
     Unavailable(String),
@@ -232,6 +235,7 @@ pub struct Comment {
     /// None when the account is gone.
     pub author: Option<Login>,
     pub body: String,
+    pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 

@@ -1,5 +1,6 @@
 //! How moments, durations and sizes are written for people.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,10 +41,43 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// A text without the sequences that colour it in a terminal.
+pub fn without_colours(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = "\u{1b}[";
+    if !text.contains(BEGIN) {
+        return text.into();
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(BEGIN) {
+        let (before, after) = (&rest[..at], &rest[at + BEGIN.len()..]);
+        out.push_str(before);
+        let values = after.find(|c: char| !matches!(c, '0'..='9' | ';' | ':' | '?'));
+        rest = match values.map(|end| after.split_at(end).1) {
+            Some(end) if end.starts_with(|c: char| c.is_ascii_alphabetic()) => &end[1..],
+            // Nothing that is known: it is left to whoever reads the rest.
+            _ => {
+                out.push_str(BEGIN);
+                after
+            }
+        };
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+/// The password in a URL, if it has one.
+pub fn password_of(url: &str) -> Option<&str> {
+    let (_, after) = url.split_once("://")?;
+    let authority = after.split(['/', '?', '#']).next()?;
+    let (login, _) = authority.rsplit_once('@')?;
+    login.split_once(':').map(|(_, password)| password)
+}
+
 /// Text of strangers on one line: control characters, among them terminal escapes and those that
 /// turn the direction of writing, become `?`.
 pub fn plain(text: &str) -> String {
-    text.chars()
+    without_colours(text)
+        .chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',
             c if c.is_control() => '?',
@@ -54,7 +88,10 @@ pub fn plain(text: &str) -> String {
 }
 
 /// A text whose URLs have lost name and password.
-pub fn without_logins(text: &str) -> String {
+pub fn without_logins(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return text.into();
+    }
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + "://".len());
@@ -65,7 +102,7 @@ pub fn without_logins(text: &str) -> String {
         rest = behind;
     }
     out.push_str(rest);
-    out
+    out.into()
 }
 
 #[cfg(test)]
@@ -91,6 +128,22 @@ mod tests {
 
     #[test]
     fn a_stranger_cannot_reach_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d"), "a?[2Jb c?d");
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d"), "ab c?d");
+        assert_eq!(plain("\u{1b}]0;title\u{7} \u{1b}[é \u{1b}[31"), "?]0;title? ?[é ?[31");
+    }
+
+    #[test]
+    fn colours_are_left_out() {
+        let text = "\u{1b}[1;31mError\u{1b}[0m: \u{1b}[38;5;9mx\u{1b}[K\u{1b}[?25h";
+        assert_eq!(without_colours(text), "Error: x");
+        assert_eq!(without_colours("[31m is no colour"), "[31m is no colour");
+    }
+
+    #[test]
+    fn a_password_is_found_in_a_url() {
+        let of = |url| password_of(url).unwrap_or("-");
+        assert_eq!(of("https://u:p%40:x@h:8/a"), "p%40:x");
+        assert_eq!(of("https://u:p@y@h"), "p@y");
+        assert_eq!([of("https://u@h"), of("https://h:8/a@b:c"), of("u:p@h")], ["-", "-", "-"]);
     }
 }

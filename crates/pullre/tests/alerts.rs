@@ -123,6 +123,43 @@ fn what_the_chat_does_not_take_keeps_nothing_else_from_it() {
 }
 
 #[test]
+fn a_chat_that_is_away_is_not_asked_for_each_that_is_over_and_hears_of_all_in_the_end() {
+    let mut world = World::new(0);
+    let wanted: Vec<_> = (0..9)
+        .map(|n| alerts::Alert {
+            name: format!("alert {n}"),
+            message: format!("message {n}"),
+            patience: std::time::Duration::ZERO,
+        })
+        .collect();
+    let heard = RefCell::new(Vec::new());
+    let take = |text: &str| {
+        heard.borrow_mut().push(text.to_owned());
+        Ok(())
+    };
+    let tell =
+        |wanted: &[alerts::Alert], world: &World, send: &dyn Fn(&str) -> Result<(), String>| {
+            alerts::tell(wanted, &mut world.store(), &world.locks(), world.now, send).unwrap();
+        };
+    tell(&wanted, &world, &take);
+    for _ in 0..2 {
+        world.advance(60);
+        let tried = RefCell::new(0);
+        let fail = |_: &str| {
+            *tried.borrow_mut() += 1;
+            Err("no answer".to_owned())
+        };
+        tell(&[], &world, &fail);
+        assert_eq!(tried.into_inner(), 3);
+    }
+    heard.borrow_mut().clear();
+    (0..2).for_each(|_| tell(&[], &world, &take));
+    heard.borrow_mut().sort();
+    let all: Vec<_> = (0..9).map(|n| format!("over: message {n}")).collect();
+    assert_eq!(*heard.borrow(), all, "each once");
+}
+
+#[test]
 fn a_silent_server_is_told_once() {
     let mut world = World::new(1);
     world.hub.open("dev1", false, world.now);

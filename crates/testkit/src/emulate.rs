@@ -102,6 +102,20 @@ impl Emulate {
         serde_json::from_str(&answer).unwrap_or_default()
     }
 
+    /// A webhook of the repository, as an operator makes one in its settings. Its number.
+    pub fn hook(&self, url: &str, secret: &str) -> u64 {
+        let config = json!({"url": url, "secret": secret, "content_type": "json"});
+        let hook = json!({"config": config, "events": ["pull_request", "push", "issue_comment"]});
+        self.call("POST", "/hooks", &hook)["id"].as_u64().expect("a number")
+    }
+
+    /// What its deliveries were answered with, the newest first.
+    pub fn answered(&self, hook: u64) -> Vec<u64> {
+        let deliveries = self.call("GET", &format!("/hooks/{hook}/deliveries"), &Value::Null);
+        let deliveries = deliveries.as_array().expect("a list").iter();
+        deliveries.filter_map(|delivery| delivery["status_code"].as_u64()).collect()
+    }
+
     /// A branch with a commit of its own, and a pull request for it.
     pub fn open(&self, branch: &str) -> u32 {
         let main = self.call("GET", "/git/ref/heads/main", &Value::Null);

@@ -2,31 +2,43 @@
 //! it leaves behind is what `kill -9` at that point would leave.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use pullre::store::backend::{Backend, Engine, Row, StoreError, Value};
 
 /// Counts the operations that are left. Clones share the count.
 #[derive(Debug, Clone)]
-pub struct Fuse(Arc<AtomicI64>);
+pub struct Fuse {
+    left: Arc<AtomicI64>,
+    read: Arc<AtomicUsize>,
+}
 
 impl Fuse {
+    fn with(left: i64) -> Fuse {
+        Fuse { left: Arc::new(AtomicI64::new(left)), read: Arc::default() }
+    }
+
     /// Burns after this many operations.
     pub fn after(operations: u32) -> Fuse {
-        Fuse(Arc::new(AtomicI64::new(operations.into())))
+        Fuse::with(operations.into())
     }
 
     pub fn never() -> Fuse {
-        Fuse(Arc::new(AtomicI64::new(i64::MAX)))
+        Fuse::with(i64::MAX)
     }
 
     /// Whether the process still lives; costs one operation.
     pub fn spend(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::SeqCst) > 0
+        self.left.fetch_sub(1, Ordering::SeqCst) > 0
     }
 
     pub fn has_burnt(&self) -> bool {
-        self.0.load(Ordering::SeqCst) < 0
+        self.left.load(Ordering::SeqCst) < 0
+    }
+
+    /// How many bytes of text the process has read of its database.
+    pub fn bytes_read(&self) -> usize {
+        self.read.load(Ordering::SeqCst)
     }
 }
 
@@ -56,7 +68,13 @@ impl Backend for FusedBackend {
         self.inner.engine()
     }
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
-        self.alive()?.query(sql, params)
+        let rows = self.alive()?.query(sql, params)?;
+        let texts = rows.iter().flat_map(|row| &row.values).map(|value| match value {
+            Value::Text(text) => text.len(),
+            _ => 0,
+        });
+        self.fuse.read.fetch_add(texts.sum(), Ordering::SeqCst);
+        Ok(rows)
     }
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
         self.alive()?.execute(sql, params)

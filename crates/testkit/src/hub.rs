@@ -46,10 +46,14 @@ pub struct Told {
     pub reactions: Vec<(i64, Reaction)>,
     /// Check runs that were made though the newest one of the same could say it.
     pub needless: Vec<String>,
+    /// How often a completed check run was asked to say something else.
+    pub in_vain: usize,
     /// Every write that arrived.
     pub writes: usize,
     /// Every write that was forbidden.
     pub refused: usize,
+    /// How often the comments of all were asked for.
+    pub comments_read: usize,
 }
 
 /// The forge's side of the world. Clones are the same hub.
@@ -126,9 +130,21 @@ impl Hub {
         let mut inner = self.inner();
         let id = inner.next_id();
         let author = Some(Login(login.into()));
-        let comment = Comment { id, number, author, body: body.into(), updated_at: now };
+        let (created_at, updated_at) = (now, now);
+        let comment = Comment { id, number, author, body: body.into(), created_at, updated_at };
         inner.told.comments.insert(id, (login.into(), comment));
         id
+    }
+
+    /// Its author edits it, which changes the pull request too.
+    pub fn edit_comment(&self, id: i64, body: &str, now: Timestamp) {
+        let mut inner = self.inner();
+        let (_, comment) = inner.told.comments.get_mut(&id).expect("a comment that was made");
+        comment.body = body.into();
+        comment.updated_at = now;
+        let number = comment.number;
+        drop(inner);
+        self.change(number, now, |_, _| {});
     }
 
     /// May write to the repository from now on.
@@ -159,7 +175,7 @@ impl Hub {
         }
     }
 
-    /// `check`, `status`, `comment`, `deployment` or `reaction`.
+    /// `check`, `status`, `comment`, `deployment`, `reaction`, or reading the `comments of all`.
     pub fn forbid(&self, interface: &'static str) {
         self.inner().forbidden.insert(interface);
     }
@@ -230,6 +246,7 @@ impl Inner {
                 not_ours(&known.0)?;
                 // What is completed stays so.
                 if known.1.state.words().1.is_some() && known.1.state != run.state {
+                    self.told.in_vain += 1;
                     return Err(PostError::Gone("it is completed".into()));
                 }
                 known.1 = run.clone();
@@ -264,6 +281,7 @@ impl Inner {
                     number: *number,
                     author: Some(Login(credential.clone())),
                     body: body.clone(),
+                    created_at: Timestamp::UNIX_EPOCH,
                     updated_at: Timestamp::UNIX_EPOCH,
                 };
                 self.told.comments.insert(fresh, (credential, comment));
@@ -412,7 +430,11 @@ impl Forge for HubClient {
     }
 
     fn read_comments(&self, since: Timestamp) -> Result<Vec<Comment>, ForgeError> {
-        let inner = self.reach().map_err(|_| no_route())?;
+        let mut inner = self.reach().map_err(|_| no_route())?;
+        inner.told.comments_read += 1;
+        if inner.forbidden.contains("comments of all") {
+            return Err(ForgeError::Forbidden("Resource not accessible".into()));
+        }
         let comments = inner.told.comments.values().map(|(_, comment)| comment);
         Ok(comments.filter(|comment| comment.updated_at >= since).cloned().collect())
     }

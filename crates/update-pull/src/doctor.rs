@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pullre::config::{ConsoleConfig, ControllerConfig, DatabaseConfig};
+use pullre::config::{ConsoleConfig, ControllerConfig, DatabaseConfig, GithubLogin, ReportConfig};
 use pullre::doctor::{Line, Mark, foreign_writes, records, refusals};
 use pullre::domain::{Instance, InstanceId, InstanceState, PullNumber};
 use pullre::facts::Facts;
@@ -65,6 +65,7 @@ fn examine(file: &Path, report: &mut Report) -> Result {
     };
     locks(&installation, report)?;
     github(&installation, report)?;
+    alerts(&installation.config.report, report)?;
     let Some(mut store) = store else { return Ok(()) };
     let (now, facts) = (Timestamp::now(), store.facts()?);
     machines(&installation, &facts, report)?;
@@ -232,6 +233,7 @@ fn github(installation: &Installation, report: &mut Report) -> Result {
     };
     let text = format!("{full_name} ({kind}) and its pull requests can be read, by {may}");
     report.add(Mark::Ok, "GitHub", text)?;
+    private_key(&installation.config.login, report)?;
     rights_to_speak(installation, granted.as_ref(), scopes.as_deref(), &permissions, report)?;
     let strong =
         |scope: &&String| ["admin", "delete", "write"].iter().any(|w| scope.starts_with(w));
@@ -254,6 +256,28 @@ fn github(installation: &Installation, report: &mut Report) -> Result {
         (ahead.as_secs().abs(), if ahead.is_negative() { "ahead" } else { "behind" });
     let text = format!("is {seconds} s {way} of GitHub's: let chrony or systemd-timesyncd set it");
     report.add(Mark::Warn, "clock", text)
+}
+
+/// Whoever reads it can act as the App.
+fn private_key(login: &GithubLogin, report: &mut Report) -> Result {
+    let GithubLogin::App { private_key, .. } = login else { return Ok(()) };
+    // It was read a moment ago.
+    let Ok(meta) = fs::metadata(private_key) else { return Ok(()) };
+    if meta.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let shown = private_key.display();
+    let text = format!("other users of this machine can read the App's key: chmod 600 {shown}");
+    report.add(Mark::Warn, "GitHub", text)
+}
+
+/// Whether the alerts reach anybody; nothing is sent.
+fn alerts(config: &ReportConfig, report: &mut Report) -> Result {
+    if !config.alerts || config.slack_url.is_some() || config.google_chat_url.is_some() {
+        return Ok(());
+    }
+    let text = "`alerts = yes`, and there is no chat to tell: set `slack_url` or `google_chat_url`";
+    report.add(Mark::Warn, "alerts", text)
 }
 
 /// What it needs to say something on GitHub, as far as GitHub tells.

@@ -14,7 +14,7 @@ use pullre::ports::Compute;
 use pullre::reconcile::Controller;
 use pullre::reconcile::lock::Locks;
 use pullre::report::Settings;
-use pullre::report::markdown;
+use pullre::report::markdown::Masking;
 use pullre::schema_clone::Schemas;
 use pullre::schema_clone::mysql::Server;
 use pullre::store::mysql::MysqlAccess;
@@ -87,7 +87,7 @@ impl Installation {
         let report = &self.config.report;
         let chats = [(Chat::Slack, &report.slack_url), (Chat::Google, &report.google_chat_url)];
         let text = format!("{}/{}: {text}", self.config.owner, self.config.repo);
-        let text = markdown::Masking::new(&self.report.secrets).masked(&text);
+        let text = Masking::new(self.report.secrets.iter().map(Secret::expose)).masked(&text);
         let sent = chats
             .into_iter()
             .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)));

@@ -6,6 +6,7 @@ mod site;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use insta::assert_snapshot;
 use site::Site;
 use testkit::github::{FakeGithub, FakeGithubOptions};
 
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pullre-http/tests/keys/pkcs1.pem");
+
 /// A site whose controller is an App that may do all this.
 fn as_app(permissions: &[&str], more: &str) -> Site {
     let mut site = Site::new();
@@ -21,7 +24,9 @@ fn as_app(permissions: &[&str], more: &str) -> Site {
     let options = FakeGithubOptions { real_time: true, ..FakeGithubOptions::default() };
     site.github = FakeGithub::start_with(options).unwrap();
     site.github.change(|world| world.install_app(7, 70, permissions));
-    let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pullre-http/tests/keys/pkcs1.pem");
+    let key = site.path("app.pem");
+    std::fs::copy(KEY, &key).unwrap();
+    mode(&key, 0o600);
     site.write_ini(&format!(
         "owner = acme\nrepo = shop\ngithub_api_url = {}\ngithub_app_id = 7\n\
          github_app_installation_id = 70\ngithub_private_key = {}\n{more}",
@@ -29,6 +34,10 @@ fn as_app(permissions: &[&str], more: &str) -> Site {
         key.display()
     ));
     site
+}
+
+fn mode(file: &Path, mode: u32) {
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 const ALL: [&str; 5] = ["checks", "issues", "pull_requests", "deployments", "metadata"];
@@ -129,6 +138,26 @@ fn doctor_names_the_permissions_that_an_app_lacks() {
     ok       GitHub        acme/shop (private) and its pull requests can be read, by a GitHub App
     MISSING  GitHub        the App lacks checks: write (GitHub Apps only), deployments: write: give it that in its settings, then accept it where it is installed
     ");
+}
+
+#[test]
+fn doctor_names_an_alert_that_reaches_nobody_and_a_key_that_anybody_reads() {
+    let site = as_app(&ALL, "alerts = yes\n");
+    let doubts = || {
+        let told = site.run("doctor");
+        let ours = |line: &&str| line.contains("  alerts  ") || line.contains("App's key");
+        told.lines().filter(ours).collect::<Vec<_>>().join("\n")
+    };
+    let key = site.path("app.pem");
+    mode(&key, 0o640);
+    assert_snapshot!(doubts(), @"
+    warn     GitHub        other users of this machine can read the App's key: chmod 600 DIR/app.pem
+    warn     alerts        `alerts = yes`, and there is no chat to tell: set `slack_url` or `google_chat_url`
+    ");
+    mode(&key, 0o600);
+    let ini = std::fs::read_to_string(site.path("app.ini")).unwrap();
+    site.write_ini(&format!("{ini}slack_url = http://127.0.0.1:9/x\n"));
+    assert_eq!(doubts(), "");
 }
 
 #[test]

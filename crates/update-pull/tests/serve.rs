@@ -13,7 +13,9 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use serde_json::Value;
 use site::Site;
+use testkit::emulate::Emulate;
 use testkit::github::Fault;
 
 /// A server that is killed with the test.
@@ -25,11 +27,16 @@ struct Serving {
 
 impl Serving {
     fn start(site: &Site, ini: &str) -> Serving {
+        Serving::start_as(site, |address| site.write_ini_more(&format!("{address}{ini}")))
+    }
+
+    /// `write` writes app.ini, with this line about where to listen.
+    fn start_as(site: &Site, write: impl FnOnce(&str)) -> Serving {
         // A port that was free a moment ago.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
-        site.write_ini_more(&format!("listen = {address}\n{ini}"));
+        write(&format!("listen = {address}\n"));
         let path = site.path("notify");
         let notified = UnixDatagram::bind(&path).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -334,4 +341,45 @@ fn users_of_the_console_are_added_listed_and_removed() {
     exit 2
     stderr: update-pull: there is no console user "otto"; `update-pull console-user list` shows all
     "#);
+}
+
+#[test]
+fn what_github_delivers_by_itself_makes_a_tick_and_what_a_stranger_signs_does_not() {
+    let (site, github) = (Site::new(), Emulate::start().unwrap());
+    let serving = Serving::start_as(&site, |listen| {
+        let app = github.app_ini();
+        // No clock: only what is delivered makes a tick.
+        site.write_ini(&format!("{app}{listen}tick_seconds = 0\nwebhook_secret = hooked\n"));
+    });
+    let url = format!("http://{}/webhook/push", serving.address);
+    let ticks = || {
+        let database = rusqlite::Connection::open(site.path("pullre.db")).unwrap();
+        database.query_row("SELECT COUNT(*) FROM ticks", [], |row| row.get::<_, u32>(0)).unwrap()
+    };
+    let patiently = |what: &str, done: &dyn Fn() -> bool| {
+        // Long beyond what a loaded machine takes.
+        let waits = (0..2400).any(|_| {
+            done() || {
+                std::thread::sleep(Duration::from_millis(50));
+                false
+            }
+        });
+        assert!(waits, "{what}");
+    };
+    let stranger = github.hook(&url, "guessed");
+    github.open("one");
+    patiently("a delivery", &|| github.answered(stranger).contains(&401));
+    assert!(github.answered(stranger).iter().all(|status| *status == 401));
+    assert_eq!(ticks(), 0);
+
+    let hook = github.hook(&url, "hooked");
+    github.open("two");
+    patiently("a tick", &|| ticks() > 0);
+    assert!(github.answered(hook).contains(&202));
+    let said = |number: u32| {
+        let comments = github.call("GET", &format!("/issues/{number}/comments"), &Value::Null);
+        comments.as_array().is_some_and(|comments| comments.len() == 1)
+    };
+    patiently("a comment on each", &|| said(1) && said(2));
+    assert_eq!(serving.stop().0, Some(0));
 }

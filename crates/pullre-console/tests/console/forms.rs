@@ -154,7 +154,9 @@ fn an_environment_is_stopped_and_released_by_its_buttons() {
     let mut olga = served.olga();
     assert!(acts(&olga.get("/pull/1").body).contains(&"stop"));
     let page = olga.submit("/pull/1/stop", &[]);
-    page.says("#1 gives its server back").says("olga stopped it").says("; Release brings it back");
+    page.says("#1 gives its server back")
+        .says("It was stopped by olga")
+        .says("; Release brings it back");
     // Who has no button is told the command.
     served.rita().get("/pull/1").says("; update-pull pull release 1 brings it back");
     let buttons = acts(&page.body);

@@ -49,6 +49,7 @@ struct RawComment {
     body: Option<String>,
     user: Option<RawUser>,
     issue_url: Option<String>,
+    created_at: Timestamp,
     updated_at: Timestamp,
     performed_via_github_app: Option<Made>,
 }
@@ -313,6 +314,7 @@ impl GitHub {
                     number,
                     author: raw.user.map(|user| Login(user.login)),
                     body: raw.body.unwrap_or_default(),
+                    created_at: raw.created_at,
                     updated_at: raw.updated_at,
                 })
             }));
@@ -321,8 +323,9 @@ impl GitHub {
         match read {
             Ok(()) => Ok(comments),
             Err(PostError::Forge(e)) => Err(e),
-            Err(PostError::Gone(_)) => Err(ForgeError::NoRepository(self.full_name.clone())),
-            Err(PostError::Forbidden(why)) => Err(ForgeError::Forbidden(why)),
+            Err(PostError::Gone(why) | PostError::Forbidden(why)) => {
+                Err(ForgeError::Forbidden(why))
+            }
             Err(PostError::Rejected(why)) => Err(ForgeError::Rejected(why)),
         }
     }

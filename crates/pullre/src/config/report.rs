@@ -45,6 +45,16 @@ impl Reader<'_> {
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
+    /// No branch has a `*` in its name.
+    fn branches(&mut self) -> Vec<String> {
+        let good = |name: &String| !name.strip_suffix('*').unwrap_or(name).contains('*');
+        let branches = self.list("base_branches");
+        if !branches.iter().all(good) {
+            self.malformed("base_branches", "names of branches, with a `*` at the end alone");
+        }
+        branches
+    }
+
     /// An App if any of its keys is set: a token beside it is not used.
     pub(super) fn github_login(&mut self) -> Option<GithubLogin> {
         const KEYS: [&str; 3] =
@@ -104,7 +114,7 @@ impl Reader<'_> {
             only_labels: self.list("only_labels"),
             skip_labels: self.list("skip_labels"),
             skip_drafts: self.yes_or_no("skip_drafts", false),
-            base_branches: self.list("base_branches"),
+            base_branches: self.branches(),
             skip_authors: self.list("skip_authors").into_iter().map(Login).collect(),
             forks: forks.unwrap_or_default(),
         }

@@ -203,6 +203,7 @@ fn of_a_key_that_stands_twice_the_last_counts_with_a_warning() {
 #[test]
 fn all_that_is_missing_or_malformed_is_said_at_once_and_no_secret_is() {
     let bad = ini("token = hunter2 with spaces\nkeep_days = ninety\ndatabase = oracle\n\
+         base_branches = main, rel*ease\n\
          github_api_url = https://user:hunter2@ghe/\nAWS_SECRET_KEY = hunter2\n")
     .env("PULLRE_GRACE", "-1");
     insta::assert_snapshot!(said(&bad, bad.controller()), @r#"
@@ -211,9 +212,10 @@ fn all_that_is_missing_or_malformed_is_said_at_once_and_no_secret_is() {
     DIR/app.ini:1: `token` is malformed (not shown), expected a GitHub token (one word) that may read the repository, or a GitHub App (github_app_id): correct it
     DIR/app.ini:3: `database` is "oracle", expected `mysql` or `sqlite`: correct it
     DIR/app.ini: `AWS_ACCESS_KEY_ID` is not set, expected the id of AWS_SECRET_KEY: write `AWS_ACCESS_KEY_ID = ...` there, or set PULLRE_AWS_ACCESS_KEY_ID
-    DIR/app.ini:4: `github_api_url` is malformed (not shown), expected a URL that starts with https:// or http://: correct it
+    DIR/app.ini:5: `github_api_url` is malformed (not shown), expected a URL that starts with https:// or http://: correct it
     DIR/app.ini:2: `keep_days` is "ninety", expected days, a whole number from 1 to 3650: correct it
     environment, PULLRE_GRACE: `grace` is "-1", expected seconds, a whole number from 1 to 2592000: correct it
+    DIR/app.ini:4: `base_branches` is "main, rel*ease", expected names of branches, with a `*` at the end alone: correct it
     "#);
 }
 

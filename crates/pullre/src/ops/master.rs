@@ -294,7 +294,7 @@ pub struct Need {
 pub fn told(column: &Column, value: Option<&str>) -> Option<String> {
     let shown = shown(column, value)?;
     Some(match column.kind {
-        Kind::Url(_) => words::without_logins(&shown),
+        Kind::Url(_) => words::without_logins(&shown).into_owned(),
         _ => shown,
     })
 }

@@ -1,6 +1,7 @@
 //! What people ask for in comments: a line `/pullre VERB`, from somebody who may write to the
 //! repository, obeyed once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +21,7 @@ const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 /// Whoever is at a command for longer has died.
 const TAKEN_FOR: Duration = Duration::from_secs(600);
 
+const PREFIX: &str = "/pullre";
 const VERBS: &str = "`redeploy`, `reset-db`, `hold`, `release`, `stop` and `explain`";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub enum Verb {
 
 impl Verb {
     fn of(word: &str) -> Option<Verb> {
-        Some(match word {
+        Some(match word.to_ascii_lowercase().as_str() {
             "redeploy" => Verb::Redeploy,
             "reset-db" => Verb::ResetDb,
             "hold" => Verb::Hold,
@@ -80,7 +82,8 @@ pub fn parse(body: &str) -> Vec<String> {
             hidden = !line[begin..].contains("-->");
             continue;
         }
-        if let Some(rest) = text.strip_prefix("/pullre")
+        if let Some((begin, rest)) = text.split_at_checked(PREFIX.len())
+            && begin.eq_ignore_ascii_case(PREFIX)
             && (rest.is_empty() || rest.starts_with([' ', '\t']))
         {
             found.push(rest.trim().to_owned());
@@ -104,10 +107,17 @@ pub(crate) fn obey(
         Ok(done) => Ok(done),
         Err(Trouble::Store(e)) => Err(e),
         Err(Trouble::Forge(e)) => {
-            tracing::warn!("commands in comments wait: {e}");
-            Ok(0)
+            let why = format!("commands in comments wait: {e}");
+            warn_once(store, why).map(|()| 0)
         }
     }
+}
+
+fn warn_once(store: &mut Store, why: String) -> Result<(), StoreError> {
+    if store.commands_trouble(Some(&why))? {
+        tracing::warn!("{why}");
+    }
+    Ok(())
 }
 
 /// As many that cannot be asked about are one trouble with GitHub.
@@ -141,18 +151,38 @@ fn read_and_do(
         let since = facts.comments_read.unwrap_or(now).max(oldest);
         if controller.report.report {
             let from = since.saturating_sub(COMMENTS_OVERLAP).unwrap_or(since);
-            let comments = controller.forge.read_comments(from)?;
+            let comments = match controller.forge.read_comments(from) {
+                // Asked again when the list has changed: what was written until then is read then.
+                Err(ForgeError::Forbidden(why)) => {
+                    store.comments_read(&[], since, due)?;
+                    let why = format!(
+                        "commands in comments are not heard: GitHub does not let comments be read \
+                         ({why}). It needs issues: read"
+                    );
+                    return Ok(warn_once(store, why).map(|()| 0)?);
+                }
+                comments => comments?,
+            };
             let read = comments.iter().map(|comment| comment.updated_at).max();
-            let commands: Vec<_> =
-                comments.into_iter().filter_map(|comment| command(comment, facts, now)).collect();
+            let commands: Vec<_> = comments.into_iter().filter_map(command).collect();
+            let numbers: BTreeSet<_> = commands.iter().map(|command| command.number).collect();
+            let pulls = store.pulls(&numbers.into_iter().collect::<Vec<_>>())?;
+            let is_pull = |command: &StoredCommand| {
+                pulls.iter().any(|pull| pull.request.number == command.number)
+            };
+            let commands: Vec<_> = commands.into_iter().filter(is_pull).collect();
             store.comments_read(&commands, read.map_or(since, |read| read.max(since)), due)?;
+            if facts.commands_trouble.is_some() {
+                // News again, should it come back.
+                let _ = store.commands_trouble(None)?;
+            }
         } else {
             // Whoever lets us speak later does not mean what was asked for until then.
             store.comments_read(&[], now, due)?;
         }
     }
     let (mut done, mut odd) = (0, 0);
-    let doer = Doer { controller, now };
+    let doer = Doer { controller, facts, now };
     let mut go_on = |did: Result<bool, Trouble>| match did {
         Ok(did) => {
             done += usize::from(did);
@@ -182,9 +212,8 @@ fn is_refused(command: &StoredCommand) -> bool {
         && command.reaction.as_deref() == Some(Reaction::Refused.as_str())
 }
 
-/// The command in a comment on an open pull request, if there is one.
-fn command(comment: Comment, facts: &Facts, now: Timestamp) -> Option<StoredCommand> {
-    facts.pulls.get(&comment.number)?;
+/// The command in a comment, if there is one.
+fn command(comment: Comment) -> Option<StoredCommand> {
     let login = comment.author?.0;
     let verb = match parse(&comment.body).as_slice() {
         [] => return None,
@@ -197,13 +226,15 @@ fn command(comment: Comment, facts: &Facts, now: Timestamp) -> Option<StoredComm
         login,
         verb: words::plain(&verb),
         state: CommandState::New,
-        changed_at: now,
+        // An edit makes nothing newer: a comment that was obeyed and forgotten is not obeyed again.
+        changed_at: comment.created_at,
         reaction: None,
     })
 }
 
 struct Doer<'a> {
     controller: &'a Controller<'a>,
+    facts: &'a Facts,
     now: Timestamp,
 }
 
@@ -223,6 +254,9 @@ impl Doer<'_> {
                     (CommandState::Answered, Reaction::Refused, None)
                 } else if old {
                     let text = "not done: it was asked for more than a day ago; ask again";
+                    (CommandState::Answered, Reaction::NotUnderstood, Some(text.to_owned()))
+                } else if !self.facts.pulls.contains_key(&command.number) {
+                    let text = "not done: it was closed; ask again once it is open";
                     (CommandState::Answered, Reaction::NotUnderstood, Some(text.to_owned()))
                 } else if self.is_at_work(command.number)? {
                     return Ok(false); // A tick is at it; the next one does this.
@@ -368,6 +402,8 @@ mod tests {
         assert_eq!(one("/pullre"), "");
         assert_eq!(parse("/pullre").len(), 1);
         assert_eq!(one("/pullre stop\n/pullre hold"), "stop|hold");
+        // As telephones write at the beginning of a sentence.
+        assert_eq!(one("/Pullre Stop"), "Stop");
         for none in [
             "you can write /pullre redeploy",
             "> /pullre redeploy",

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use memchr::memmem::Finder;
 
-use crate::config::Secret;
 use crate::words;
 
 /// GitHub takes 65,535 characters for a field; this leaves room for what stands around it.
@@ -110,24 +109,35 @@ pub fn link(url: &str) -> String {
     if fits { format!("<{url}>") } else { code(url) }
 }
 
-/// What is looked for in every text: made ready once for all of them.
+/// What is left out of every text that is shown, made ready once for all of them.
 #[derive(Debug)]
 pub struct Masking<'a>(Vec<Finder<'a>>);
 
 impl<'a> Masking<'a> {
-    pub fn new(secrets: &'a [Secret]) -> Masking<'a> {
-        let known = secrets.iter().map(Secret::expose).filter(|s| s.len() >= SHORTEST_SECRET);
+    pub fn new(secrets: impl IntoIterator<Item = &'a str>) -> Masking<'a> {
+        let known = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET);
         Masking(known.map(Finder::new).collect())
     }
 
-    pub fn masked<'t>(&self, text: impl Into<Cow<'t, str>>) -> Cow<'t, str> {
-        self.0.iter().fold(text.into(), |text, secret| {
+    /// Without what nobody shall read: known secrets, logins in addresses, and the colours of a
+    /// terminal.
+    pub fn masked<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let text = changed(words::without_colours(text), words::without_logins);
+        self.0.iter().fold(text, |text, secret| {
             match (secret.find(text.as_bytes()), str::from_utf8(secret.needle())) {
                 (Some(_), Ok(secret)) => text.replace(secret, "***").into(),
                 _ => text,
             }
         })
     }
+}
+
+fn changed<'t>(text: Cow<'t, str>, change: impl Fn(&str) -> Cow<'_, str>) -> Cow<'t, str> {
+    let new = match change(&text) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(new) => Some(new.into()),
+    };
+    new.unwrap_or(text)
 }
 
 /// At most so many characters.
@@ -158,7 +168,7 @@ mod tests {
         assert_eq!(code("`"), "`` ` ``");
         assert_eq!(
             end_of_output("x\n```\n@all\u{1b}[2J", 30).unwrap(),
-            "````text\nx\n```\n@all?[2J\n````"
+            "````text\nx\n```\n@all\n````"
         );
         assert_eq!(end_of_output(" \n\n", 30), None);
         let long = end_of_output(&"y".repeat(100_000), 30).unwrap();
@@ -167,7 +177,8 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_and_short_ones_cannot_be() {
-        let secrets = [Secret::new("hunter2!"), Secret::new("abc")];
-        assert_eq!(Masking::new(&secrets).masked("pw hunter2! abc"), "pw *** abc");
+        let masking = Masking::new(["hunter2!", "abc"]);
+        assert_eq!(masking.masked("pw hunter2! abc"), "pw *** abc");
+        assert_eq!(masking.masked("\u{1b}[31mhttp://hunter2!@h/"), "http://h/");
     }
 }

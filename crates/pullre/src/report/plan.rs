@@ -3,16 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::show::{Shown, View, mark, show};
 use super::{ADOPTED, Key, Kind, Refusal, Said, State, digest, markdown};
-use crate::condition::pause_after;
+use crate::condition::{hold, pause_after};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::Pull;
 use crate::ports::{CheckRun, CheckState, CommitStatus, DeploymentStatus};
 use crate::words;
 
-/// What was refused is asked again after this.
-const REFUSED_FOR: Duration = Duration::from_secs(86_400);
+/// What was refused is asked again after this: whoever has permitted it meanwhile waits no longer.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
 /// One thing to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Saying {
 }
 
 /// Whether an interface is left alone for now.
-pub fn is_refused(refusal: Option<&Refusal>, credential: &str, now: jiff::Timestamp) -> bool {
+pub fn is_refused(refusal: Option<&Refusal>, credential: &str, now: Timestamp) -> bool {
     refusal.is_some_and(|refusal| {
         refusal.credential == credential && words::between(refusal.at, now) < REFUSED_FOR
     })
@@ -166,6 +168,13 @@ impl Planner<'_> {
 
     fn check(&self, number: PullNumber, head: &Sha, shown: &Shown) -> CheckRun {
         let settings = self.view.settings;
+        let key = Key { number, kind: Kind::Check, sha: head.to_string() };
+        let said = self.view.told.said.get(&key);
+        let concluded = said.filter(|said| said.state.is_some_and(State::has_ended));
+        // GitHub goes by the moment of completion: what became true again after something else was
+        // said is not as old as its deployment. Where none is sent, GitHub takes its own.
+        let dated = |at: &Timestamp| concluded.is_none_or(|said| said.said_at < Some(*at));
+        let ended = shown.ended.filter(dated);
         CheckRun {
             name: settings.check_name.clone(),
             head: head.clone(),
@@ -175,8 +184,8 @@ impl Planner<'_> {
             summary: shown.summary.clone(),
             text: shown.text.clone(),
             details_url: shown.url.clone().or_else(|| settings.page(number)),
-            started_at: shown.began,
-            completed_at: shown.ended,
+            started_at: shown.began.filter(|_| ended.is_some()),
+            completed_at: ended,
         }
     }
 
@@ -210,8 +219,9 @@ impl Planner<'_> {
         let before = self.view.told.said.get(&key).and_then(|said| said.state);
         let state = match shown.state {
             State::InProgress | State::Success | State::Failure if shown.deploys => shown.state,
-            // What a person holds is as it was.
+            // What a person holds is as it was, and so is what keeps its server for the grace.
             State::Held => return,
+            State::Neutral if shown.deploys => return,
             _ if before.is_some_and(|state| state != State::Cancelled) => State::Cancelled,
             _ => return,
         };
@@ -237,11 +247,25 @@ impl Planner<'_> {
                 continue;
             }
             match key.kind {
+                Kind::Deployment if self.is_served(key) => {}
                 Kind::Comment if open.is_none() => self.last_comment(key),
                 Kind::Comment => {}
                 Kind::Check | Kind::Status | Kind::Deployment => self.last_word(key, said, open),
             }
         }
+    }
+
+    /// Whether this commit goes on being served: by a server that is held, or until a newer one can
+    /// be deployed.
+    fn is_served(&self, key: &Key) -> bool {
+        let facts = self.view.facts;
+        let Some(pull) = facts.pulls.get(&key.number) else { return false };
+        let server = facts.assignments.get(&key.number);
+        let Some(server) = server.and_then(|a| facts.servers.get(&a.server)) else { return false };
+        let stays = pull.request.state == PullState::Open
+            || hold(pull, Some(server), self.view.now).is_some();
+        let app = server.app.as_ref();
+        stays && app.is_some_and(|app| app.pull == key.number && app.sha.as_str() == key.sha)
     }
 
     fn last_comment(&mut self, key: &Key) {
@@ -253,6 +277,9 @@ impl Planner<'_> {
         let is_there = said.is_some_and(|said| said.id.is_some() || said.state.is_none());
         match shown {
             Some(shown) if is_there && self.view.settings.comment && !self.refuses(key.kind) => {
+                if !shown.is_over {
+                    return self.propose(key.clone(), State::Held, What::Comment(shown.comment));
+                }
                 self.propose_last(key.clone(), State::Cancelled, What::Comment(shown.comment));
             }
             _ => self.settle(key),
@@ -331,7 +358,7 @@ impl Planner<'_> {
     }
 
     fn propose_it(&mut self, key: Key, state: State, what: What, settles: bool) {
-        let digest = digest(&what);
+        let digest = digest_of(&what);
         let saying = Saying { key, state, what, digest, settles };
         if let Some(said) = self.view.told.said.get(&saying.key) {
             if said.digest.as_ref() == Some(&saying.digest) {
@@ -363,6 +390,24 @@ impl Planner<'_> {
         }
         self.sayings.push(saying);
     }
+}
+
+/// What is compared with what was said: a moment alone is no news.
+fn digest_of(what: &What) -> String {
+    let What::Check(run) = what else { return digest(what) };
+    let CheckRun {
+        name,
+        head,
+        external_id,
+        state,
+        title,
+        summary,
+        text,
+        details_url,
+        started_at: _,
+        completed_at: _,
+    } = &**run;
+    digest(&(name, head, external_id, state, title, summary, text, details_url))
 }
 
 /// Whether what is posted for it is no last word.

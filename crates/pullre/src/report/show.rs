@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use super::markdown::{Masking, code, end_of_output, link, prose, shortened};
 use super::{Answer, Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
-use crate::domain::{PullNumber, PullState, Sha};
+use crate::config::Secret;
+use crate::domain::{InstanceState, PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
 use crate::stage::{Stage, Standing, Standings};
 use crate::status::shown_url;
@@ -27,6 +28,7 @@ const ANSWERS: usize = 3;
 #[derive(Debug)]
 pub struct View<'a> {
     standings: Standings<'a>,
+    /// Of the secrets of app.ini, and of what a step may have printed of PULLRE_CHECK_URL.
     masking: Masking<'a>,
     pub facts: &'a Facts,
     pub told: &'a Told,
@@ -53,7 +55,9 @@ impl<'a> View<'a> {
             first_of.entry(&pull.request.head).or_insert(pull.request.number);
         }
         let standings = Standings::new(facts, policy, now);
-        let masking = Masking::new(&settings.secrets);
+        let urls = facts.servers.values().filter_map(|server| server.check_url.as_deref());
+        let passwords = urls.filter_map(words::password_of);
+        let masking = Masking::new(settings.secrets.iter().map(Secret::expose).chain(passwords));
         View { standings, masking, facts, told, settings, policy, now, places, first_of }
     }
 
@@ -82,6 +86,8 @@ pub struct Shown {
     pub comments: bool,
     /// It has, or gets, a server.
     pub deploys: bool,
+    /// It is closed, and nobody keeps its server.
+    pub is_over: bool,
 }
 
 /// None: GitHub has not described it to us, so nothing is known.
@@ -120,7 +126,7 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     /// Secrets go before anything is escaped or cut: after it they look different.
-    fn masked<'t>(&self, text: impl Into<Cow<'t, str>>) -> Cow<'t, str> {
+    fn masked<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.view.masking.masked(text)
     }
 
@@ -139,7 +145,6 @@ impl Subject<'_> {
     fn shown(&self) -> Shown {
         let closed = self.pull.request.state == PullState::Closed;
         let state = match self.standing.stage {
-            _ if closed => State::Cancelled,
             Stage::Ineligible => State::Neutral,
             Stage::Queued => State::Queued,
             Stage::Starting | Stage::Cloning | Stage::Deploying => State::InProgress,
@@ -149,7 +154,7 @@ impl Subject<'_> {
             Stage::Stopping | Stage::Closed => State::Cancelled,
         };
         let ready = state == State::Success;
-        let deployment = self.deployment().filter(|_| ready);
+        let deployment = self.deployment().filter(|_| ready).or_else(|| self.failed());
         let number = self.pull.request.number.0;
         let title = self.title();
         let (paragraphs, details) = (self.paragraphs(), self.details());
@@ -162,19 +167,23 @@ impl Subject<'_> {
             summary.push_str("\n\n");
             summary.push_str(&details.join("\n"));
         }
-        let comment =
-            if closed { self.last_comment() } else { self.comment(&paragraphs, &details) };
+        let comment = match (closed, self.standing.stage) {
+            (true, Stage::Held) => self.comment_of_held(&paragraphs),
+            (true, _) => self.last_comment(),
+            (false, _) => self.comment(&paragraphs, &details),
+        };
         Shown {
             state,
-            title: shortened(&self.masked(title), 200),
-            summary: shortened(&self.masked(summary), MOST_CHARACTERS),
-            text: self.output().map(|text| self.masked(text).into_owned()),
+            title: shortened(&self.masked(&title), 200),
+            summary: shortened(&self.masked(&summary), MOST_CHARACTERS),
+            text: self.output().map(|text| self.masked(&text).into_owned()),
             url: self.server.and_then(shown_url).filter(|_| ready),
             began: deployment.map(|d| d.started_at.unwrap_or(d.offered_at)),
             ended: deployment.and_then(|d| d.finished_at),
-            comment: shortened(&self.masked(comment), MOST_CHARACTERS),
+            comment: shortened(&self.masked(&comment), MOST_CHARACTERS),
             comments: !closed && (!self.is_excluded() || self.has_answers()),
             deploys: self.assignment.is_some() && !closed,
+            is_over: closed && state == State::Cancelled,
         }
     }
 
@@ -207,7 +216,9 @@ impl Subject<'_> {
     fn title(&self) -> String {
         let server = self.server_name();
         match self.standing.stage {
-            Stage::Ineligible => "No environment".into(),
+            Stage::Ineligible => {
+                format!("No environment: {}", words::plain(&self.by_comment(&self.standing.why)))
+            }
             Stage::Queued => match self.view.places.get(&self.pull.request.number) {
                 Some(place) if *place <= TOLD_THEIR_PLACE => format!("Queued, place {place}"),
                 _ => "Queued".into(),
@@ -243,22 +254,18 @@ impl Subject<'_> {
     fn paragraphs(&self) -> Vec<String> {
         let server = self.prose(&self.server_name());
         let sentence = |text: &str| {
+            // A name stays as it is written.
             let mut chars = text.chars();
+            if text.starts_with(&self.server_name()) {
+                return format!("{}.", self.prose(text));
+            }
             let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
             format!("{}.", self.prose(&format!("{first}{}", chars.as_str())))
         };
-        // What can be done without our command line is told so.
-        let number = self.pull.request.number.0;
-        let by_comment = |text: &String| {
-            let said = ["redeploy", "release"].iter().fold(text.clone(), |text, verb| {
-                let typed = format!("`update-pull pull {verb} {number}`");
-                text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
-            });
-            sentence(&said)
-        };
+        let by_comment = |text: &String| sentence(&self.by_comment(text));
         let why = match self.standing.stage {
             Stage::Starting => format!("{server} comes up."),
-            Stage::Cloning => format!("The database of {server} is being copied."),
+            Stage::Cloning => format!("The database of {server} is being made ready."),
             Stage::Deploying => format!("{server} deploys it."),
             Stage::Ready => format!("{server} serves {}.", self.commit()),
             _ => by_comment(&self.standing.why),
@@ -269,6 +276,15 @@ impl Subject<'_> {
         [Some(why), next.map(by_comment)].into_iter().flatten().collect()
     }
 
+    /// What can be done without our command line is told so.
+    fn by_comment(&self, text: &str) -> String {
+        let number = self.pull.request.number.0;
+        ["redeploy", "release"].iter().fold(text.to_owned(), |text, verb| {
+            let typed = format!("`update-pull pull {verb} {number}`");
+            text.replace(&typed, &format!("`/pullre {verb}` in a comment"))
+        })
+    }
+
     /// What there is: address, server, data, how long it took.
     fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -277,6 +293,7 @@ impl Subject<'_> {
             lines.push(format!("- URL: {}", link(&url)));
         }
         lines.push(format!("- Server: {}", self.prose(&server.name)));
+        lines.extend(self.still_served(server));
         lines.extend(self.data(server));
         if let Some(deployment) = self.deployment().filter(|d| d.outcome == Outcome::Succeeded)
             && let (Some(began), Some(ended)) = (deployment.started_at, deployment.finished_at)
@@ -289,6 +306,27 @@ impl Subject<'_> {
             lines.extend(self.steps().iter().map(|step| self.step_line(step)));
         }
         lines
+    }
+
+    /// What the server goes on with where it is not, or shall not stay, what is asked for.
+    fn still_served(&self, server: &Server) -> Option<String> {
+        let app = server.app.as_ref().filter(|app| app.pull == self.pull.request.number)?;
+        let deployment = self.assignment?.deployment.as_ref()?;
+        let stays = matches!(self.standing.stage, Stage::Held | Stage::Ineligible | Stage::Failed);
+        let proved = match deployment.outcome {
+            Outcome::Succeeded => stays && deployment.sha == app.sha,
+            // It was there before.
+            Outcome::Failed => stays && deployment.sha != app.sha,
+            _ => false,
+        };
+        let View { policy, now, .. } = self.view;
+        let silent = condition::silent(server.agent.as_ref(), None, policy, *now).is_some();
+        let runs = server.state == Some(InstanceState::Running) && server.death.is_none();
+        if !proved || silent || !runs {
+            return None;
+        }
+        let at = shown_url(server).map_or(String::new(), |url| format!(" at {}", link(&url)));
+        Some(format!("- Still serves: {}{at}", self.code(app.sha.short())))
     }
 
     fn data(&self, server: &Server) -> Option<String> {
@@ -323,6 +361,16 @@ impl Subject<'_> {
     fn last_comment(&self) -> String {
         let mark = mark(self.pull.request.number);
         format!("{mark}\n**Staging: closed**\n\nIts server goes back to the pool.\n")
+    }
+
+    fn comment_of_held(&self, paragraphs: &[String]) -> String {
+        let mut body = mark(self.pull.request.number);
+        body.push_str("\n**Staging: closed, and held**\n");
+        let served = self.server.and_then(|server| self.still_served(server));
+        for paragraph in paragraphs.iter().chain(&served) {
+            body.push_str(&format!("\n{paragraph}\n"));
+        }
+        body
     }
 
     fn comment(&self, paragraphs: &[String], details: &[String]) -> String {
@@ -378,14 +426,15 @@ impl Subject<'_> {
     fn answer(&self, answer: &Answer) -> String {
         let intro = format!(
             "{} of {}, {}",
-            self.code(&format!("/pullre {}", answer.verb)),
+            self.code(format!("/pullre {}", answer.verb).trim_end()),
             self.code(&answer.login),
             words::moment(answer.at)
         );
         match answer.text.trim_end().contains('\n') {
             false => format!("\n> {intro}: {}\n", self.prose(&answer.text)),
             true => format!(
-                "\n<details><summary>An answer</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                "\n<details><summary>An answer to /pullre {}</summary>\n\n{intro}\n\n{}\n\n</details>\n",
+                self.prose(&answer.verb),
                 self.end_of_output(&answer.text, 60).unwrap_or_default()
             ),
         }

@@ -106,6 +106,7 @@ impl Store {
                 "watermark" => facts.watermark = moment(&content),
                 "forgot_at" => facts.forgot_at = moment(&content),
                 "report_trouble" => facts.report_trouble = Some(content),
+                "commands_trouble" => facts.commands_trouble = Some(content),
                 "comments_read" => facts.comments_read = moment(&content),
                 "comments_due" => facts.comments_due = Some(content),
                 "whole_read_at" => facts.whole_read_at = moment(&content),

@@ -13,8 +13,6 @@ use crate::report::plan::Saying;
 use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
 use crate::store::Step;
 
-const TROUBLE: &str = "report_trouble";
-
 /// A credential's fingerprint, or another short word, that fits its column.
 fn short(text: &str) -> Value {
     text.chars().take(80).collect::<String>().into()
@@ -281,13 +279,21 @@ impl Store {
 
     /// Why nothing can be said; None: it can. True where that is news.
     pub fn report_trouble(&mut self, why: Option<&str>) -> Result<bool> {
-        let row =
-            self.query_one("SELECT content FROM settings WHERE name = ?", &[TROUBLE.into()])?;
+        self.trouble("report_trouble", why)
+    }
+
+    /// The same of commands in comments.
+    pub fn commands_trouble(&mut self, why: Option<&str>) -> Result<bool> {
+        self.trouble("commands_trouble", why)
+    }
+
+    fn trouble(&mut self, name: &'static str, why: Option<&str>) -> Result<bool> {
+        let row = self.query_one("SELECT content FROM settings WHERE name = ?", &[name.into()])?;
         let known = row.map(|row| row.text("content")).transpose()?;
         if known.as_deref() == why {
             return Ok(false);
         }
-        self.set_setting(TROUBLE, why.map(str::to_owned))?;
+        self.set_setting(name, why.map(str::to_owned))?;
         Ok(known.is_none())
     }
 

@@ -6,7 +6,7 @@ use pullre::stage::{Stage, standing};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, ready, visible};
+use super::{ONE, comment, ready};
 
 fn stage(world: &World) -> Stage {
     let pull = world.store().pull(ONE).unwrap().unwrap();
@@ -30,10 +30,9 @@ fn writable() -> World {
 
 /// The answers in the one comment.
 fn answers(world: &World) -> String {
-    let told = world.hub.told();
-    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
-    let lines = ours.1.body.lines().filter(|line| line.starts_with("> "));
-    visible(&lines.collect::<Vec<_>>().join("\n"))
+    let comment = comment(world, ONE);
+    let lines = comment.lines().filter(|line| line.starts_with("> "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -58,7 +57,7 @@ fn stop_gives_the_server_back_and_release_brings_it_back() {
     assert_eq!(says(&mut world, "alice", "/pullre stop"), Some(Reaction::Done));
     world.minutes(1);
     assert!(world.facts().assignments.is_empty(), "its server is free");
-    assert_snapshot!(standing_of(&world), @"ineligible: alice (comment) stopped it 2026-11-22 12:05 UTC; `update-pull pull release 1` brings it back");
+    assert_snapshot!(standing_of(&world), @"ineligible: it was stopped by alice (comment) 2026-11-22 12:05 UTC; `update-pull pull release 1` brings it back");
     assert_eq!(says(&mut world, "alice", "/pullre release"), Some(Reaction::Done));
     world.minutes(4);
     assert_eq!(stage(&world), Stage::Ready);
@@ -99,9 +98,8 @@ fn what_is_not_understood_is_answered_with_what_there_is() {
 fn explain_answers_in_the_one_comment() {
     let mut world = writable();
     assert_eq!(says(&mut world, "alice", "/pullre explain"), Some(Reaction::Done));
-    let told = world.hub.told();
-    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
-    assert!(ours.1.body.contains("stage   ready"), "{}", ours.1.body);
+    let comment = comment(&world, ONE);
+    assert!(comment.contains("stage   ready"), "{comment}");
 }
 
 #[test]
@@ -113,9 +111,8 @@ fn whoever_asks_about_an_excluded_pull_request_is_answered() {
     world.hub.edit(ONE, world.now, |pull| pull.is_draft = true);
     world.minutes(1);
     assert_eq!(says(&mut world, "alice", "/pullre explain"), Some(Reaction::Done));
-    let told = world.hub.told();
-    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
-    assert!(ours.1.body.contains("stage   ineligible"), "{}", ours.1.body);
+    let comment = comment(&world, ONE);
+    assert!(comment.contains("stage   ineligible"), "{comment}");
 }
 
 #[test]
@@ -128,9 +125,7 @@ fn answers_fit_into_the_comment_and_the_oldest_go_first() {
         ));
     }
     world.tick();
-    let told = world.hub.told();
-    let ours = told.comments.values().find(|(_, c)| c.body.contains("<!-- pullre:1 -->")).unwrap();
-    let body = &ours.1.body;
+    let body = comment(&world, ONE);
     assert!(body.chars().count() <= 65_536, "{}", body.chars().count());
     assert!(body.contains("answer 3") && body.contains("answer 2") && !body.contains("answer 1"));
     assert!(body.ends_with("</sub>\n"));
@@ -167,6 +162,77 @@ fn an_edited_comment_is_not_obeyed_again() {
     world.hub.edit(ONE, world.now, |_| {}); // As an edit of the comment does.
     world.minutes(2);
     assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn a_verb_is_understood_in_any_case() {
+    let mut world = writable();
+    assert_eq!(says(&mut world, "alice", "/Pullre HOLD"), Some(Reaction::Done));
+    assert_eq!(stage(&world), Stage::Held);
+    world.advance(60);
+    says(&mut world, "alice", "/pullre");
+    assert!(answers(&world).contains("`/pullre` of `alice`"), "{}", answers(&world));
+}
+
+#[test]
+fn an_old_comment_that_is_edited_is_not_obeyed_even_when_it_was_forgotten() {
+    let mut world = writable();
+    let id = world.hub.comment(ONE, "alice", "/pullre hold", world.now);
+    world.tick();
+    assert_eq!(stage(&world), Stage::Held);
+    world.operator(&mut world.store()).pull_release(ONE).unwrap();
+    // As the history is, of a pull request that was closed for long and is opened again.
+    world.by_hand("DELETE FROM comment_commands");
+    world.advance(25 * 3600);
+    world.minutes(2);
+    world.hub.edit_comment(id, "/pullre hold it", world.now);
+    world.tick();
+    world.hub.edit_comment(id, "/pullre hold", world.now);
+    world.tick();
+    assert_eq!(stage(&world), Stage::Ready);
+    assert_snapshot!(answers(&world), @"> `/pullre hold it` of `alice`, 2026-11-23 13:07 UTC: not done: it was asked for more than a day ago; ask again");
+}
+
+#[test]
+fn what_is_asked_of_a_closed_pull_request_is_answered_and_not_done_later_either() {
+    let mut world = writable();
+    world.hub.close(ONE, world.now);
+    world.minutes(2);
+    let confused = Some(Reaction::NotUnderstood);
+    assert_eq!(says(&mut world, "alice", "/pullre hold"), confused);
+    world.advance(1);
+    assert_eq!(says(&mut world, "mallory", "/pullre hold"), Some(Reaction::Refused));
+    world.hub.reopen(ONE, world.now);
+    world.minutes(4);
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn a_closed_one_that_is_held_is_released_by_a_comment() {
+    let mut world = writable();
+    world.operator(&mut world.store()).pull_hold(ONE, "", None).unwrap();
+    world.hub.close(ONE, world.now);
+    world.minutes(1);
+    assert_eq!(says(&mut world, "alice", "/pullre release"), Some(Reaction::Done));
+    world.minutes(1);
+    assert!(world.facts().assignments.is_empty());
+}
+
+#[test]
+fn comments_that_may_not_be_read_are_warned_of_once_and_heard_when_they_may() {
+    let mut world = writable();
+    world.hub.forbid("comments of all");
+    world.hub.comment(ONE, "alice", "/pullre hold", world.now);
+    world.minutes(1);
+    let asked = world.hub.told().comments_read;
+    world.minutes(3);
+    assert_eq!(world.hub.told().comments_read, asked, "an idle tick does not ask");
+    assert!(world.facts().commands_trouble.is_some());
+    world.hub.permit("comments of all");
+    world.hub.edit(ONE, world.now, |_| {});
+    world.tick();
+    assert_eq!(stage(&world), Stage::Held);
+    assert_eq!(world.facts().commands_trouble, None);
 }
 
 #[test]

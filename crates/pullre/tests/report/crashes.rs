@@ -9,7 +9,7 @@ use pullre::ports::CheckState;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, ready};
+use super::{ONE, failed, offered, opened, ready};
 
 /// As many as there shall be, and all of them true.
 fn once_and_true(world: &World, what: &str) {
@@ -56,19 +56,14 @@ fn killed_anywhere(prepare: impl Fn() -> World, end: &str) {
 
 #[test]
 fn while_a_pull_request_is_opened() {
-    let prepare = || {
-        let world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
-        world
-    };
+    let prepare = || opened(2);
     killed_anywhere(prepare, "Ready on stg1");
 }
 
 #[test]
 fn while_a_push_supersedes_what_was_in_progress() {
     let prepare = || {
-        let mut world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
+        let mut world = opened(2);
         world.tick();
         world.advance(60);
         world.hub.push(ONE, world.now);
@@ -80,11 +75,7 @@ fn while_a_push_supersedes_what_was_in_progress() {
 #[test]
 fn while_a_success_is_said() {
     let prepare = || {
-        let mut world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
-        world.tick();
-        world.settle_machines();
-        world.tick();
+        let mut world = offered(2);
         world.client_ticks(&Fuse::never(), |_| true);
         world
     };
@@ -94,12 +85,7 @@ fn while_a_success_is_said() {
 #[test]
 fn while_a_failure_is_tried_again() {
     let prepare = || {
-        let mut world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
-        world.tick();
-        world.settle_machines();
-        world.tick();
-        world.client_ticks(&Fuse::never(), |_| false);
+        let mut world = failed(2);
         world.tick();
         world.advance(70);
         world
@@ -154,8 +140,7 @@ fn while_a_success_turns_out_to_be_none_any_more() {
 #[test]
 fn while_a_pull_request_is_closed() {
     let prepare = || {
-        let mut world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
+        let mut world = opened(2);
         world.tick();
         world.advance(60);
         world.hub.close(ONE, world.now);
@@ -167,8 +152,7 @@ fn while_a_pull_request_is_closed() {
 #[test]
 fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
     for operations in 0.. {
-        let mut world = World::new(2).speaks();
-        world.hub.open("dev1", false, world.now);
+        let mut world = opened(2);
         let fuse = Fuse::after(operations);
         let _ = world.try_tick(&fuse);
         world.advance(60);
@@ -189,8 +173,7 @@ fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
 
 #[test]
 fn two_controllers_speak_once() {
-    let world = World::new(2).speaks();
-    world.hub.open("dev1", false, world.now);
+    let world = opened(2);
     // A whole tick of another controller at each thing that this one does.
     world.tick_beside(&|_| drop(world.tick()));
     once_and_true(&world, "two at once");
@@ -206,8 +189,7 @@ fn two_controllers_speak_once() {
 
 #[test]
 fn while_one_controller_speaks_another_is_silent_about_the_same() {
-    let world = World::new(0).speaks();
-    world.hub.open("dev1", false, world.now);
+    let world = opened(0);
     let (under_way, go_on) = world.hub.halt_next_post();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| world.tick());

@@ -2,9 +2,10 @@
 
 use jiff::SignedDuration;
 use pullre::ports::{ForgeError, PostError, Reaction};
+use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, checks, ready, seen};
+use super::{ONE, checks, opened, ready, seen};
 
 #[test]
 fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_first() {
@@ -30,8 +31,7 @@ fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_fi
 
 #[test]
 fn a_queue_that_grows_is_no_news_for_those_before() {
-    let mut world = World::new(0).speaks();
-    world.hub.open("dev1", false, world.now);
+    let mut world = opened(0);
     world.minutes(1);
     let writes = world.hub.told().writes;
     world.hub.open("dev1", false, world.now);
@@ -102,7 +102,8 @@ fn a_status_that_a_token_left_is_corrected_by_the_app() {
     world.hub.forbid("check");
     world.hub.open("dev1", true, world.now);
     world.minutes(1);
-    assert_eq!(last(&world), pending("No environment"));
+    let told = last(&world).unwrap();
+    assert!(told.0 == "pending" && told.1.starts_with("No environment: it comes"), "{told:?}");
     world.hub.permit("check");
     world.hub.set_credential("app");
     let sha = world.hub.pulls()[0].head.clone();
@@ -139,8 +140,7 @@ fn a_neutral_status_ends_with_its_pull_request() {
 
 #[test]
 fn a_limit_ends_the_talk_of_this_tick_and_holds_no_environment_back() {
-    let mut world = World::new(1).speaks();
-    world.hub.open("dev1", false, world.now);
+    let mut world = opened(1);
     let until = world.now + SignedDuration::from_secs(60);
     world.hub.fail_next_post(ForgeError::RateLimited { until }.into(), false);
     let report = world.tick();
@@ -155,8 +155,7 @@ fn a_limit_ends_the_talk_of_this_tick_and_holds_no_environment_back() {
 
 #[test]
 fn a_post_whose_answer_was_lost_is_not_made_twice() {
-    let mut world = World::new(1).speaks();
-    world.hub.open("dev1", false, world.now);
+    let mut world = opened(1);
     for _ in 0..2 {
         let lost = ForgeError::Unavailable("the connection was cut".into());
         world.hub.fail_next_post(lost.into(), true);
@@ -188,14 +187,13 @@ fn what_is_rejected_is_tried_again_with_growing_pauses() {
 
 #[test]
 fn a_forge_that_is_away_costs_nothing_but_the_news() {
-    let mut world = World::new(1).speaks();
-    world.hub.open("dev1", false, world.now);
+    let mut world = opened(1);
     world.minutes(1);
     world.hub.set_unreachable(true);
     for _ in 0..3 {
         world.tick();
         world.settle_machines();
-        world.client_ticks(&testkit::fuse::Fuse::never(), |_| true);
+        world.client_ticks(&Fuse::never(), |_| true);
         world.advance(60);
     }
     world.hub.set_unreachable(false);
@@ -222,9 +220,49 @@ fn forbidden_comments_are_tried_again_when_the_credential_changes() {
 }
 
 #[test]
-fn paused_means_silent() {
-    let mut world = World::new(1).speaks();
+fn what_was_refused_is_asked_again_after_an_hour() {
+    let mut world = World::new(0).speaks();
+    world.hub.forbid("check");
     world.hub.open("dev1", false, world.now);
+    world.minutes(1);
+    world.hub.permit("check");
+    world.minutes(3);
+    assert_eq!(checks(&world).len(), 0);
+    world.advance(3600);
+    world.tick();
+    assert_eq!(checks(&world).len(), 1, "somebody has permitted it");
+}
+
+#[test]
+fn what_one_saying_reads_is_not_what_all_the_others_have() {
+    const LONG: usize = 40_000;
+    let mut world = World::new(4).speaks();
+    for _ in 0..4 {
+        let number = world.hub.open("dev1", false, world.now);
+        world.hub.edit(number, world.now, |pull| pull.body = "b".repeat(LONG));
+    }
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    world.by_hand(&format!("UPDATE deployment_steps SET output = '{}'", "o".repeat(LONG)));
+    (0..2).for_each(|_| drop(world.tick()));
+    let read = || {
+        let fuse = Fuse::never();
+        world.try_tick(&fuse).unwrap();
+        fuse.bytes_read()
+    };
+    let idle = read();
+    let writes = world.hub.told().writes;
+    world.by_hand("UPDATE reports SET digest = 'x' WHERE pull_number = 1 AND kind = 'comment'");
+    let busy = read();
+    assert_eq!(world.hub.told().writes, writes + 1);
+    assert!(busy - idle < 2 * LONG, "{} bytes for one saying", busy - idle);
+}
+
+#[test]
+fn paused_means_silent() {
+    let mut world = opened(1);
     world.operator(&mut world.store()).pause().unwrap();
     world.minutes(2);
     assert_eq!(world.hub.told().writes, 0);

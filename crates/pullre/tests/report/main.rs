@@ -7,9 +7,13 @@ mod commands;
 mod crashes;
 mod limits;
 mod rules;
+mod serving;
 mod stories;
+mod ways;
+mod wording;
 
 use pullre::domain::PullNumber;
+use testkit::fuse::Fuse;
 use testkit::world::World;
 
 pub const ONE: PullNumber = PullNumber(1);
@@ -72,6 +76,43 @@ pub fn checks(world: &World) -> Vec<String> {
         format!("{} {}: {}", run.external_id.split_at(9).0, conclusion.unwrap_or(status), run.title)
     };
     told.checks.values().map(run).collect()
+}
+
+/// The one comment of ours.
+pub fn comment(world: &World, number: PullNumber) -> String {
+    let told = world.hub.told();
+    let mark = format!("<!-- pullre:{} -->", number.0);
+    let ours = told.comments.values().find(|(_, comment)| comment.body.contains(&mark));
+    visible(&ours.unwrap().1.body)
+}
+
+/// The deployments, with every state that they had.
+pub fn deployments(world: &World) -> String {
+    let seen = seen(world);
+    seen.lines().filter(|line| line.starts_with("[deployment")).collect::<Vec<_>>().join("\n")
+}
+
+/// A speaking installation with a pull request that no tick has seen yet.
+pub fn opened(servers: usize) -> World {
+    let world = World::new(servers).speaks();
+    world.hub.open("dev1", false, world.now);
+    world
+}
+
+/// Its commit waits for its server's client.
+pub fn offered(servers: usize) -> World {
+    let mut world = opened(servers);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world
+}
+
+/// Its deployment has failed, and nobody was told yet.
+pub fn failed(servers: usize) -> World {
+    let mut world = offered(servers);
+    world.client_ticks(&Fuse::never(), |_| false);
+    world
 }
 
 /// One speaking installation with a ready environment.

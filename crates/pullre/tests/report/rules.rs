@@ -88,6 +88,7 @@ fn what_becomes_ineligible_keeps_its_server_for_the_grace_and_then_gives_it_back
 
         - Commit: `9e3779b`
         - Server: stg1
+        - Still serves: `9e3779b` at <http://stg1.example:8000/health?x=1>
         - Database: `stg1`, a copy of `dev1` made 2026-11-22 12:00 UTC (8 kB in TIME)
 
         <sub>People with write access can comment with a line `/pullre redeploy`, `reset-db`, `hold`, `release`, `stop` or `explain`.</sub>

@@ -1,0 +1,122 @@
+//! What is shown of addresses, secrets, outputs and moments, and what is not.
+
+use insta::assert_snapshot;
+use pullre::config::Secret;
+use testkit::fuse::Fuse;
+use testkit::world::World;
+
+use super::{ONE, comment, failed, offered, ready, seen};
+
+#[test]
+fn the_password_of_a_check_url_is_never_shown() {
+    let mut world = World::new(1).speaks();
+    let set = ["check_url=http://tester:hunter2@stg1.example:8000/".to_owned()];
+    world.operator(&mut world.store()).server_set("stg1", &set).unwrap();
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    // Its step prints what it was told as PULLRE_CHECK_URL.
+    let printed = "GET http://tester:hunter2@stg1.example:8000/ as tester, hunter2";
+    world.by_hand(&format!("UPDATE deployment_steps SET output = '{printed}'"));
+    world.by_hand(&format!("UPDATE deployments SET reason = '{printed}'"));
+    world.tick();
+    let seen = seen(&world);
+    assert!(seen.contains("GET http://stg1.example:8000/ as tester, ***"), "{seen}");
+    assert!(!seen.contains("hunter2"), "{seen}");
+}
+
+#[test]
+fn colours_of_an_output_are_left_out_and_hide_no_secret() {
+    let mut world = World::new(1).speaks();
+    world.report.secrets = vec![Secret::new("p_ss!w0rd*")];
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    world.by_hand(
+        "UPDATE deployment_steps SET output = '\u{1b}[1;31mError:\u{1b}[0m p_ss\u{1b}[0m!w0rd*'",
+    );
+    world.tick();
+    assert!(seen(&world).contains("    Error: ***\n"), "{}", seen(&world));
+}
+
+#[test]
+fn a_secret_is_masked_whatever_it_consists_of() {
+    let mut world = ready();
+    world.report.secrets = vec![Secret::new("p_ss!w0rd*"), Secret::new("x".repeat(20))];
+    let reason = format!("p_ss!w0rd* and `p_ss!w0rd*` {}", "y".repeat(490));
+    world.operator(&mut world.store()).pull_hold(ONE, &reason, None).unwrap();
+    world.tick();
+    let seen = seen(&world);
+    assert!(seen.contains("\\*\\*\\* and `***`"), "{seen}");
+    assert!(!seen.contains("w0rd"), "{seen}");
+}
+
+#[test]
+fn a_later_truth_is_never_dated_before_an_earlier_one() {
+    let mut world = ready();
+    let newest = |world: &World| {
+        let told = world.hub.told();
+        let run = told.checks.values().last().unwrap().1.clone();
+        format!("{:?}, completed {:?}", run.state, run.completed_at)
+    };
+    assert_snapshot!(newest(&world), @"Success, completed Some(2026-11-22T12:01:00Z)");
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(newest(&world), @"Failure, completed None");
+    // GitHub goes by this moment: that of the old deployment would leave the failure the newest.
+    world.minutes(1);
+    world.tick();
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.by_hand("UPDATE clones SET bytes = 5000000");
+    world.tick();
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.advance(60);
+    world.operator(&mut world.store()).redeploy(ONE, &world.policy, &world.locks()).unwrap();
+    world.minutes(2);
+    let writes = world.hub.told().writes;
+    assert_snapshot!(newest(&world), @"Success, completed None");
+    world.minutes(2);
+    assert_eq!(world.hub.told().writes, writes, "a moment alone is no news");
+}
+
+#[test]
+fn a_sentence_does_not_change_anybodys_name() {
+    let world = ready();
+    world.operator(&mut world.store()).pull_stop(ONE).unwrap();
+    world.tick();
+    assert_snapshot!(comment(&world, ONE).lines().nth(3).unwrap(), @"It was stopped by tester 2026-11-22 12:04 UTC; `/pullre release` in a comment brings it back.");
+    let mut world = offered(1);
+    world.advance(700);
+    world.tick();
+    assert_snapshot!(comment(&world, ONE).lines().nth(3).unwrap(), @"stg1 does not deploy it: its staging client has never given a sign of life.");
+}
+
+#[test]
+fn a_details_link_leads_to_the_console_page_of_that_pull_request() {
+    let mut world = World::new(0).speaks();
+    world.report.console = Some("https://staging.example.com".into());
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    let told = world.hub.told();
+    let url = told.checks.values().next().unwrap().1.details_url.as_deref();
+    assert_eq!(url, Some("https://staging.example.com/pull/1"));
+}
+
+#[test]
+fn a_completed_check_run_tells_when_it_began_and_ended() {
+    let mut world = failed(1);
+    world.tick();
+    let times = |world: &World| {
+        let told = world.hub.told();
+        let run = told.checks.values().last().unwrap().1.clone();
+        format!("{:?}: {:?} to {:?}", run.state, run.started_at.unwrap(), run.completed_at.unwrap())
+    };
+    assert_snapshot!(times(&world), @"Failure: 2026-11-22T12:00:00Z to 2026-11-22T12:00:00Z");
+    world.advance(60);
+    world.minutes(3);
+    assert_snapshot!(times(&world), @"Success: 2026-11-22T12:01:00Z to 2026-11-22T12:01:00Z");
+}
