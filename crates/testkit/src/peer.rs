@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The shell stands between us and the server: when we end, in whatever way, its input ends, and
-/// it stops the server.
+/// it stops the server and what that has started: node may be a program that starts another one.
 const WATCHDOG: &str = r#"
-"$@" >/dev/null 2>&1 </dev/null &
+setsid "$@" >/dev/null 2>&1 </dev/null &
 server=$!
 read -r _
-kill -9 "$server"
+kill -9 "-$server"
 wait "$server"
 "#;
 
