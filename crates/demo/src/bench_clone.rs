@@ -83,22 +83,49 @@ impl Drop for Server {
     }
 }
 
-/// `count` tables of `rows` rows with texts of `words` times 32 letters; each refers to the one before
-/// it.
-fn tables(count: u32, rows: u32, keys: u32, words: u32) -> String {
-    let mut sql = String::new();
-    for n in 0..count {
-        let keys: String = (0..keys).map(|k| format!(", KEY k{k} (c{}, id)", k % 4)).collect();
-        let parent = n.saturating_sub(1);
-        sql += &format!(
-            "CREATE TABLE t{n} (id INT PRIMARY KEY AUTO_INCREMENT, parent INT, c0 INT, c1 VARCHAR(60),
-                c2 DATETIME, c3 DECIMAL(12, 2), body VARCHAR(600), KEY parent (parent){keys},
-                CONSTRAINT f{n} FOREIGN KEY (parent) REFERENCES t{parent} (id));
-             INSERT INTO t{n} SELECT seq, 1, seq * 7919 % 10007, MD5(seq), '2026-01-01' + INTERVAL seq MINUTE,
-                seq / 7, REPEAT(MD5(seq), {words}) FROM seq_1_to_{rows};\n"
-        );
+/// How a schema's tables are made; each refers to the one before it, where it has a key for that.
+struct Tables {
+    count: u32,
+    rows: u32,
+    /// Times 32 letters: a row's text.
+    words: u32,
+    /// For each table in turn.
+    keys: &'static [u32],
+}
+
+/// Two secondary keys on average, one of them for a foreign key.
+const USUAL: &[u32] = &[0, 1, 2, 3, 4];
+const SEVEN: &[u32] = &[7];
+
+impl Tables {
+    fn sql(&self) -> String {
+        let mut sql = String::new();
+        for (n, keys) in (0..self.count).zip(self.keys.iter().cycle()) {
+            let parent = n.saturating_sub(1);
+            let link = match keys {
+                0 => String::new(),
+                _ => format!(
+                    ", KEY parent (parent), CONSTRAINT f{n} FOREIGN KEY (parent) REFERENCES t{parent} (id)"
+                ),
+            };
+            let keys: String = (1..*keys).map(|k| format!(", KEY k{k} (c{}, id)", k % 4)).collect();
+            let Tables { rows, words, .. } = self;
+            sql += &format!(
+                "CREATE TABLE t{n} (id INT PRIMARY KEY AUTO_INCREMENT, parent INT, c0 INT, c1 VARCHAR(60),
+                    c2 DATETIME, c3 DECIMAL(12, 2), body VARCHAR(2000){keys}{link});
+                 INSERT INTO t{n} SELECT seq, 1, seq * 7919 % 10007, MD5(seq), '2026-01-01' + INTERVAL seq MINUTE,
+                    seq / 7, REPEAT(MD5(seq), {words}) FROM seq_1_to_{rows};\n"
+            );
+        }
+        sql
     }
-    sql
+
+    /// One row of each is made another one.
+    fn change(&self, schema: &str) -> String {
+        (0..self.count)
+            .map(|n| format!("UPDATE {schema}.t{n} SET c0 = c0 + 1 WHERE id = 5;"))
+            .collect()
+    }
 }
 
 fn fill(server: &Server, schema: &str, tables: &str) -> Result<()> {
@@ -136,25 +163,34 @@ fn measure(folder: &Path) -> Result<()> {
     pullre.run("update-pull", &["server", "register", "stg1"])?;
     pullre.run("update-pull", &["server", "set", "stg1", "db_schema=stg1"])?;
 
-    // 8 MB; and 394 MB, 64% of it in one table.
-    fill(&server, "s", &tables(60, 79, 6, 3))?;
-    let big = "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b VARCHAR(60), body VARCHAR(600),
-            KEY a (a), KEY b (b)); INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq), REPEAT(MD5(seq), 7)
-            FROM seq_1_to_610000;\n";
-    fill(&server, "m", &(tables(39, 10_000, 2, 2) + big))?;
-    for (schema, what) in
-        [("s", "S: 60 tables, 4,740 rows"), ("m", "M: 40 tables, 1.0 million rows")]
-    {
-        compare(folder, &server, &pullre, schema, what)?;
+    let s = Tables { count: 60, rows: 79, words: 20, keys: USUAL };
+    let keyed = Tables { count: 60, rows: 79, words: 3, keys: SEVEN };
+    let m = Tables { count: 39, rows: 10_000, words: 3, keys: USUAL };
+    // One after the other: what one leaves in the server's memory is not what the next pays for.
+    for (schema, tables, what) in [
+        ("s", s, "S: 60 tables, 4,740 rows"),
+        ("keyed", keyed, "S with seven keys and a foreign key on each table"),
+        ("m", m, "M: 40 tables, 1.0 million rows"),
+    ] {
+        let big = if schema == "m" { BIG } else { "" };
+        fill(&server, schema, &(tables.sql() + big))?;
+        compare(folder, &server, &pullre, schema, &tables, what)?;
+        server.sql(&format!("DROP DATABASE {schema}; DROP DATABASE stg1; DROP DATABASE dumped"))?;
     }
     Ok(())
 }
+
+/// 64% of M.
+const BIG: &str = "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b VARCHAR(60), body VARCHAR(600),
+    KEY a (a), KEY b (b)); INSERT INTO big SELECT seq, seq * 7919 % 1000003, MD5(seq), REPEAT(MD5(seq), 7)
+    FROM seq_1_to_610000;\n";
 
 fn compare(
     folder: &Path,
     server: &Server,
     pullre: &Installation,
     schema: &str,
+    tables: &Tables,
     what: &str,
 ) -> Result<()> {
     let size = folder.join("size");
@@ -186,21 +222,15 @@ fn compare(
          mariadb {client} -e 'DROP DATABASE IF EXISTS dumped; CREATE DATABASE dumped' &&
          myloader {words} --directory='{parallel}' --database=dumped --overwrite-tables --verbose=1"
     );
+    let every = tables.change("stg1");
+    let ours = |name: &str| Subject::new(&format!("clone-schema, {name}"), 1, &clone);
     let mut subjects = vec![
         (Subject::new("mariadb-dump --single-transaction, mariadb", 1, &["sh", "-c", &dump]), None),
-        (
-            Subject::new("clone-schema, nothing there", 1, &clone),
-            Some("DROP DATABASE IF EXISTS stg1"),
-        ),
-        (
-            Subject::new("clone-schema, over another one", 1, &clone),
-            Some("CREATE TABLE stg1.stray (a INT)"),
-        ),
-        (Subject::new("clone-schema, nothing differs", 1, &clone), None),
-        (
-            Subject::new("clone-schema, one small table differs", 1, &clone),
-            Some("UPDATE stg1.t7 SET c0 = 0 WHERE id = 5"),
-        ),
+        (ours("nothing there"), Some("DROP DATABASE IF EXISTS stg1")),
+        (ours("over one of other tables"), Some("CREATE TABLE stg1.stray (a INT)")),
+        (ours("over one, every small table differs"), Some(&every[..])),
+        (ours("nothing differs"), None),
+        (ours("one small table differs"), Some("UPDATE stg1.t7 SET c0 = 0 WHERE id = 5")),
         (Subject::new("cp of the server's files, sync", 1, &["sh", "-c", &files]), None),
     ];
     match Command::new("mydumper").arg("--version").stdout(Stdio::null()).status() {

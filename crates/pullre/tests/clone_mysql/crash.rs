@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mysql::prelude::Queryable;
 use pullre::schema_clone::{Progress, Request};
 
+use crate::refresh::many;
 use crate::world::{MINUTE, World, quoted, server_as, world};
 
 /// Two generations of one schema, with objects of the same and of other names.
@@ -124,6 +125,39 @@ fn a_kill_at_any_moment_leaves_one_clone_whole_and_the_next_finishes() {
 #[test]
 fn a_kill_while_a_schema_is_first_made_leaves_what_the_next_replaces() {
     kills(20, false);
+}
+
+#[test]
+fn a_kill_while_tables_are_rewritten_leaves_all_rows_of_one_moment() {
+    let w = world();
+    let (a, b, to) = (many(&w, "a", "one"), many(&w, "b", "other"), w.name("to"));
+    let dumps = [w.dump(&a), w.dump(&b)];
+    w.clone(&a, &to);
+    let started = Instant::now();
+    w.clone(&b, &to);
+    let usual = started.elapsed().as_micros() as u64;
+    let words: Vec<_> = (0..30).map(|n| format!("SELECT word FROM t{n}")).collect();
+    let words = format!("SELECT COUNT(DISTINCT word) FROM ({}) AS w", words.join(" UNION ALL "));
+    let mut random = seed();
+    let mut unfinished = 0;
+    for round in 0..30 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["crash::child_process", "--exact", "--nocapture"])
+            .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_micros(5000 + next(&mut random) % (2 * usual)));
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().code(), None, "round {round}: it died by itself");
+        assert_eq!(w.number(&to, &words), 1, "round {round}");
+        unfinished += u32::from(w.names().len() > 3 || !dumps.contains(&w.dump(&to)));
+        let which = (next(&mut random) % 2) as usize;
+        w.clone([&a, &b][which], &to);
+        w.assert_same([&a, &b][which], &to);
+        assert_eq!(w.names(), [a.clone(), b.clone(), to.clone()], "round {round}");
+    }
+    println!("of 30 kills {unfinished} left something to finish");
 }
 
 #[test]

@@ -173,3 +173,23 @@ fn a_schema_may_have_any_name() {
         assert!(w.names().iter().all(|name| !name.contains("~new")), "{:?}", w.names());
     }
 }
+
+#[test]
+fn tables_whose_keys_are_built_while_others_are_copied_are_whole() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    let table = |name: &str, rows: u32| {
+        format!(
+            "CREATE TABLE {name} (id INT PRIMARY KEY, a CHAR(250), n INT, KEY (n), KEY (a));
+             INSERT INTO {name} SELECT seq, MD5(seq), seq % 97 FROM seq_1_to_{rows}; ANALYZE TABLE {name};"
+        )
+    };
+    let few: String = (0..2).map(|n| table(&format!("few{n}"), 3000)).collect();
+    // More than what is left when the first of them is read.
+    w.create(
+        &from,
+        &(table("more", 12_000) + &table("many", 14_000) + &table("most", 16_000) + &few),
+    );
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+}

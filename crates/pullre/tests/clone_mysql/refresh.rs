@@ -47,6 +47,40 @@ fn what_differs_is_rewritten_and_the_rest_stays() {
     assert_eq!(w.names(), [from, to]);
 }
 
+/// Small tables of the same definitions, each with other rows and its own counter for each word.
+pub fn many(w: &World, name: &str, word: &str) -> String {
+    let schema = w.name(name);
+    let tables: String = (0..30)
+        .map(|n| {
+            let parent = u32::saturating_sub(n, 1);
+            format!(
+                "CREATE TABLE t{n} (id INT PRIMARY KEY AUTO_INCREMENT, parent INT, word CHAR(200), KEY (word),
+                     FOREIGN KEY (parent) REFERENCES t{parent} (id) ON DELETE CASCADE);
+                 INSERT INTO t{n} SELECT seq, seq, '{word}' FROM seq_1_to_{}; DELETE FROM t{n} WHERE id = 2;",
+                30 + word.len()
+            )
+        })
+        .collect();
+    w.create(&schema, &format!("SET foreign_key_checks = 0; {tables}"));
+    schema
+}
+
+#[test]
+fn many_small_tables_that_differ_are_rewritten_where_they_are() {
+    let w = world();
+    let (a, b, to) = (many(&w, "a", "one"), many(&w, "b", "other"), w.name("to"));
+    w.clone(&a, &to);
+    let first = made(&w, &to, "t29");
+    for from in [&b, &a, &b] {
+        let outcome = w.clone(from, &to);
+        let note = "only 30 of 30 tables differed and were rewritten";
+        assert_eq!(outcome.notes, [note]);
+        assert_eq!((outcome.tables, made(&w, &to, "t29")), (30, first));
+        w.assert_same(from, &to);
+    }
+    assert_eq!(w.names(), [a, b, to]);
+}
+
 #[test]
 fn what_differs_in_more_than_rows_is_made_anew() {
     let w = world();

@@ -18,6 +18,8 @@ const BIG: u64 = 1 << 20;
 const CREATORS: usize = 4;
 /// Tables that one of them takes at a time.
 const BATCH: usize = 5;
+/// Small tables whose rows one of them counts at a time.
+const COUNTED: usize = 20;
 
 const CREATING: &str = "creating tables";
 const LINKING: &str = "adding foreign keys";
@@ -57,6 +59,9 @@ pub(super) fn build(
     create(&mut crew, from, into, plan, &first)?;
     create(&mut crew, from, into, plan, &last)?;
 
+    // Small tables wait for the disk as their creation does: for each page that they grow by.
+    let is_small = from.tables.iter().all(|table| table.bytes <= BIG);
+    let workers = if is_small && job.workers > 1 { creators } else { workers };
     crew.sessions.truncate(workers);
     let keys: Vec<_> = plan.iter().map(|statements| statements.keys.clone()).collect();
     let copy = Copy { job, source: from, into, big: BIG, keys: &keys, workers };
@@ -172,19 +177,29 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
     let wrong = |message: String| {
         Fault::Altered(format!("the clone is not what the source was: {message}"))
     };
-    let counted: Vec<usize> =
-        (0..from.tables.len()).filter(|n| from.tables[*n].has_rows()).collect();
-    let count = |session: &mut Session, table: usize| -> Result<(), Fault> {
-        let name = &from.tables[table].name;
-        let sql = format!("SELECT COUNT(*) FROM {}.{}", quoted(into), quoted(name));
-        let found: Option<u64> =
-            session.one(VERIFYING, sql).map_err(|e| e.about(&format!("table `{name}`")))?;
-        if found != Some(rows[table]) {
-            return Err(wrong(format!(
-                "table `{name}` has {} rows where {} were copied",
-                found.unwrap_or(0),
-                rows[table]
-            )));
+    let (small, big): (Vec<usize>, Vec<usize>) = (0..from.tables.len())
+        .filter(|n| from.tables[*n].has_rows())
+        .partition(|n| from.tables[*n].bytes <= BIG);
+    let counted: Vec<&[usize]> = big.chunks(1).chain(small.chunks(COUNTED)).collect();
+    let count = |session: &mut Session, tables: &[usize]| -> Result<(), Fault> {
+        let ask = |n: &usize| {
+            let name = quoted(&from.tables[*n].name);
+            format!("SELECT COUNT(*) FROM {}.{name}", quoted(into))
+        };
+        let asked: Vec<_> = tables.iter().map(ask).collect();
+        let about = |n: usize| tables.get(n).map(|n| format!("table `{}`", from.tables[*n].name));
+        let found = session.first_rows(VERIFYING, asked.join("; "), about)?;
+        let mut found = found.into_iter().map(|row| row.get::<u64, _>(0));
+        for table in tables {
+            let found = found.next().flatten();
+            if found != Some(rows[*table]) {
+                return Err(wrong(format!(
+                    "table `{}` has {} rows where {} were copied",
+                    from.tables[*table].name,
+                    found.unwrap_or(0),
+                    rows[*table]
+                )));
+            }
         }
         Ok(())
     };
@@ -203,7 +218,7 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
                     tell.tell((false, now.ok_or_else(gone)?));
                 }
                 at => match counted.get(at - 2) {
-                    Some(table) => count(session, *table)?,
+                    Some(tables) => count(session, tables)?,
                     None => return Ok(()),
                 },
             }

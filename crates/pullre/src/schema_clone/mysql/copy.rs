@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// So many tables are opened at once at most.
 const GROUP: usize = 100;
+/// A piece of several tables has about this size at most: each has a function of its own, which costs
+/// some waiting for the disk, and a large last one would keep the others waiting.
+const SHARE: u64 = 8 << 20;
 
 /// A piece of the copying: one big table, or some small ones.
 #[derive(Debug, Clone)]
@@ -67,11 +70,27 @@ enum Told {
     Read,
 }
 
+/// Counts alone would not tell: nothing was copied, and nothing is there.
+fn unread() -> Fault {
+    Fault::Altered("not every table was copied".to_owned())
+}
+
 /// Keys whose tables are complete.
 struct Ready {
     tables: Vec<usize>,
     copying: usize,
+    /// Of those that copy: who will take another piece.
+    reading: usize,
     over: bool,
+}
+
+impl Ready {
+    /// Whether one of them may turn to keys; somebody goes on reading.
+    fn leave(&mut self) -> bool {
+        let others = self.reading > 1;
+        self.reading -= usize::from(others);
+        others
+    }
 }
 
 // A panic elsewhere leaves queues whole.
@@ -97,7 +116,10 @@ impl Copy<'_> {
                 small.push(index);
             }
         }
-        let groups = self.workers.max(small.len().div_ceil(GROUP)).min(small.len()).max(1);
+        let bytes: u64 = small.iter().map(|index| self.source.tables[*index].bytes).sum();
+        let shares = usize::try_from(bytes.div_ceil(SHARE)).unwrap_or(usize::MAX);
+        let groups = self.workers.max(small.len().div_ceil(GROUP)).max(shares);
+        let groups = groups.min(small.len()).max(1);
         let mut shares = vec![Piece { tables: Vec::new(), bytes: 0, function: None }; groups];
         small.sort_by_key(|index| std::cmp::Reverse(self.source.tables[*index].bytes));
         for (turn, index) in small.into_iter().enumerate() {
@@ -290,7 +312,12 @@ impl Copy<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u64>, Fault> {
         let queue: Mutex<VecDeque<&Piece>> = Mutex::new(pieces.iter().collect());
-        let ready = Mutex::new(Ready { tables: Vec::new(), copying: copiers, over: false });
+        let ready = Mutex::new(Ready {
+            tables: Vec::new(),
+            copying: copiers,
+            reading: copiers,
+            over: false,
+        });
         let changed = Condvar::new();
         let each = |index: usize, session: &mut Session, tell: &Tell<Told>| {
             if index < copiers {
@@ -305,6 +332,12 @@ impl Copy<'_> {
                     for (table, rows) in self.copy_piece(session, piece)? {
                         mine.push(table);
                         tell.tell(Told::Rows { table, rows });
+                    }
+                    // What is left is less than this one's keys will take: others read it meanwhile.
+                    let left: u64 = lock(&queue).iter().map(|piece| piece.bytes).sum();
+                    let waits = piece.tables.iter().any(|table| !self.keys[*table].is_empty());
+                    if waits && piece.bytes > left && lock(&ready).leave() {
+                        break;
                     }
                 }
                 // Others see the rows from here on; keys need that.
@@ -368,7 +401,7 @@ impl Copy<'_> {
         };
         crew.work(each, stop, heard)?;
         unlocked?;
-        Ok(rows)
+        if lock(&queue).is_empty() { Ok(rows) } else { Err(unread()) }
     }
 
     fn copy_piece(&self, session: &mut Session, piece: &Piece) -> Result<Vec<(usize, u64)>, Fault> {

@@ -15,9 +15,11 @@ use crate::schema_clone::Consistency;
 const COMPARING: &str = "comparing with the clone that is there";
 const REWRITING: &str = "rewriting the tables that differ";
 
-/// More than this is copied anew: it is as fast, and tests more.
-const MOST_BYTES: u64 = 8 << 20;
-const MOST_TABLES: usize = 20;
+/// More than this is copied anew: one transaction would hold it all, and no other connection helps.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// More tables are counted, not named.
+const MOST_NAMES: usize = 20;
 
 /// Tables that are compared by one statement, so that many differences end it soon.
 const BATCH: usize = 50;
@@ -30,6 +32,10 @@ pub(super) fn refresh(
     notes: &mut Vec<String>,
 ) -> Result<Option<Built>, Fault> {
     let destination = job.destination.as_str();
+    // What a killed run still inserts moves counters on, and no rollback moves them back.
+    if !super::end_orphans(control, destination)? {
+        return Ok(None);
+    }
     let Some(old) = source::read(control, destination)?.map(without_probe) else { return Ok(None) };
     if !alike(from, &old) || from.tables.iter().any(|table| !table.has_rows()) {
         return Ok(None);
@@ -83,7 +89,15 @@ fn bring_up(
         }
         ended?;
         let names: Vec<_> = different.iter().map(|n| from.tables[*n].name.as_str()).collect();
-        notes.push(format!("only these differed and were rewritten: `{}`", names.join("`, `")));
+        notes.push(if names.len() <= MOST_NAMES {
+            format!("only these differed and were rewritten: `{}`", names.join("`, `"))
+        } else {
+            format!(
+                "only {} of {} tables differed and were rewritten",
+                names.len(),
+                from.tables.len()
+            )
+        });
     }
     let of = quoted(&old.name);
     let count = |table: &Table| format!("(SELECT COUNT(*) FROM {of}.{})", quoted(&table.name));
@@ -169,7 +183,7 @@ fn compare(
             if !(same || both_empty) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl) {
                 different.push(*index);
                 bytes += a.copied_bytes().max(b.bytes);
-                if bytes > MOST_BYTES || different.len() > MOST_TABLES {
+                if bytes > MOST_BYTES {
                     return Ok(None);
                 }
             }
@@ -235,6 +249,12 @@ fn row_sums(
     }
 }
 
+fn about(tables: &[&str]) -> String {
+    let (named, more) = tables.split_at(tables.len().min(MOST_NAMES));
+    let more = if more.is_empty() { "" } else { " or another one" };
+    format!("table `{}`{more}", named.join("` or `"))
+}
+
 /// False: this server has no snapshots to copy from, and nothing was written.
 fn write(
     job: &Job<'_>,
@@ -246,6 +266,7 @@ fn write(
     building: &str,
 ) -> Result<bool, Fault> {
     let beside = quoted(building);
+    let mark = format!("/* {} */", super::orphan_mark(&old.name));
     let function = format!("{beside}.`pullre~copy~0`");
     let mut body = format!(
         "CREATE FUNCTION {function}() RETURNS INT MODIFIES SQL DATA BEGIN
@@ -253,7 +274,7 @@ fn write(
     );
     for index in different {
         let table = &from.tables[*index];
-        body += &format!("DELETE FROM {}.{};\n", quoted(&old.name), quoted(&table.name));
+        body += &format!("DELETE {mark} FROM {}.{};\n", quoted(&old.name), quoted(&table.name));
         if let Some(fill) = masking::fill(table, &from.name, &old.name) {
             body += &format!("{fill};\n");
         }
@@ -269,14 +290,11 @@ fn write(
         _ => return Ok(false),
     }
     other.run(REWRITING, format!("INSERT INTO {beside}.`{PROBE}` VALUES (1)"))?;
-    match control.run(REWRITING, format!("SELECT {function}()")) {
+    let names: Vec<_> = different.iter().map(|n| &from.tables[*n].name[..]).collect();
+    match control.run(REWRITING, format!("SELECT {mark} {function}()")) {
         // Somebody writes there at this moment: made anew, it is swapped with more care.
         Err(e) if e.is_busy() => return Ok(false),
-        done => {
-            let names: Vec<_> =
-                different.iter().map(|n| format!("table `{}`", from.tables[*n].name)).collect();
-            done.map_err(|e| e.about(&names.join(" or ")).or_altered())?;
-        }
+        done => done.map_err(|e| e.about(&about(&names)).or_altered())?,
     }
     let seen: Option<u64> =
         control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;
@@ -285,12 +303,13 @@ fn write(
         return Ok(false);
     }
     control.run(REWRITING, "COMMIT")?;
-    for index in different {
-        let (a, b) = (&from.tables[*index], &old.tables[*index]);
-        let (wanted, had) = (ddl::counter(&a.ddl), ddl::counter(&b.ddl));
-        if wanted.is_some() || had.is_some() {
-            let table = format!("{}.{}", quoted(&old.name), quoted(&a.name));
-            let sql = format!("ALTER TABLE {table} AUTO_INCREMENT = {}", wanted.unwrap_or(1));
+    for (index, ddl) in different.iter().zip(source::shown(other, &old.name, &names)?) {
+        // As it is now: rows that came put it forward, and nothing puts it back.
+        let (wanted, has) = (ddl::counter(&from.tables[*index].ddl), ddl::counter(&ddl));
+        if wanted != has {
+            let table = format!("{}.{}", quoted(&old.name), quoted(&from.tables[*index].name));
+            let sql =
+                format!("ALTER {mark} TABLE {table} AUTO_INCREMENT = {}", wanted.unwrap_or(1));
             other.run(REWRITING, sql).map_err(|e| e.about(&format!("table {table}")))?;
         }
     }

@@ -208,6 +208,27 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
     Ok(Some(read))
 }
 
+/// The definitions of these tables as they are now.
+pub(super) fn shown(
+    session: &mut Session,
+    schema: &str,
+    tables: &[&str],
+) -> Result<Vec<Vec<u8>>, Fault> {
+    let mut texts = Vec::with_capacity(tables.len());
+    for tables in tables.chunks(200) {
+        let ask = |table: &&str| format!("SHOW CREATE TABLE {}.{}", quoted(schema), quoted(table));
+        let asked: Vec<_> = tables.iter().map(ask).collect();
+        let object = |n: usize| tables.get(n).map(|table| format!("table `{table}`"));
+        for mut row in session.first_rows(READING, asked.join("; "), object)? {
+            texts.push(column(&mut row, 1).unwrap_or_default());
+        }
+    }
+    if texts.len() != tables.len() {
+        return Err(Fault::Altered("a table did not show its definition".to_owned()));
+    }
+    Ok(texts)
+}
+
 fn read_ddl(session: &mut Session, read: &mut Schema) -> Result<(), Fault> {
     let tables = read.tables.iter().map(|table| ("TABLE", table.name.clone()));
     let sequences = read.sequences.iter().map(|s| ("SEQUENCE", s.name.clone()));
