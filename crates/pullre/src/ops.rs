@@ -16,6 +16,7 @@ use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
 use crate::schema_clone::{CloneError, CloneOutcome, Cloning, Progress, Request, Schemas};
+use crate::stage::Standings;
 use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
 use crate::store::{ConsoleUser, Store, StoreError, Won};
@@ -563,7 +564,7 @@ impl Operator<'_> {
             deployments.push(Told { deployment, steps });
         }
         Ok(Explanation {
-            environment: status::environment(&pull, facts, policy, self.now),
+            environment: status::environment(&pull, &Standings::new(facts, policy, self.now)),
             state: pull.request.state,
             paused: facts.paused.clone(),
             refused: facts.refused.clone(),

@@ -228,11 +228,11 @@ fn the_buttons_do_what_they_say() {
     browser.eval("document.querySelector('#reason').value = 'looked at'");
     browser.follow("document.querySelector('main form button').click()");
     assert!(browser.text().contains("stg1 is held"), "{}", browser.text());
-    browser.follow("document.querySelector('form[action=\"/server/release\"] button').click()");
-    browser.follow("document.querySelector('form[action=\"/server/hide\"] button').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/release\"]').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/hide\"]').click()");
     assert!(browser.text().contains("is hidden"));
     browser.follow("document.querySelector('a[href=\"/server/list?hidden=1\"]').click()");
-    browser.follow("document.querySelector('form[action=\"/server/show\"] button').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/show\"]').click()");
     browser.goto(&at("/master/git_hub_users/create"));
     browser.eval("document.querySelector('[name=login]').value = 'stg'; document.querySelector('[name=db_schema]').value = 'stg1'");
     browser.follow("document.querySelector('main button[type=submit]').click()");
