@@ -8,9 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use pullre::condition::Policy;
 use pullre::facts::Pulse;
 use pullre::ops::OpsError;
+use pullre::ports::RateLeft;
 use pullre::stage::{Stage, Standings};
 use pullre::store::Store;
 
+use crate::RateLimit;
 use crate::pages::pool::quantiles;
 
 const STAGES: [Stage; 10] = [
@@ -73,7 +75,7 @@ impl Text {
 pub fn metrics(
     store: &mut Store,
     policy: &Policy,
-    limited_until: Option<Timestamp>,
+    github: RateLimit,
     now: Timestamp,
 ) -> Result<String, OpsError> {
     let mut text = Text(String::new());
@@ -179,12 +181,25 @@ pub fn metrics(
             seconds(read),
         );
     }
-    let limited = limited_until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
+    let limited = github.until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
     text.gauge(
         "github_limited_seconds",
         "For how long GitHub's rate limit still keeps requests back.",
         limited.max(0.0),
     );
+    if let Some(RateLeft { limit, remaining, resets_at }) = github.left {
+        text.gauge("github_rate_limit", "What GitHub's rate limit allows.", f64::from(limit));
+        text.gauge(
+            "github_rate_remaining",
+            "What is left of it, within a fiftieth.",
+            f64::from(remaining),
+        );
+        text.gauge(
+            "github_rate_reset_seconds",
+            "Until all of it is there again.",
+            resets_at.duration_since(now).as_secs_f64().max(0.0),
+        );
+    }
     text.gauge("unreadable_rows", "Rows that make no sense.", facts.unreadable.len() as f64);
     Ok(text.0)
 }
