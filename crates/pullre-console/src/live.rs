@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
@@ -255,7 +255,12 @@ pub fn stream(
         Some((Ok(piece), page))
     });
     let events = stream::once(hello).chain(events);
-    answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events))
+    let mut response =
+        answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events));
+    // nginx keeps what is small else, until much has come together.
+    let unbuffered = HeaderValue::from_static("no");
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), unbuffered);
+    response
 }
 
 /// A page that listens.

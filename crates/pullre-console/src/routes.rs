@@ -208,8 +208,8 @@ async fn pool(State(console): App, Extension(visit): Who, RawQuery(query): RawQu
 async fn release(State(console): App, Extension(visit): Who, RawQuery(query): RawQuery) -> Answer {
     let Some(table) = Table::named("next_release_messages") else { return nothing().await };
     let (said, at) = (console.said(&visit), asked(&query, "page").parse().unwrap_or(0));
-    let read = console.store(move |store| Ok(store.master_rows(table, "", at)?)).await;
-    Console::page(read, |(rows, count)| {
+    let read = console.store(move |store| master::page_of(store, table, "", at)).await;
+    Console::page(read, |(rows, count, at)| {
         pages::release::release(&visit, said, table, &rows, count, at)
     })
 }
