@@ -43,6 +43,10 @@ pub fn bytes(n: u64) -> String {
 /// Text of strangers on one line: control characters, among them terminal escapes and those that
 /// turn the direction of writing, become `?`.
 pub fn plain(text: &str) -> String {
+    // Nearly all of them.
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_owned();
+    }
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',

@@ -1,6 +1,7 @@
 //! The narrow seam between our queries and a database engine. One SQL text serves every engine:
 //! `?` placeholders, no upserts, nothing that only one engine knows.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::str::FromStr;
 
@@ -86,18 +87,54 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 /// One row of an answer, read by column name.
 #[derive(Debug, Clone)]
 pub struct Row {
-    pub columns: Rc<[String]>,
+    columns: Columns,
     pub values: Vec<Value>,
+    /// Where the next column is looked for first: most are read in the order of the statement.
+    next: Cell<usize>,
+}
+
+/// The names of an answer's columns, each of which stands there once.
+#[derive(Debug, Clone)]
+pub struct Columns(Rc<[String]>);
+
+impl Columns {
+    pub fn new(names: impl Iterator<Item = String>) -> Columns {
+        let names: Rc<[String]> = names.collect();
+        debug_assert!(
+            (1..names.len()).all(|at| !names[..at].contains(&names[at])),
+            "which of two is meant? {names:?}"
+        );
+        Columns(names)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Row {
+    pub fn new(columns: &Columns, values: Vec<Value>) -> Row {
+        Row { columns: columns.clone(), values, next: Cell::new(0) }
+    }
+
     fn value(&self, column: &str) -> Result<&Value, StoreError> {
+        let names = &self.columns.0;
         // Some servers answer in capitals.
-        self.columns
-            .iter()
-            .position(|name| name.eq_ignore_ascii_case(column))
-            .map(|at| &self.values[at])
-            .ok_or_else(|| StoreError::Row(format!("the answer has no column {column}")))
+        let is_it = |name: &String| name.eq_ignore_ascii_case(column);
+        let next = self.next.get();
+        let at = match names.get(next) {
+            Some(name) if is_it(name) => next,
+            _ => names
+                .iter()
+                .position(is_it)
+                .ok_or_else(|| StoreError::Row(format!("the answer has no column {column}")))?,
+        };
+        self.next.set(at + 1);
+        Ok(&self.values[at])
     }
 
     fn wrong(&self, column: &str, value: &Value, expected: &str) -> StoreError {
@@ -195,4 +232,24 @@ pub enum StoreError {
     Newer(String),
     #[error("the control database cannot do this: {0}")]
     Other(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_found_by_its_name_in_any_order_and_as_often_as_it_is_asked_for() {
+        let columns = Columns::new(["id", "NAME", "sha"].map(str::to_owned).into_iter());
+        let row = Row::new(&columns, vec![7_i64.into(), "stg1".into(), Value::Null]);
+        for _ in 0..2 {
+            assert_eq!(row.int("id").unwrap(), 7);
+            assert_eq!(row.text("name").unwrap(), "stg1");
+            assert_eq!(row.opt_text("sha").unwrap(), None);
+        }
+        assert_eq!(row.text("name").unwrap(), "stg1");
+        assert!(row.is_null("sha").unwrap() && row.is_null("sha").unwrap());
+        assert_eq!(row.text("ref").unwrap_err().to_string(), "the answer has no column ref");
+        assert_eq!(row.int("id").unwrap(), 7);
+    }
 }

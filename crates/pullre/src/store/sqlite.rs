@@ -1,13 +1,12 @@
 //! The embedded control database: one SQLite file.
 
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::backend::{Backend, Engine, Row, StoreError, Value};
+use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
 
 /// How long a writer waits for another one. Transactions are short: no effect runs inside one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +65,7 @@ impl Backend for Sqlite {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         let run = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let columns: Rc<[String]> = statement.column_names().map(str::to_owned).collect();
+            let columns = Columns::new(statement.column_names().map(str::to_owned));
             let mut rows = statement.query(rusqlite::params_from_iter(params))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
@@ -75,7 +74,7 @@ impl Backend for Sqlite {
                 for at in 0..columns.len() {
                     values.push(value_of(row.get_ref(at)?));
                 }
-                found.push(Row { columns: columns.clone(), values });
+                found.push(Row::new(&columns, values));
             }
             Ok(found)
         };

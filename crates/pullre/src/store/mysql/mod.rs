@@ -6,13 +6,12 @@ mod holding;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, DriverError, Params};
 
-use super::backend::{Backend, Engine, Row, StoreError, Value};
+use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
 pub use access::MysqlAccess;
 pub use holding::Holding;
 
@@ -96,12 +95,13 @@ impl Backend for Mysql {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         self.run(true, |connection| {
             let mut answer = connection.exec_iter(sql, driver_params(params))?;
-            let columns: Rc<[String]> =
-                answer.columns().as_ref().iter().map(|c| c.name_str().into_owned()).collect();
+            let columns = Columns::new(
+                answer.columns().as_ref().iter().map(|column| column.name_str().into_owned()),
+            );
             let mut found = Vec::new();
             for row in answer.by_ref() {
                 let values = row?.unwrap().into_iter().map(value_of).collect();
-                found.push(Row { columns: columns.clone(), values });
+                found.push(Row::new(&columns, values));
             }
             Ok(found)
         })
