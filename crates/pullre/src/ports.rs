@@ -157,7 +157,7 @@ pub enum Post {
     Reaction { comment: i64, reaction: Reaction },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CheckRun {
     pub name: String,
     pub head: Sha,
@@ -173,7 +173,7 @@ pub struct CheckRun {
     pub completed_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CheckState {
     Queued,
     InProgress,
@@ -198,7 +198,7 @@ impl CheckState {
 }
 
 /// What a commit says of itself where check runs are not permitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommitStatus {
     pub context: String,
     /// `pending`, `success`, `failure` or `error`.
@@ -208,7 +208,7 @@ pub struct CommitStatus {
     pub target_url: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeploymentStatus {
     /// `queued`, `in_progress`, `success`, `failure` or `inactive`.
     pub state: &'static str,

@@ -87,7 +87,7 @@ impl Installation {
         let report = &self.config.report;
         let chats = [(Chat::Slack, &report.slack_url), (Chat::Google, &report.google_chat_url)];
         let text = format!("{}/{}: {text}", self.config.owner, self.config.repo);
-        let text = markdown::masked(&text, &self.report.secrets);
+        let text = markdown::Masking::new(&self.report.secrets).masked(&text);
         let sent = chats
             .into_iter()
             .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)));

@@ -192,11 +192,15 @@ impl Controller<'_> {
                 break;
             }
         }
+        let recorded;
         let facts = match report.last.records.is_empty() {
-            true => observed.facts.clone(),
-            false => store.facts()?,
+            true => &observed.facts,
+            false => {
+                recorded = store.facts()?;
+                &recorded
+            }
         };
-        if let Err(e) = self.speak(store, &observed, &facts, &[], clock, say) {
+        if let Err(e) = self.speak(store, &observed, facts, &[], clock, say) {
             report.failures.push(not_told(&e));
         }
         if !report.last.refused.is_empty() {

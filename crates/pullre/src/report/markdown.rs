@@ -1,6 +1,10 @@
 //! Text of strangers in Markdown: it is shown, and does nothing else. No mention, no reference,
 //! no link, no markup.
 
+use std::borrow::Cow;
+
+use memchr::memmem::Finder;
+
 use crate::config::Secret;
 use crate::words;
 
@@ -44,12 +48,16 @@ fn escaped(text: &str) -> String {
                 out.push('\u{200b}');
             }
             '/' if before == ':' => out.push_str("\u{200b}/"),
-            '.' if out.to_ascii_lowercase().ends_with("www") => out.push_str("\u{200b}."),
+            '.' if ends_with_www(&out) => out.push_str("\u{200b}."),
             c => out.push(c),
         }
         before = c;
     }
     out
+}
+
+fn ends_with_www(text: &str) -> bool {
+    text.as_bytes().last_chunk::<3>().is_some_and(|end| end.eq_ignore_ascii_case(b"www"))
 }
 
 /// A code span, whatever backticks are inside.
@@ -102,9 +110,24 @@ pub fn link(url: &str) -> String {
     if fits { format!("<{url}>") } else { code(url) }
 }
 
-pub fn masked(text: &str, secrets: &[Secret]) -> String {
-    let known = secrets.iter().map(Secret::expose).filter(|s| s.len() >= SHORTEST_SECRET);
-    known.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+/// What is looked for in every text: made ready once for all of them.
+#[derive(Debug)]
+pub struct Masking<'a>(Vec<Finder<'a>>);
+
+impl<'a> Masking<'a> {
+    pub fn new(secrets: &'a [Secret]) -> Masking<'a> {
+        let known = secrets.iter().map(Secret::expose).filter(|s| s.len() >= SHORTEST_SECRET);
+        Masking(known.map(Finder::new).collect())
+    }
+
+    pub fn masked<'t>(&self, text: impl Into<Cow<'t, str>>) -> Cow<'t, str> {
+        self.0.iter().fold(text.into(), |text, secret| {
+            match (secret.find(text.as_bytes()), str::from_utf8(secret.needle())) {
+                (Some(_), Ok(secret)) => text.replace(secret, "***").into(),
+                _ => text,
+            }
+        })
+    }
 }
 
 /// At most so many characters.
@@ -145,6 +168,6 @@ mod tests {
     #[test]
     fn secrets_are_masked_and_short_ones_cannot_be() {
         let secrets = [Secret::new("hunter2!"), Secret::new("abc")];
-        assert_eq!(masked("pw hunter2! abc", &secrets), "pw *** abc");
+        assert_eq!(Masking::new(&secrets).masked("pw hunter2! abc"), "pw *** abc");
     }
 }

@@ -13,6 +13,7 @@ pub mod show;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -247,11 +248,10 @@ pub struct Told {
     pub closed: BTreeMap<PullNumber, Pull>,
 }
 
-/// The same text gives the same digest in every version of every controller.
-fn digest(text: &str) -> String {
-    // FNV-1a of 128 bits.
-    let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
-    });
-    format!("{hash:032x}")
+/// By which it is known that something was said already. Another version may count otherwise: then
+/// everything is said once more.
+fn digest(what: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }

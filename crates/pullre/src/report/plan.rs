@@ -25,7 +25,7 @@ pub struct Saying {
     pub settles: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum What {
     Check(Box<CheckRun>),
     Status {
@@ -331,7 +331,7 @@ impl Planner<'_> {
     }
 
     fn propose_it(&mut self, key: Key, state: State, what: What, settles: bool) {
-        let digest = digest(&format!("{what:?}"));
+        let digest = digest(&what);
         let saying = Saying { key, state, what, digest, settles };
         if let Some(said) = self.view.told.said.get(&saying.key) {
             if said.digest.as_ref() == Some(&saying.digest) {

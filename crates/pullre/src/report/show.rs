@@ -1,10 +1,11 @@
 //! What a reviewer shall see now of one pull request. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::markdown::{code, end_of_output, link, masked, prose, shortened};
+use super::markdown::{Masking, code, end_of_output, link, prose, shortened};
 use super::{Answer, Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
 use crate::domain::{PullNumber, PullState, Sha};
@@ -26,6 +27,7 @@ const ANSWERS: usize = 3;
 #[derive(Debug)]
 pub struct View<'a> {
     standings: Standings<'a>,
+    masking: Masking<'a>,
     pub facts: &'a Facts,
     pub told: &'a Told,
     pub settings: &'a Settings,
@@ -51,7 +53,8 @@ impl<'a> View<'a> {
             first_of.entry(&pull.request.head).or_insert(pull.request.number);
         }
         let standings = Standings::new(facts, policy, now);
-        View { standings, facts, told, settings, policy, now, places, first_of }
+        let masking = Masking::new(&settings.secrets);
+        View { standings, masking, facts, told, settings, policy, now, places, first_of }
     }
 
     /// The lowest open pull request with this head.
@@ -117,8 +120,8 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     /// Secrets go before anything is escaped or cut: after it they look different.
-    fn masked(&self, text: &str) -> String {
-        masked(text, &self.view.settings.secrets)
+    fn masked<'t>(&self, text: impl Into<Cow<'t, str>>) -> Cow<'t, str> {
+        self.view.masking.masked(text)
     }
 
     fn prose(&self, text: &str) -> String {
@@ -149,24 +152,27 @@ impl Subject<'_> {
         let deployment = self.deployment().filter(|_| ready);
         let number = self.pull.request.number.0;
         let title = self.title();
-        let mut lines = vec![format!("Pull request #{number} at {}.", self.commit())];
-        lines.extend(self.paragraphs());
-        let details = self.details();
-        let mut summary = lines.join("\n\n");
+        let (paragraphs, details) = (self.paragraphs(), self.details());
+        let mut summary = format!("Pull request #{number} at {}.", self.commit());
+        for paragraph in &paragraphs {
+            summary.push_str("\n\n");
+            summary.push_str(paragraph);
+        }
         if !details.is_empty() {
             summary.push_str("\n\n");
             summary.push_str(&details.join("\n"));
         }
-        let mask = |text: String| masked(&text, &self.view.settings.secrets);
+        let comment =
+            if closed { self.last_comment() } else { self.comment(&paragraphs, &details) };
         Shown {
             state,
-            title: shortened(&mask(title), 200),
-            summary: shortened(&mask(summary), MOST_CHARACTERS),
-            text: self.output().map(mask),
+            title: shortened(&self.masked(title), 200),
+            summary: shortened(&self.masked(summary), MOST_CHARACTERS),
+            text: self.output().map(|text| self.masked(text).into_owned()),
             url: self.server.and_then(shown_url).filter(|_| ready),
             began: deployment.map(|d| d.started_at.unwrap_or(d.offered_at)),
             ended: deployment.and_then(|d| d.finished_at),
-            comment: shortened(&mask(self.comment(closed)), MOST_CHARACTERS),
+            comment: shortened(&self.masked(comment), MOST_CHARACTERS),
             comments: !closed && (!self.is_excluded() || self.has_answers()),
             deploys: self.assignment.is_some() && !closed,
         }
@@ -314,25 +320,23 @@ impl Subject<'_> {
         self.end_of_output(&step.output, OUTPUT_LINES)
     }
 
-    fn comment(&self, closed: bool) -> String {
-        let number = self.pull.request.number;
-        let mut body = format!("{}\n", mark(number));
-        if closed {
-            body.push_str("**Staging: closed**\n\nIts server goes back to the pool.\n");
-            return body;
-        }
-        let mut heading = format!("**Staging: {}**", self.standing.stage);
+    fn last_comment(&self) -> String {
+        let mark = mark(self.pull.request.number);
+        format!("{mark}\n**Staging: closed**\n\nIts server goes back to the pool.\n")
+    }
+
+    fn comment(&self, paragraphs: &[String], details: &[String]) -> String {
+        let mut body = mark(self.pull.request.number);
+        body.push_str(&format!("\n**Staging: {}**", self.standing.stage));
         let url = self.server.and_then(shown_url);
         if let Some(url) = url.filter(|_| self.standing.stage == Stage::Ready) {
-            heading.push_str(&format!(" {}", link(&url)));
+            body.push_str(&format!(" {}", link(&url)));
         }
-        body.push_str(&heading);
         body.push('\n');
-        for paragraph in self.paragraphs() {
+        for paragraph in paragraphs {
             body.push_str(&format!("\n{paragraph}\n"));
         }
         body.push_str(&format!("\n- Commit: {}\n", self.commit()));
-        let details = self.details();
         for line in details.iter().filter(|line| !line.starts_with("- URL:")) {
             body.push_str(&format!("{line}\n"));
         }

@@ -84,57 +84,50 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
-/// One row of an answer, read by column name.
-#[derive(Debug, Clone)]
-pub struct Row {
-    columns: Columns,
-    pub values: Vec<Value>,
-    /// Where the next column is looked for first: most are read in the order of the statement.
-    next: Cell<usize>,
+/// What the columns of an answer are called.
+#[derive(Debug)]
+pub struct Columns {
+    names: Vec<String>,
+    /// Where the last one stood. Each row is read in the same order, and mostly in that of the
+    /// columns: the next one is found at once.
+    last: Cell<usize>,
 }
 
-/// The names of an answer's columns, each of which stands there once.
-#[derive(Debug, Clone)]
-pub struct Columns(Rc<[String]>);
-
 impl Columns {
-    pub fn new(names: impl Iterator<Item = String>) -> Columns {
-        let names: Rc<[String]> = names.collect();
+    fn position(&self, column: &str) -> Option<usize> {
+        // Some servers answer in capitals.
+        let is_it = |at: &usize| self.names[*at].eq_ignore_ascii_case(column);
+        let last = self.last.get().min(self.names.len());
+        let found = (last..self.names.len()).chain(0..last).find(is_it)?;
+        self.last.set(found);
+        Some(found)
+    }
+}
+
+impl FromIterator<String> for Columns {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Columns {
+        let names: Vec<String> = names.into_iter().collect();
         debug_assert!(
             (1..names.len()).all(|at| !names[..at].contains(&names[at])),
             "which of two is meant? {names:?}"
         );
-        Columns(names)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        Columns { names, last: Cell::new(0) }
     }
 }
 
-impl Row {
-    pub fn new(columns: &Columns, values: Vec<Value>) -> Row {
-        Row { columns: columns.clone(), values, next: Cell::new(0) }
-    }
+/// One row of an answer, read by column name.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub columns: Rc<Columns>,
+    pub values: Vec<Value>,
+}
 
+impl Row {
     fn value(&self, column: &str) -> Result<&Value, StoreError> {
-        let names = &self.columns.0;
-        // Some servers answer in capitals.
-        let is_it = |name: &String| name.eq_ignore_ascii_case(column);
-        let next = self.next.get();
-        let at = match names.get(next) {
-            Some(name) if is_it(name) => next,
-            _ => names
-                .iter()
-                .position(is_it)
-                .ok_or_else(|| StoreError::Row(format!("the answer has no column {column}")))?,
-        };
-        self.next.set(at + 1);
-        Ok(&self.values[at])
+        self.columns
+            .position(column)
+            .map(|at| &self.values[at])
+            .ok_or_else(|| StoreError::Row(format!("the answer has no column {column}")))
     }
 
     fn wrong(&self, column: &str, value: &Value, expected: &str) -> StoreError {
@@ -240,8 +233,11 @@ mod tests {
 
     #[test]
     fn a_column_is_found_by_its_name_in_any_order_and_as_often_as_it_is_asked_for() {
-        let columns = Columns::new(["id", "NAME", "sha"].map(str::to_owned).into_iter());
-        let row = Row::new(&columns, vec![7_i64.into(), "stg1".into(), Value::Null]);
+        let columns: Columns = ["id", "NAME", "sha"].map(str::to_owned).into_iter().collect();
+        let row = Row {
+            columns: Rc::new(columns),
+            values: vec![7_i64.into(), "stg1".into(), Value::Null],
+        };
         for _ in 0..2 {
             assert_eq!(row.int("id").unwrap(), 7);
             assert_eq!(row.text("name").unwrap(), "stg1");

@@ -1,6 +1,7 @@
 //! The embedded control database: one SQLite file.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -65,16 +66,18 @@ impl Backend for Sqlite {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         let run = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let columns = Columns::new(statement.column_names().map(str::to_owned));
+            let count = statement.column_count();
+            let columns: Rc<Columns> =
+                Rc::new(statement.column_names().map(str::to_owned).collect());
             let mut rows = statement.query(rusqlite::params_from_iter(params))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 // A thousand rows of forty columns: none of them grows bit by bit.
-                let mut values = Vec::with_capacity(columns.len());
-                for at in 0..columns.len() {
+                let mut values = Vec::with_capacity(count);
+                for at in 0..count {
                     values.push(value_of(row.get_ref(at)?));
                 }
-                found.push(Row::new(&columns, values));
+                found.push(Row { columns: columns.clone(), values });
             }
             Ok(found)
         };

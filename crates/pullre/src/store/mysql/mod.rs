@@ -6,6 +6,7 @@ mod holding;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
@@ -95,13 +96,13 @@ impl Backend for Mysql {
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         self.run(true, |connection| {
             let mut answer = connection.exec_iter(sql, driver_params(params))?;
-            let columns = Columns::new(
-                answer.columns().as_ref().iter().map(|column| column.name_str().into_owned()),
-            );
+            let columns = answer.columns();
+            let names = columns.as_ref().iter().map(|c| c.name_str().into_owned());
+            let columns: Rc<Columns> = Rc::new(names.collect());
             let mut found = Vec::new();
             for row in answer.by_ref() {
                 let values = row?.unwrap().into_iter().map(value_of).collect();
-                found.push(Row::new(&columns, values));
+                found.push(Row { columns: columns.clone(), values });
             }
             Ok(found)
         })
