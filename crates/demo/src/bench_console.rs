@@ -3,14 +3,18 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
 use crate::installation::{Installation, free_port};
@@ -21,6 +25,8 @@ const REQUESTS: usize = if cfg!(debug_assertions) { 50 } else { 500 };
 /// After which memory is looked at again.
 const MANY: usize = if cfg!(debug_assertions) { 300 } else { 10_000 };
 const LIVE_PAGES: usize = 50;
+/// Users of the console besides olga, with the same password.
+const GUESTS: usize = 60;
 /// olga:bench-password
 const OLGA: &str = "Basic b2xnYTpiZW5jaC1wYXNzd29yZA==";
 
@@ -119,7 +125,7 @@ fn start(folder: &Path) -> Result<Served> {
         ),
     )?;
     pullre.run("update-pull", &["init"])?;
-    fill(&folder.join("pullre.db"))?;
+    fill(&folder.join("pullre.db"), hash.trim())?;
     let process = Command::new(update)
         .args(["--config", &folder.join("app.ini").display().to_string(), "serve"])
         .stdout(Stdio::null())
@@ -135,9 +141,16 @@ fn start(folder: &Path) -> Result<Served> {
 }
 
 /// An installation as it is after some weeks.
-fn fill(database: &Path) -> Result<()> {
+fn fill(database: &Path, password: &str) -> Result<()> {
     let now = jiff_now()?;
     let mut sql = String::from("BEGIN;");
+    for n in 1..=GUESTS {
+        write!(
+            sql,
+            "INSERT INTO console_users (name, password, role, created_at)
+                 VALUES ('guest{n}', '{password}', 'read-only', {now});"
+        )?;
+    }
     for n in 1..=SERVERS {
         write!(
             sql,
@@ -220,56 +233,131 @@ fn measure(folder: &Path) -> Result<()> {
     let before = served.memory()?;
     for n in 0..MANY {
         browser.ask(["/server/list", "/pull/list", "/pull/7"][n % 3], OLGA)?;
+        if n + 1 == MANY / 2 {
+            println!(
+                "\nMemory: {before:.1} MiB; after {} more requests {:.1}",
+                n + 1,
+                served.memory()?
+            );
+        }
     }
-    println!(
-        "\nMemory: {before:.1} MiB, and {:.1} MiB after {MANY} more requests.",
-        served.memory()?
-    );
+    println!("and after {MANY} {:.1} MiB.", served.memory()?);
     logins(&served)?;
-    live(&served)
+    live(&served, &folder.join("pullre.db"))
 }
 
-/// Whether one address that guesses slows down another one.
+fn median_and_worst(mut times: Vec<f64>) -> String {
+    times.sort_by(f64::total_cmp);
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    format!("median {median:.1} ms, worst {worst:.1} ms of {}", times.len())
+}
+
+/// Whether one address that guesses slows down another one. Each right login is of a user that has
+/// not come before: else nothing would be verified.
 fn logins(served: &Served) -> Result<()> {
-    let right = || -> Result<f64> {
+    let mut guests = 1..=GUESTS;
+    let mut right = || -> Result<f64> {
+        let guest = format!("guest{}:bench-password", guests.next().context("a guest")?);
+        let authorization = format!("Basic {}", BASE64_STANDARD.encode(guest));
         let began = Instant::now();
         let mut browser = Browser::open_from(Ipv4Addr::new(127, 0, 0, 2), &served.address)?;
-        ensure!(browser.ask("/pull/7", OLGA)?.0 == 200, "a right password is refused");
+        ensure!(browser.ask("/pool", &authorization)?.0 == 200, "a right password is refused");
         Ok(began.elapsed().as_secs_f64() * 1000.0)
     };
-    let alone = right()?;
-    let address = served.address.clone();
-    let guesses = std::thread::spawn(move || -> Result<()> {
-        for _ in 0..60 {
-            // olga:wrong
-            Browser::open(&address)?.ask("/pull/7", "Basic b2xnYTp3cm9uZw==")?;
+    let alone = (0..GUESTS / 3).map(|_| right()).collect::<Result<Vec<_>>>()?;
+    let mut during = Vec::new();
+    // Sixty wrong ones are soon refused unread; so they come from one address after the other.
+    for guesser in 1.. {
+        let address = served.address.clone();
+        let guesses = std::thread::spawn(move || -> Result<()> {
+            for _ in 0..60 {
+                // olga:wrong
+                Browser::open_from(Ipv4Addr::new(127, 0, 1, guesser), &address)?
+                    .ask("/pool", "Basic b2xnYTp3cm9uZw==")?;
+            }
+            Ok(())
+        });
+        while !guesses.is_finished() && during.len() < GUESTS / 3 {
+            during.push(right()?);
         }
-        Ok(())
-    });
-    let mut worst: f64 = 0.0;
-    while !guesses.is_finished() {
-        worst = worst.max(right()?);
+        guesses.join().map_err(|_| anyhow::anyhow!("the guesses failed"))??;
+        if during.len() >= GUESTS / 3 {
+            break;
+        }
     }
-    guesses.join().map_err(|_| anyhow::anyhow!("the guesses failed"))??;
-    println!("A right login: {alone:.1} ms alone, {worst:.1} ms at worst during 60 wrong ones.");
+    println!("\nA right login: {} alone;", median_and_worst(alone));
+    println!("{} while another address sends 60 wrong ones.", median_and_worst(during));
     Ok(())
 }
 
-fn live(served: &Served) -> Result<()> {
-    let mut open = Vec::new();
-    for n in 1..=LIVE_PAGES {
-        let mut stream = TcpStream::connect(&served.address)?;
-        write!(
-            stream,
-            "GET /live/environment/{n}?seen=x HTTP/1.1\r\nHost: bench\r\nAuthorization: {OLGA}\r\n\r\n"
-        )?;
-        open.push(stream);
+/// Fifty pages of one deployment that is still running: first it prints nothing, then a line each
+/// second, and the pages fetch themselves as the script does.
+fn live(served: &Served, database: &Path) -> Result<()> {
+    let database = rusqlite::Connection::open(database)?;
+    database.busy_timeout(Duration::from_secs(10))?;
+    let now = jiff_now()?;
+    database.execute_batch(&format!(
+        "UPDATE server_facts SET agent_seen_at = {now};
+         UPDATE deployments SET outcome = 'running', finished_at = NULL, started_at = {now} WHERE id = 1;
+         UPDATE deployment_steps SET finished_at = NULL, exit_status = NULL WHERE deployment_id = 1;"
+    ))?;
+    let (ended, fetched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut pages = Vec::new();
+    for _ in 0..LIVE_PAGES {
+        let address = served.address.clone();
+        let (ended, fetched) = (ended.clone(), fetched.clone());
+        pages.push(std::thread::spawn(move || look(&address, &ended, &fetched)));
     }
     std::thread::sleep(Duration::from_secs(5));
-    let (before, began) = (served.cpu()?, Instant::now());
-    std::thread::sleep(Duration::from_secs(20));
-    let share = (served.cpu()? - before) / began.elapsed().as_secs_f64() / 10.0;
-    println!("{LIVE_PAGES} open live pages: {share:.2} % of one core.");
-    drop(open);
+    let share = |change: Option<&str>| -> Result<(f64, usize)> {
+        let (before, began) = (served.cpu()?, Instant::now());
+        fetched.store(0, Ordering::SeqCst);
+        for _ in 0..30 {
+            if let Some(change) = change {
+                database.execute_batch(change)?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let share = (served.cpu()? - before) / began.elapsed().as_secs_f64() / 10.0;
+        Ok((share, fetched.load(Ordering::SeqCst)))
+    };
+    let (idle, _) = share(None)?;
+    println!("\n{LIVE_PAGES} open live pages: {idle:.2} % of one core while nothing is printed;");
+    let (busy, fetched) = share(Some(
+        "UPDATE deployment_steps SET output = output || 'Applying the next one... OK' || char(10)
+         WHERE deployment_id = 1",
+    ))?;
+    println!("{busy:.2} % with a line each second, for which they were fetched {fetched} times.");
+    ended.store(true, Ordering::SeqCst);
+    for page in pages {
+        page.join().map_err(|_| anyhow::anyhow!("a page failed"))??;
+    }
+    Ok(())
+}
+
+/// One page: hears that it is old, and fetches itself.
+fn look(address: &str, ended: &AtomicBool, fetched: &AtomicUsize) -> Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(
+        stream,
+        "GET /live/environment/1?seen=x HTTP/1.1\r\nHost: bench\r\nAuthorization: {OLGA}\r\n\r\n"
+    )?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let (mut events, mut line) = (BufReader::new(stream), Vec::new());
+    while !ended.load(Ordering::SeqCst) {
+        match events.read_until(b'\n', &mut line) {
+            Ok(0) => anyhow::bail!("a stream ended"),
+            Ok(_) if line.starts_with(b"event: changed") => {
+                // A browser closes what it has not used for a while.
+                ensure!(Browser::open(address)?.ask("/pull/1", OLGA)?.0 == 200, "no page");
+                fetched.fetch_add(1, Ordering::SeqCst);
+                line.clear();
+            }
+            Ok(_) => line.clear(),
+            // What was read of the line so far stays in it.
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     Ok(())
 }

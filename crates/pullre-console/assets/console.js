@@ -49,6 +49,9 @@
     // What a person has opened or typed is theirs.
     if (before.matches("form.stacked, form.search")) return;
     if (before.matches("time")) { before.replaceWith(after.cloneNode(true)); return; }
+    for (const { name } of [...before.attributes]) {
+      if (name !== "open" && !after.hasAttribute(name)) before.removeAttribute(name);
+    }
     for (const { name, value } of after.attributes) {
       if (name !== "open" && before.getAttribute(name) !== value) before.setAttribute(name, value);
     }

@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use pullre::condition::Policy;
 use pullre::config::ConsoleConfig;
 use pullre::ops::{Operator, OpsError};
-use pullre::ports::Compute;
+use pullre::ports::{Compute, RateLeft};
 use pullre::reconcile::lock::Locks;
 use pullre::store::{Database, Store};
 use ring::hmac;
@@ -41,13 +41,21 @@ use password::Stored;
 pub use live::Rhythm;
 pub use serve::serve;
 
-/// Tells until when GitHub wants to be left alone.
+/// What is known of GitHub's rate limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RateLimit {
+    /// It wants to be left alone until then.
+    pub until: Option<Timestamp>,
+    pub left: Option<RateLeft>,
+}
+
+/// Tells what is known of GitHub's rate limit.
 #[derive(Clone)]
-pub struct Limit(Arc<dyn Fn(Timestamp) -> Option<Timestamp> + Send + Sync>);
+pub struct Limit(Arc<dyn Fn(Timestamp) -> RateLimit + Send + Sync>);
 
 impl Limit {
-    pub fn new(until: impl Fn(Timestamp) -> Option<Timestamp> + Send + Sync + 'static) -> Limit {
-        Limit(Arc::new(until))
+    pub fn new(known: impl Fn(Timestamp) -> RateLimit + Send + Sync + 'static) -> Limit {
+        Limit(Arc::new(known))
     }
 }
 

@@ -2,20 +2,23 @@
 //! and only as long as somebody looks; each page is told that it is old, and fetches itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use pullre::condition::Policy;
 use pullre::domain::PullNumber;
+use pullre::facts::Facts;
 use pullre::ops::OpsError;
-use pullre::status::{self, Environment, ServerLine, Status};
+use pullre::stage::Standings;
+use pullre::status::{self, Environment, ServerLine};
 use pullre::store::Store;
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -72,33 +75,54 @@ impl Default for Live {
     }
 }
 
-fn digest(parts: &impl Hash) -> String {
-    let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+/// Feeds a digest what is written to it.
+struct Digest(DefaultHasher);
+
+impl std::io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn digest(shown: &impl Serialize) -> String {
+    let mut digest = Digest(DefaultHasher::new());
+    // What cannot be written as JSON has no digest, and counts as never changed.
+    let _ = serde_json::to_writer(&mut digest, shown);
+    format!("{:016x}", digest.0.finish())
 }
 
 /// All that the list of environments shows.
-pub fn environments_digest(status: &Status) -> String {
-    let shown = (&status.paused, &status.refused, &status.environments, &status.unreadable);
-    digest(&serde_json::to_string(&shown).unwrap_or_default())
+pub fn environments_digest(standings: &Standings<'_>, all: &[Environment]) -> String {
+    let facts = standings.facts;
+    digest(&(&facts.paused, &facts.refused, all, &facts.unreadable))
 }
 
 /// All that the list of servers shows but the signs of life and the measured values that come with
 /// them: a page that fetched itself for each of those would do nothing else. That a disk is nearly
 /// full is in the note.
-pub fn servers_digest(status: &Status, fetched: Option<Timestamp>) -> String {
-    let lines: Vec<_> = status
+pub fn servers_digest(facts: &Facts, lines: &[ServerLine], fetched: Option<Timestamp>) -> String {
+    let lines: Vec<_> = facts
         .servers
-        .iter()
-        .map(|server| ServerLine { agent_seen_at: None, pulse: None, ..server.clone() })
+        .values()
+        .zip(lines)
+        .map(|(server, l)| {
+            let switching = server.switching.as_ref().ok().filter(|s| s.is_set());
+            let switching = switching.map(|s| (s.start, s.stop, s.weekdays.to_string()));
+            let named = (&l.name, &l.instance_id, l.state, l.pull, &l.schema, &l.url, l.in_pool);
+            (named, &l.agent_version, &l.note, &server.trouble, server.hold.is_some(), switching)
+        })
         .collect();
-    digest(&serde_json::to_string(&(lines, fetched)).unwrap_or_default())
+    digest(&(lines, fetched))
 }
 
 /// All that one environment's page shows.
 pub fn environment_digest(environment: &Environment, pulse: &str, paused: Option<&str>) -> String {
-    digest(&(serde_json::to_string(environment).unwrap_or_default(), pulse, paused))
+    digest(&(environment, pulse, paused))
 }
 
 /// Somebody looks, as long as this lives.
@@ -162,24 +186,28 @@ fn digests(
     policy: &Policy,
     fetched: Option<Timestamp>,
 ) -> Result<Digests, OpsError> {
-    let (facts, now) = (store.facts()?, Timestamp::now());
-    let status = status::status(&facts, policy, now);
+    let (facts, now) = (store.facts_without_bodies()?, Timestamp::now());
+    let standings = Standings::new(&facts, policy, now);
     let mut digests = Digests::new();
     for subject in subjects {
         let digest = match subject {
-            Subject::Environments => environments_digest(&status),
-            Subject::Servers => servers_digest(&status, fetched),
+            Subject::Environments => {
+                environments_digest(&standings, &status::environments(&standings))
+            }
+            Subject::Servers => servers_digest(&facts, &status::servers(&standings), fetched),
             Subject::Environment(number) => {
-                let pulse = store.pulse_of(*number)?;
-                let paused = facts.paused.as_deref();
-                match status.environments.iter().find(|e| e.number == *number) {
-                    Some(environment) => environment_digest(environment, &pulse, paused),
+                let closed;
+                let pull = match facts.pulls.get(number) {
+                    Some(pull) => pull,
                     None => {
                         let Some(pull) = store.pull(*number)? else { continue };
-                        let environment = status::environment(&pull, &facts, policy, now);
-                        environment_digest(&environment, &pulse, paused)
+                        closed = pull;
+                        &closed
                     }
-                }
+                };
+                let environment = status::environment(pull, &standings);
+                let pulse = store.pulse_of(*number)?;
+                environment_digest(&environment, &pulse, facts.paused.as_deref())
             }
         };
         digests.insert(*subject, digest);
@@ -227,7 +255,12 @@ pub fn stream(
         Some((Ok(piece), page))
     });
     let events = stream::once(hello).chain(events);
-    answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events))
+    let mut response =
+        answer::typed(StatusCode::OK, "text/event-stream", Body::from_stream(events));
+    // nginx keeps what is small else, until much has come together.
+    let unbuffered = HeaderValue::from_static("no");
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), unbuffered);
+    response
 }
 
 /// A page that listens.

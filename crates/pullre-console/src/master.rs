@@ -5,7 +5,8 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, StatusCode};
 use pullre::ops::OpsError;
-use pullre::store::master::{MasterRow, TABLES, Table};
+use pullre::store::Store;
+use pullre::store::master::{MasterRow, PAGE, TABLES, Table};
 
 use crate::guard::{Form, Visit};
 use crate::pages::master::{self as draw, Fields, VERSION};
@@ -26,6 +27,22 @@ pub async fn tables(State(console): App, Extension(visit): Who) -> Answer {
     Console::page(counts, |counts| draw::tables(&visit, said, &counts))
 }
 
+/// A page of rows, how many there are, and which page it is: the last one where there are fewer.
+pub fn page_of(
+    store: &mut Store,
+    table: &Table,
+    search: &str,
+    at: u32,
+) -> Result<(Vec<MasterRow>, u32, u32), OpsError> {
+    let (rows, count) = store.master_rows(table, search, at)?;
+    let last = count.div_ceil(PAGE).saturating_sub(1);
+    if at <= last {
+        return Ok((rows, count, at));
+    }
+    let (rows, count) = store.master_rows(table, search, last)?;
+    Ok((rows, count, last))
+}
+
 pub async fn rows(
     State(console): App,
     Extension(visit): Who,
@@ -35,8 +52,10 @@ pub async fn rows(
     let Some(table) = Table::named(&table) else { return nothing().await };
     let (search, at) = (asked(&query, "q"), asked(&query, "page").parse().unwrap_or(0));
     let (said, sought) = (console.said(&visit), search.trim().to_owned());
-    let read = console.store(move |store| Ok(store.master_rows(table, &sought, at)?)).await;
-    Console::page(read, |(rows, count)| draw::rows(&visit, said, table, &rows, count, &search, at))
+    let read = console.store(move |store| page_of(store, table, &sought, at)).await;
+    Console::page(read, |(rows, count, at)| {
+        draw::rows(&visit, said, table, &rows, count, &search, at)
+    })
 }
 
 /// The table and the key that a path names.

@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use pullre::condition::Policy;
 use pullre::facts::Pulse;
 use pullre::ops::OpsError;
-use pullre::stage::Stage;
-use pullre::status::status;
+use pullre::ports::RateLeft;
+use pullre::stage::{Stage, Standings};
 use pullre::store::Store;
 
+use crate::RateLimit;
 use crate::pages::pool::quantiles;
 
 const STAGES: [Stage; 10] = [
@@ -36,17 +37,22 @@ impl Text {
 
     /// Labels are ours or names that were checked; their values are escaped all the same.
     fn value(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(key, value)| {
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                format!("{key}=\"{value}\"")
-            })
-            .collect();
-        let labels =
-            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = write!(self.0, "pullre_{name}");
+        for (index, (key, label)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{key}=\"", if index == 0 { '{' } else { ',' });
+            for c in label.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
         // Writing to a text does not fail.
-        let _ = writeln!(self.0, "pullre_{name}{labels} {value}");
+        let _ = writeln!(self.0, "{end} {value}");
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
@@ -69,22 +75,25 @@ impl Text {
 pub fn metrics(
     store: &mut Store,
     policy: &Policy,
-    limited_until: Option<Timestamp>,
+    github: RateLimit,
     now: Timestamp,
 ) -> Result<String, OpsError> {
     let mut text = Text(String::new());
-    let facts = store.facts()?;
-    let status = status(&facts, policy, now);
+    let facts = store.facts_without_bodies()?;
+    let standings = Standings::new(&facts, policy, now);
+    let mut stages: BTreeMap<&str, u32> = BTreeMap::new();
+    for pull in facts.pulls.values() {
+        *stages.entry(standings.of(pull).stage.as_str()).or_default() += 1;
+    }
+    let in_stage = |stage: Stage| f64::from(stages.get(stage.as_str()).copied().unwrap_or(0));
     text.metric("environments", "Open pull requests by stage.", "gauge");
     for stage in STAGES {
-        let count = status.environments.iter().filter(|e| e.stage == stage).count();
-        text.value("environments", &[("stage", stage.as_str())], count as f64);
+        text.value("environments", &[("stage", stage.as_str())], in_stage(stage));
     }
-    let queued = status.environments.iter().filter(|e| e.stage == Stage::Queued).count();
-    text.gauge("queue", "Pull requests that wait for a server.", queued as f64);
-    let pool: Vec<_> = status.servers.iter().filter(|server| server.in_pool).collect();
+    text.gauge("queue", "Pull requests that wait for a server.", in_stage(Stage::Queued));
+    let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
     text.gauge("pool_servers", "Servers in the pool.", pool.len() as f64);
-    let busy = pool.iter().filter(|server| server.pull.is_some()).count();
+    let busy = pool.iter().filter(|server| standings.roster().pull(server.id).is_some()).count();
     text.gauge("pool_servers_busy", "Servers in the pool that have an environment.", busy as f64);
     text.gauge(
         "paused",
@@ -93,9 +102,10 @@ pub fn metrics(
     );
     let seconds = |t: Timestamp| now.duration_since(t).as_secs_f64().max(0.0);
     text.metric("client_seen_seconds", "Since the last sign of life of a staging client.", "gauge");
-    for server in &status.servers {
-        if let Some(seen) = server.agent_seen_at {
-            text.value("client_seen_seconds", &[("server", &server.name)], seconds(seen));
+    for server in facts.servers.values() {
+        if let Some(agent) = &server.agent {
+            let since = seconds(agent.seen_at);
+            text.value("client_seen_seconds", &[("server", &server.name)], since);
         }
     }
     type Measure = fn(&Pulse) -> f64;
@@ -108,7 +118,7 @@ pub fn metrics(
     ];
     for (name, help, measure) in measures {
         text.metric(name, help, "gauge");
-        for server in &status.servers {
+        for server in facts.servers.values() {
             if let Some(pulse) = &server.pulse {
                 text.value(name, &[("server", &server.name)], measure(pulse));
             }
@@ -171,12 +181,25 @@ pub fn metrics(
             seconds(read),
         );
     }
-    let limited = limited_until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
+    let limited = github.until.map_or(0.0, |until| until.duration_since(now).as_secs_f64());
     text.gauge(
         "github_limited_seconds",
         "For how long GitHub's rate limit still keeps requests back.",
         limited.max(0.0),
     );
+    if let Some(RateLeft { limit, remaining, resets_at }) = github.left {
+        text.gauge("github_rate_limit", "What GitHub's rate limit allows.", f64::from(limit));
+        text.gauge(
+            "github_rate_remaining",
+            "What is left of it, within a fiftieth.",
+            f64::from(remaining),
+        );
+        text.gauge(
+            "github_rate_reset_seconds",
+            "Until all of it is there again.",
+            resets_at.duration_since(now).as_secs_f64().max(0.0),
+        );
+    }
     text.gauge("unreadable_rows", "Rows that make no sense.", facts.unreadable.len() as f64);
     Ok(text.0)
 }

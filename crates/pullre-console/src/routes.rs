@@ -132,7 +132,7 @@ async fn environments(
     RawQuery(query): RawQuery,
 ) -> Answer {
     let (said, search) = (console.said(&visit), asked(&query, "q"));
-    let facts = console.store(|store| Ok(store.facts()?)).await;
+    let facts = console.store(|store| Ok(store.facts_without_bodies()?)).await;
     Console::page(facts, |facts| {
         pages::environments::environments(&visit, said, &facts, &console.site.policy, &search)
     })
@@ -149,7 +149,7 @@ async fn one_environment(
         .operate(&visit.person.name, move |operator| {
             let Some(pull) = operator.store.pull(number)? else { return Ok(None) };
             let pulse = operator.store.pulse_of(number)?;
-            let facts = operator.store.facts()?;
+            let facts = operator.store.facts_without_bodies()?;
             let explanation = operator.explain_by(number, &facts, &policy)?;
             Ok(Some(environment::Shown { explanation, pull, facts, pulse }))
         })
@@ -178,14 +178,14 @@ async fn server_list(
     let read = console
         .store(move |store| {
             let hidden = store.hidden_servers()?;
-            Ok(servers::Shown { facts: store.facts()?, hidden, known, listed })
+            Ok(servers::Shown { facts: store.facts_without_bodies()?, hidden, known, listed })
         })
         .await;
     Console::page(read, |shown| servers::servers(&visit, said, &shown, &console.site.policy, all))
 }
 
 async fn hold_server(State(console): App, Extension(visit): Who, Path(id): Path<String>) -> Answer {
-    let facts = console.store(|store| Ok(store.facts()?)).await;
+    let facts = console.store(|store| Ok(store.facts_without_bodies()?)).await;
     let server = id.parse().map(ServerId);
     match facts {
         Err(e) => failure(&e),
@@ -208,8 +208,8 @@ async fn pool(State(console): App, Extension(visit): Who, RawQuery(query): RawQu
 async fn release(State(console): App, Extension(visit): Who, RawQuery(query): RawQuery) -> Answer {
     let Some(table) = Table::named("next_release_messages") else { return nothing().await };
     let (said, at) = (console.said(&visit), asked(&query, "page").parse().unwrap_or(0));
-    let read = console.store(move |store| Ok(store.master_rows(table, "", at)?)).await;
-    Console::page(read, |(rows, count)| {
+    let read = console.store(move |store| master::page_of(store, table, "", at)).await;
+    Console::page(read, |(rows, count, at)| {
         pages::release::release(&visit, said, table, &rows, count, at)
     })
 }

@@ -83,6 +83,42 @@ fn a_used_up_rate_limit_is_kept_by_the_next_process_without_a_request() {
 }
 
 #[test]
+fn what_is_left_of_the_rate_limit_is_kept_in_large_steps_and_never_by_an_idle_tick() {
+    let mut setup = Setup::new();
+    setup.open_many(3);
+    let left = |setup: &Setup, now| setup.github().rate_left(now).map(|left| left.remaining);
+    assert_eq!(left(&setup, Timestamp::now()), None);
+    setup.tick();
+    setup.tick();
+    let first = left(&setup, Timestamp::now()).unwrap();
+    assert!((4950..5000).contains(&first), "{first}");
+    setup.asked();
+
+    // An idle tick costs nothing and writes nothing, whatever the others took meanwhile.
+    setup.fake.set_rate_remaining(1000);
+    let file = setup.dir.path().join("state/github-rate-left.json");
+    let written = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let before = written();
+    setup.tick();
+    assert_eq!(setup.asked(), ["pulls?updates if-none-match -> 304"]);
+    assert_eq!((left(&setup, Timestamp::now()), written()), (Some(first), before));
+
+    setup.whole_tick();
+    let second = left(&setup, Timestamp::now()).unwrap();
+    assert!((990..1000).contains(&second), "{second}");
+    let before = written();
+    setup.whole_tick();
+    assert_eq!(written(), before, "a request or two is no news");
+
+    // Later all of it is there again, though nobody has asked.
+    let later = Timestamp::now() + SignedDuration::from_hours(2);
+    assert_eq!(left(&setup, later), Some(5000));
+    // Another token has a limit of its own.
+    setup.fake.set_token("ghp_another");
+    assert_eq!(left(&setup, Timestamp::now()), None);
+}
+
+#[test]
 fn retry_after_is_kept_for_403_and_429_alike() {
     for status in [403, 429] {
         let (setup, err) = failing(Fault::RetryAfter { status, seconds: 600 });

@@ -11,6 +11,7 @@ use crate::condition::{self, Policy};
 use crate::domain::{InstanceState, PullState};
 use crate::facts::{Assignment, Facts, Outcome, Server};
 use crate::reconcile::lock::{LockName, Locks};
+use crate::roster::Roster;
 use crate::stage::{Stage, standing};
 use crate::store::{Store, StoreError};
 use crate::words;
@@ -77,7 +78,7 @@ pub fn alerts(
         }
     }
     let queue = condition::queue(facts, policy, now);
-    if !queue.is_empty() && condition::free_servers(facts, now).is_empty() {
+    if !queue.is_empty() && Roster::of(facts).free(facts, now).is_empty() {
         let count = queue.len();
         let (s, waits) = if count == 1 { ("", "waits") } else { ("s", "wait") };
         let text = format!("no server is free, and {count} pull request{s} {waits}");

@@ -1,16 +1,13 @@
 //! What is true of one environment: the one place that both the planner and the words for people
 //! start from. Pure.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::admission::{Admission, Excluded};
-use crate::domain::{
-    InstanceId, InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha,
-};
+use crate::domain::{InstanceState, Login, PullNumber, PullState, SchemaName, ServerId, Sha};
 use crate::facts::{
     Agent, App, AppDeath, Assignment, CloneState, Deployment, Facts, Hold, Outcome, Pull,
     SchemaClone, Server,
@@ -187,7 +184,7 @@ pub fn target(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
 }
 
 /// Why a server can serve nobody any more, if so.
-fn lost(server: &Server) -> Option<String> {
+pub(crate) fn lost(server: &Server) -> Option<String> {
     if !server.is_staging {
         return Some("it is not in the pool (is_staging is 0)".into());
     }
@@ -209,45 +206,6 @@ pub fn unusable(server: &Server, facts: &Facts) -> Option<String> {
             Some(format!("server {} names the same instance; remove one of them", twin.name))
         })
         .or_else(|| schema_problem(server, facts))
-}
-
-/// Every server that cannot be given to anybody, with the reason: what [`unusable`] says of each,
-/// without comparing each with each.
-pub fn all_unusable(facts: &Facts) -> BTreeMap<ServerId, String> {
-    let mut machines: HashMap<&InstanceId, u32> = HashMap::new();
-    let mut schemas: HashMap<String, Vec<Option<ServerId>>> = HashMap::new();
-    let mut used = |schema: &SchemaName, by: Option<ServerId>| {
-        schemas.entry(schema.as_str().to_lowercase()).or_default().push(by);
-    };
-    for server in facts.servers.values() {
-        if let Some(instance) = &server.instance {
-            *machines.entry(instance).or_default() += 1;
-        }
-        if let Ok(schema) = &server.schema {
-            used(schema, Some(server.id));
-        }
-    }
-    for schema in facts.users.iter().filter_map(|user| user.schema.as_ref().ok()) {
-        used(schema, None);
-    }
-    for clone in facts.clones.values() {
-        used(&clone.schema, Some(clone.server));
-    }
-    let alone = |server: &Server| {
-        let machine =
-            server.instance.as_ref().and_then(|id| machines.get(id)).is_none_or(|n| *n == 1);
-        let schema = server.schema.as_ref().is_ok_and(|schema| {
-            let by = schemas.get(&schema.as_str().to_lowercase());
-            by.is_none_or(|by| by.iter().all(|by| *by == Some(server.id)))
-        });
-        machine && schema
-    };
-    let servers = facts.servers.values();
-    let reasons = servers.filter_map(|server| {
-        let why = if alone(server) { lost(server) } else { unusable(server, facts) };
-        Some((server.id, why?))
-    });
-    reasons.collect()
 }
 
 /// Another row that names the same machine.
@@ -630,39 +588,4 @@ fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {
 fn is_idle(server: &Server, facts: &Facts, now: Timestamp) -> bool {
     facts.assignment_of_server(server.id).is_none()
         && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
-}
-
-/// A server that could be given to whoever waits.
-#[derive(Debug, Clone, Copy)]
-pub struct Free<'f> {
-    pub server: &'f Server,
-    lacks_capacity: bool,
-    /// How far its machine is from running.
-    distance: u8,
-}
-
-pub fn free_servers(facts: &Facts, now: Timestamp) -> Vec<Free<'_>> {
-    let unusable = all_unusable(facts);
-    let usable = facts.servers.values().filter(|server| !unusable.contains_key(&server.id));
-    usable.filter_map(|server| free(server, facts, now)).collect()
-}
-
-fn free<'f>(server: &'f Server, facts: &Facts, now: Timestamp) -> Option<Free<'f>> {
-    let distance = match server.state? {
-        InstanceState::Running => 0,
-        InstanceState::Pending => 1,
-        InstanceState::Stopped => 2,
-        InstanceState::Stopping => 3,
-        InstanceState::Terminated => return None,
-    };
-    let lacks_capacity = lacks_capacity(server, now);
-    is_idle(server, facts, now).then_some(Free { server, lacks_capacity, distance })
-}
-
-impl Free<'_> {
-    /// How well it suits a pull request; the smaller, the better.
-    pub fn rank(&self, pull: &Pull) -> (bool, bool, u8, ServerId) {
-        let other = pull.last_server != Some(self.server.id);
-        (self.lacks_capacity, other, self.distance, self.server.id)
-    }
 }

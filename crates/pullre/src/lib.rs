@@ -18,6 +18,7 @@ pub mod polling;
 pub mod ports;
 pub mod reconcile;
 pub mod report;
+pub mod roster;
 pub mod schema_clone;
 pub mod stage;
 pub mod status;

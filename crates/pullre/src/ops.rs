@@ -16,6 +16,7 @@ use crate::ports::{Compute, ComputeError};
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
 use crate::schema_clone::{CloneError, CloneOutcome, Cloning, Progress, Request, Schemas};
+use crate::stage::Standings;
 use crate::status::{self, Explanation, Told};
 use crate::store::backend::Value;
 use crate::store::{ConsoleUser, Store, StoreError, Won};
@@ -57,6 +58,9 @@ pub struct Operator<'a> {
     pub now: Timestamp,
 }
 
+/// Of more servers than this a message does not name each.
+const TOLD_NAMES: usize = 10;
+
 /// A server by its name or its instance id.
 pub fn find_server<'f>(facts: &'f Facts, name: &str) -> Result<&'f Server> {
     let is_named = |server: &&Server| {
@@ -69,10 +73,18 @@ pub fn find_server<'f>(facts: &'f Facts, name: &str) -> Result<&'f Server> {
             usage(format!("more than one server is called {name}; use its instance id"))
         }
         (None, _) => {
-            let known: Vec<_> = facts.servers.values().map(|s| s.name.as_str()).collect();
-            let known = match known.as_slice() {
-                [] => "there is none yet; `update-pull server register` adds one".to_owned(),
-                names => format!("there are {}", names.join(", ")),
+            let names: Vec<_> = facts.servers.values().map(|s| s.name.as_str()).collect();
+            let known = match names.get(TOLD_NAMES..).unwrap_or_default().len() {
+                _ if names.is_empty() => {
+                    "there is none yet; `update-pull server register` adds one".to_owned()
+                }
+                0 => format!("there are {}", names.join(", ")),
+                more => {
+                    let first = names[..TOLD_NAMES].join(", ");
+                    format!(
+                        "there are {first} and {more} more; `update-pull server list` shows them"
+                    )
+                }
             };
             usage(format!("there is no server {name}; {known}"))
         }
@@ -275,9 +287,10 @@ impl Operator<'_> {
         let server = &facts.servers[&id];
         let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(self.now));
         if let Some(assignment) = facts.assignment_of_server(server.id).filter(|_| !held) {
+            let name = &server.name;
             return refused(format!(
                 "{name} serves {}: the next tick would start it again. Hold it first: \
-                 update-pull server hold {name}",
+                 `update-pull server hold {name}`",
                 assignment.pull
             ));
         }
@@ -563,7 +576,7 @@ impl Operator<'_> {
             deployments.push(Told { deployment, steps });
         }
         Ok(Explanation {
-            environment: status::environment(&pull, facts, policy, self.now),
+            environment: status::environment(&pull, &Standings::new(facts, policy, self.now)),
             state: pull.request.state,
             paused: facts.paused.clone(),
             refused: facts.refused.clone(),

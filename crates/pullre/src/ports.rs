@@ -69,6 +69,15 @@ pub struct ReadingMark {
     pub etag: Option<String>,
 }
 
+/// What the forge's rate limit still allows, by its own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLeft {
+    pub limit: u32,
+    pub remaining: u32,
+    /// When `remaining` is `limit` again.
+    pub resets_at: Timestamp,
+}
+
 /// Why the forge could not be read. Each text names the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {

@@ -12,6 +12,7 @@ use crate::condition::{self, Condition, Data, Policy, Power, Retry, Serving};
 use crate::domain::{PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Pull};
 use crate::reconcile::plan::no_server_free;
+use crate::roster::Roster;
 use crate::words;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -91,9 +92,10 @@ pub fn standing(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> 
 /// Where environments stand. What all that wait have in common is found out once.
 #[derive(Debug)]
 pub struct Standings<'f> {
-    pub(crate) facts: &'f Facts,
+    pub facts: &'f Facts,
     pub(crate) policy: &'f Policy,
     pub(crate) now: Timestamp,
+    roster: OnceCell<Roster>,
     line: OnceCell<Line>,
 }
 
@@ -108,11 +110,21 @@ struct Line {
 
 impl<'f> Standings<'f> {
     pub fn new(facts: &'f Facts, policy: &'f Policy, now: Timestamp) -> Standings<'f> {
-        Standings { facts, policy, now, line: OnceCell::new() }
+        Standings { facts, policy, now, roster: OnceCell::new(), line: OnceCell::new() }
     }
 
     pub fn of(&self, pull: &Pull) -> Standing {
         of(pull, self)
+    }
+
+    /// Of all servers.
+    pub fn roster(&self) -> &Roster {
+        self.roster.get_or_init(|| Roster::of(self.facts))
+    }
+
+    /// The place in the queue of a pull request that waits.
+    pub fn place(&self, pull: &Pull) -> Option<usize> {
+        self.line().places.get(&pull.request.number).copied()
     }
 
     fn line(&self) -> &Line {
@@ -121,8 +133,8 @@ impl<'f> Standings<'f> {
             let numbers = queue.iter().map(|pull| pull.request.number);
             Line {
                 places: numbers.zip(1..).collect(),
-                free: condition::free_servers(self.facts, self.now).len(),
-                why: no_server_free(self.facts, &BTreeSet::new(), self.now),
+                free: self.roster().free(self.facts, self.now).len(),
+                why: no_server_free(self.facts, self.roster(), &BTreeSet::new(), self.now),
             }
         })
     }
@@ -136,7 +148,7 @@ impl<'f> Standings<'f> {
     fn queued(&self, pull: &Pull) -> Standing {
         let line = self.line();
         let count = line.places.len();
-        let place = line.places.get(&pull.request.number).copied().unwrap_or(count);
+        let place = self.place(pull).unwrap_or(count);
         let why = self.waits_for(place);
         Standing::new(Stage::Queued, format!("{place} of {count} in the queue; {why}"))
     }

@@ -1,7 +1,7 @@
 //! The whole picture for people and scripts: environments, pool, and one environment explained.
 //! Pure; the CLI prints it and the console draws it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -63,29 +63,30 @@ pub struct ServerLine {
 }
 
 pub fn status(facts: &Facts, policy: &Policy, now: Timestamp) -> Status {
-    let mut pulls: Vec<&Pull> = facts.pulls.values().collect();
-    let waiting = condition::queue(facts, policy, now).into_iter();
-    let places: BTreeMap<_, _> = waiting.map(|pull| pull.request.number).zip(1..).collect();
-    // Those that wait come last, in the order of the queue.
-    pulls.sort_by_key(|pull| (places.get(&pull.request.number), pull.request.number));
     let standings = Standings::new(facts, policy, now);
-    let unusable = condition::all_unusable(facts);
-    let line = |server| server_line(server, facts, unusable.get(&server.id), policy, now);
     Status {
         paused: facts.paused.clone(),
         refused: facts.refused.clone(),
-        environments: pulls.into_iter().map(|pull| environment_in(pull, &standings)).collect(),
-        servers: facts.servers.values().map(line).collect(),
+        environments: environments(&standings),
+        servers: servers(&standings),
         unreadable: facts.unreadable.clone(),
     }
 }
 
-pub fn environment(pull: &Pull, facts: &Facts, policy: &Policy, now: Timestamp) -> Environment {
-    environment_in(pull, &Standings::new(facts, policy, now))
+/// Those that wait come last, in the order of the queue.
+pub fn environments(standings: &Standings<'_>) -> Vec<Environment> {
+    let mut pulls: Vec<&Pull> = standings.facts.pulls.values().collect();
+    pulls.sort_by_key(|pull| (standings.place(pull), pull.request.number));
+    pulls.into_iter().map(|pull| environment(pull, standings)).collect()
 }
 
-fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
-    let Standings { facts, policy, now, .. } = *standings;
+/// All that are registered.
+pub fn servers(standings: &Standings<'_>) -> Vec<ServerLine> {
+    standings.facts.servers.values().map(|server| server_line(server, standings)).collect()
+}
+
+pub fn environment(pull: &Pull, standings: &Standings<'_>) -> Environment {
+    let facts = standings.facts;
     let Standing { stage, why, next } = standings.of(pull);
     let request = &pull.request;
     let assignment = facts.assignments.get(&request.number);
@@ -104,10 +105,7 @@ fn environment_in(pull: &Pull, standings: &Standings<'_>) -> Environment {
         next,
         head: request.head.to_string(),
         server: server.map(|server| server.name.clone()),
-        server_note: server.and_then(|server| {
-            let unusable = condition::unusable(server, facts);
-            note(server, facts, unusable.as_ref(), policy, now)
-        }),
+        server_note: server.and_then(|server| note(server, standings)),
         url: server.and_then(shown_url).filter(|_| stage == Stage::Ready),
         schema: schema.map(ToString::to_string),
         source: clone.and_then(|clone| clone.source.as_ref()).map(ToString::to_string),
@@ -122,20 +120,17 @@ pub(crate) fn shown_url(server: &Server) -> Option<String> {
 }
 
 /// What is the matter with a server; None where all is well.
-fn note(
-    server: &Server,
-    facts: &Facts,
-    unusable: Option<&String>,
-    policy: &Policy,
-    now: Timestamp,
-) -> Option<String> {
+fn note(server: &Server, standings: &Standings<'_>) -> Option<String> {
+    let Standings { policy, now, .. } = *standings;
+    let roster = standings.roster();
     let mut notes = Vec::new();
     notes.extend(server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(ToString::to_string));
     if server.is_staging {
-        notes.extend(unusable.cloned());
+        notes.extend(roster.unusable(server.id).cloned());
     }
-    let works = facts
-        .assignment_of_server(server.id)
+    let works = roster
+        .pull(server.id)
+        .and_then(|pull| standings.facts.assignments.get(&pull))
         .filter(|_| server.state == Some(InstanceState::Running));
     notes.extend(works.and_then(|assignment| {
         condition::silent(server.agent.as_ref(), Some(assignment.assigned_at), policy, now)
@@ -151,18 +146,12 @@ pub fn disk_note(server: &Server) -> Option<String> {
     Some(format!("its disk is nearly full: {free} of {total} are free"))
 }
 
-fn server_line(
-    server: &Server,
-    facts: &Facts,
-    unusable: Option<&String>,
-    policy: &Policy,
-    now: Timestamp,
-) -> ServerLine {
+fn server_line(server: &Server, standings: &Standings<'_>) -> ServerLine {
     ServerLine {
         name: server.name.clone(),
         instance_id: server.instance.as_ref().map(|id| id.0.clone()),
         state: server.state,
-        pull: facts.assignment_of_server(server.id).map(|a| a.pull),
+        pull: standings.roster().pull(server.id),
         schema: server.schema.as_ref().ok().map(ToString::to_string),
         url: shown_url(server),
         in_pool: server.is_staging,
@@ -170,17 +159,19 @@ fn server_line(
         agent_seen_at: server.agent.as_ref().map(|agent| agent.seen_at),
         agent_version: server.agent.as_ref().map(|agent| words::plain(&agent.version)),
         pulse: server.pulse,
-        note: note(server, facts, unusable, policy, now),
+        note: note(server, standings),
     }
 }
 
 /// The provider's machines that are no servers of ours, by name. What is terminated is gone.
 pub fn unregistered(facts: &Facts, machines: &[Instance]) -> Vec<ServerLine> {
-    let registered =
-        |id: &InstanceId| facts.servers.values().any(|server| server.instance.as_ref() == Some(id));
+    let registered: BTreeSet<&InstanceId> =
+        facts.servers.values().filter_map(|server| server.instance.as_ref()).collect();
     let mut lines: Vec<_> = machines
         .iter()
-        .filter(|machine| machine.state != InstanceState::Terminated && !registered(&machine.id))
+        .filter(|machine| {
+            machine.state != InstanceState::Terminated && !registered.contains(&machine.id)
+        })
         .map(|machine| ServerLine {
             name: words::plain(machine.name.as_ref().unwrap_or(&machine.id.0)),
             instance_id: Some(machine.id.0.clone()),

@@ -76,6 +76,10 @@ pub fn password_of(url: &str) -> Option<&str> {
 /// Text of strangers on one line: control characters, among them terminal escapes and those that
 /// turn the direction of writing, become `?`.
 pub fn plain(text: &str) -> String {
+    // Nearly all of them.
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_owned();
+    }
     without_colours(text)
         .chars()
         .map(|c| match c {

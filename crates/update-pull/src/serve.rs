@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use pullre::config::ComputeKind;
-use pullre_console::{Console, Limit, Rhythm, Site};
+use pullre_console::{Console, Limit, RateLimit, Rhythm, Site};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -56,7 +56,10 @@ async fn serve(installation: Arc<Installation>) -> anyhow::Result<()> {
         local: config.compute == ComputeKind::Local,
         wake: wake.clone(),
         rhythm: Rhythm::default(),
-        github_limit: Limit::new(move |now| limited.github().limited_until(now)),
+        github_limit: Limit::new(move |now| {
+            let github = limited.github();
+            RateLimit { until: github.limited_until(now), left: github.rate_left(now) }
+        }),
     })?;
     let listen = config.console.listen;
     let listener = TcpListener::bind(listen)

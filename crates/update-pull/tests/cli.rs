@@ -452,7 +452,7 @@ fn a_person_takes_things_out_of_automatic_hands_and_gives_them_back() {
     "#);
     assert_snapshot!(site.run("server stop stg1"), @"
     exit 1
-    stderr: update-pull: stg1 serves #1: the next tick would start it again. Hold it first: update-pull server hold stg1
+    stderr: update-pull: stg1 serves #1: the next tick would start it again. Hold it first: `update-pull server hold stg1`
     ");
     assert_snapshot!(site.run("server remove stg1"), @"
     exit 1

@@ -157,17 +157,27 @@ fn without_a_clock_of_its_own_a_webhook_makes_it_tick() {
 }
 
 #[test]
-fn the_metrics_say_for_how_long_github_keeps_requests_back() {
+fn the_metrics_say_what_github_allows_and_for_how_long_it_keeps_requests_back() {
     let site = Site::new();
     let users = format!("basic_user = olga\nbasic_password = {OLD}\ntick_seconds = 1\n");
     let serving = Serving::start(&site, &users);
-    let limited = || {
+    let measured = |name: &str| {
         let page = serving.get("/metrics", OLGA);
-        let line =
-            page.lines().find_map(|line| line.strip_prefix("pullre_github_limited_seconds "));
-        line.unwrap_or_else(|| panic!("{page}")).parse::<f64>().unwrap()
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse::<f64>().unwrap())
     };
+    let limited = || measured("pullre_github_limited_seconds").unwrap();
     assert!(limited() <= 0.0);
+    // As soon as the first tick has read something.
+    let left = loop {
+        match measured("pullre_github_rate_remaining") {
+            Some(left) => break left,
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    assert!((4900.0..5000.0).contains(&left), "{left}");
+    assert_eq!(measured("pullre_github_rate_limit"), Some(5000.0));
+    assert!(measured("pullre_github_rate_reset_seconds").unwrap() > 3000.0);
     site.github.fail_always(Fault::RateLimited { reset_in: 1800 });
     while limited() <= 0.0 {
         std::thread::sleep(Duration::from_millis(50));

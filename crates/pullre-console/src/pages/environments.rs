@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use pullre::condition::Policy;
 use pullre::facts::Facts;
-use pullre::stage::Stage;
-use pullre::status::{Environment, Status, status};
+use pullre::stage::{Stage, Standings};
+use pullre::status::{self, Environment};
 use pullre::words;
 
 use super::parts::{
@@ -24,16 +24,17 @@ pub fn environments(
     search: &str,
 ) -> Markup {
     let now = Timestamp::now();
-    let status = status(facts, policy, now);
-    let seen = live::environments_digest(&status);
-    let shown: Vec<_> = status.environments.iter().filter(|e| found(e, search)).collect();
+    let standings = Standings::new(facts, policy, now);
+    let all = status::environments(&standings);
+    let seen = live::environments_digest(&standings, &all);
+    let shown: Vec<_> = all.iter().filter(|e| found(e, search)).collect();
     let content = html! {
         div class="title" {
             h1 { "Environments" }
-            p class="quiet" { (summary(&status)) }
+            p class="quiet" { (summary(&standings, &all)) }
         }
-        (notices(visit, &status))
-        @if status.environments.is_empty() {
+        (notices(visit, facts))
+        @if all.is_empty() {
             div class="empty" {
                 p { "No pull request is open, or no tick has read GitHub yet." }
                 p { (prose("Open one, and the next tick shows it here. If it does not, `update-pull doctor` says what is missing.")) }
@@ -58,7 +59,7 @@ pub fn environments(
     };
     let content = html! {
         (content)
-        @if status.paused.is_none() {
+        @if facts.paused.is_none() {
             (asked(visit, "Pause everything…", form(visit, "/pause", "stacked", html! {
                 p { "Nothing is started, stopped, cloned or deployed until it goes on; what runs goes on running." }
                 button type="submit" class="danger" { "Pause" }
@@ -89,36 +90,37 @@ fn found(e: &Environment, search: &str) -> bool {
         || texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&search))
 }
 
-fn summary(status: &Status) -> String {
-    let count =
-        |wanted: &[Stage]| status.environments.iter().filter(|e| wanted.contains(&e.stage)).count();
-    let pool = status.servers.iter().filter(|server| server.in_pool);
-    let (all, used) = (pool.clone().count(), pool.filter(|server| server.pull.is_some()).count());
+fn summary(standings: &Standings<'_>, all: &[Environment]) -> String {
+    let count = |wanted: &[Stage]| all.iter().filter(|e| wanted.contains(&e.stage)).count();
+    let pool = standings.facts.servers.values().filter(|server| server.is_staging);
+    let used = pool.clone().filter(|server| standings.roster().pull(server.id).is_some());
     format!(
-        "{} ready, {} on their way, {} failed, {} queued; {used} of {all} servers in use",
+        "{} ready, {} on their way, {} failed, {} queued; {} of {} servers in use",
         count(&[Stage::Ready]),
         count(&[Stage::Starting, Stage::Cloning, Stage::Deploying]),
         count(&[Stage::Failed]),
         count(&[Stage::Queued]),
+        used.count(),
+        pool.count(),
     )
 }
 
 /// What concerns all of them.
-pub fn notices(visit: &Visit, status: &Status) -> Markup {
+fn notices(visit: &Visit, facts: &Facts) -> Markup {
     html! {
-        @if let Some(who) = &status.paused {
+        @if let Some(who) = &facts.paused {
             div class="notice" role="status" {
                 p { strong { "Paused" } " " (who) ": nothing is done until it goes on." }
                 (button(visit, "/resume", &[], "Go on", "primary"))
             }
         }
-        @if let Some(what) = &status.refused {
+        @if let Some(what) = &facts.refused {
             div class="notice" role="status" { p { strong { "A tick refused: " } (prose(what)) } }
         }
-        @if !status.unreadable.is_empty() {
+        @if !facts.unreadable.is_empty() {
             div class="notice" {
                 p { strong { "Rows that make no sense are left alone:" } }
-                ul { @for why in &status.unreadable { li { (prose(why)) } } }
+                ul { @for why in &facts.unreadable { li { (prose(why)) } } }
             }
         }
     }

@@ -125,7 +125,8 @@ pub fn failure(error: &OpsError) -> Response<Body> {
 
 /// With a capital and a full stop. A name keeps its first letter as it is.
 pub fn sentence(text: &str) -> String {
-    const NO_NAMES: [&str; 16] = [
+    const NO_NAMES: [&str; 17] = [
+        "another",
         "it",
         "its",
         "there",

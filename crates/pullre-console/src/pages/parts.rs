@@ -155,6 +155,25 @@ pub fn button(
     }
 }
 
+/// The form to which every [`row_button`] of a page belongs: a token in each of a thousand forms
+/// would be a third of a long page.
+pub fn form_of_buttons(visit: &Visit) -> Markup {
+    html! {
+        @if visit.may_change() {
+            form id="row-buttons" method="post" { input type="hidden" name=(TOKEN) value=(visit.token); }
+        }
+    }
+}
+
+/// One button that does one thing to what its row is about; only where the visitor may change
+/// something.
+pub fn row_button(action: &str, (name, value): (&str, &str), text: &str, of: &str) -> Markup {
+    html! {
+        button form="row-buttons" formaction=(action) name=(name) value=(value)
+            aria-label={ (text) " " (of) } { (text) }
+    }
+}
+
 /// A button behind a word that opens it, with what is to be known first.
 pub fn asked(visit: &Visit, summary: &str, content: Markup) -> Markup {
     html! {

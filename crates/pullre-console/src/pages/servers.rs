@@ -7,11 +7,13 @@ use maud::{Markup, html};
 use pullre::condition::Policy;
 use pullre::domain::{InstanceState, ServerId};
 use pullre::facts::{Facts, Pulse, Server};
-use pullre::status::{ServerLine, status, unregistered};
+use pullre::stage::Standings;
+use pullre::status::{self, ServerLine, unregistered};
 use pullre::words;
 
 use super::parts::{
-    Table, ago, asked, button, form, hold, or_dash, prose, pull_link, state, web_link,
+    Table, ago, asked, form, form_of_buttons, hold, or_dash, prose, pull_link, row_button, state,
+    web_link,
 };
 use super::{Frame, Section, page};
 use crate::guard::Visit;
@@ -36,8 +38,7 @@ pub fn servers(
 ) -> Markup {
     let (facts, now) = (&shown.facts, Timestamp::now());
     let hidden: BTreeSet<&str> = shown.hidden.iter().map(String::as_str).collect();
-    let status = status(facts, policy, now);
-    let lines = &status.servers;
+    let lines = &status::servers(&Standings::new(facts, policy, now));
     let others = unregistered(facts, &shown.known.machines);
     let is_hidden = |line: &ServerLine| {
         hidden.contains(line.name.as_str())
@@ -56,7 +57,7 @@ pub fn servers(
         .filter(|line| all || !is_hidden(line))
         .map(|line| other_row(visit, line, is_hidden(line)))
         .collect();
-    let seen = live::servers_digest(&status, shown.known.fetched_at);
+    let seen = live::servers_digest(facts, lines, shown.known.fetched_at);
     let content = html! {
         div class="title" {
             h1 { "Servers" }
@@ -71,6 +72,7 @@ pub fn servers(
         }
         @if all { p { "Hidden ones are shown too. " a href="/server/list" { "Leave them out" } } }
         (register(visit, shown.listed))
+        (form_of_buttons(visit))
         @if rows.is_empty() {
             div class="empty" {
                 p { "No server is registered." }
@@ -141,9 +143,8 @@ fn row(
     now: Timestamp,
 ) -> Vec<Markup> {
     let ServerId(id) = server.id;
-    let named = [("server", line.name.as_str())];
+    let name = line.name.as_str();
     let instance = line.instance_id.as_deref().unwrap_or_default();
-    let by_instance = [("InstanceId", instance)];
     let on = matches!(line.state, Some(InstanceState::Running | InstanceState::Pending));
     vec![
         html! {
@@ -185,20 +186,20 @@ fn row(
             @if visit.may_change() {
                 div class="acts" {
                     @if on {
-                        (button(visit, "/server/stop", &by_instance, "Stop", ""))
+                        (row_button("/server/stop", ("InstanceId", instance), "Stop", name))
                     } @else if !instance.is_empty() {
-                        (button(visit, "/server/start", &by_instance, "Start", ""))
+                        (row_button("/server/start", ("InstanceId", instance), "Start", name))
                     }
                     @if server.hold.is_some() {
-                        (button(visit, "/server/release", &named, "Release", ""))
+                        (row_button("/server/release", ("server", name), "Release", name))
                     } @else {
                         a class="button" href={ "/server/" (id) "/hold" } aria-label={ "Hold " (line.name) } { "Hold…" }
                     }
                     a class="button" href={ "/master/servers/" (id) "/update" } aria-label={ "Edit " (line.name) } { "Edit" }
                     @if hidden {
-                        (button(visit, "/server/show", &named, "Show", ""))
+                        (row_button("/server/show", ("server", name), "Show", name))
                     } @else {
-                        (button(visit, "/server/hide", &named, "Hide", ""))
+                        (row_button("/server/hide", ("server", name), "Hide", name))
                     }
                 }
             }
@@ -253,11 +254,11 @@ fn other_row(visit: &Visit, line: &ServerLine, hidden: bool) -> Vec<Markup> {
         html! {
             @if visit.may_change() {
                 div class="acts" {
-                    (button(visit, "/server/register", &[("InstanceId", instance)], "Register", ""))
+                    (row_button("/server/register", ("InstanceId", instance), "Register", &line.name))
                     @if hidden {
-                        (button(visit, "/server/show", &[("server", instance)], "Show", ""))
+                        (row_button("/server/show", ("server", instance), "Show", &line.name))
                     } @else {
-                        (button(visit, "/server/hide", &[("server", instance)], "Hide", ""))
+                        (row_button("/server/hide", ("server", instance), "Hide", &line.name))
                     }
                 }
             }

@@ -47,7 +47,10 @@ fn full() -> Served {
     let mut store = world.store();
     let mut operator = world.operator(&mut store);
     operator.pull_hold(PullNumber(3), "shown to a customer", None).unwrap();
-    operator.server_hold("stg5", "its disk is being enlarged", None).unwrap();
+    let why = "its disk is being enlarged, which takes until somebody who knows the storage is \
+               back from the data centre and has read what stands at \
+               https://wiki.example.com/a/long/address/of/a/page/without/any/space/in/it/at/all";
+    operator.server_hold("stg5", why, None).unwrap();
     operator.server_register_machine("i-0123456789abcdef0", &Machines).unwrap();
     operator
         .server_set(
@@ -97,6 +100,16 @@ fn full() -> Served {
         "INSERT INTO next_release_messages (created_at, updated_at, hash, content) VALUES
          ('2026-11-22 21:23:49', '2026-11-22 21:23:49', 'h', 'Run `manage.py backfill` once.
 Tell support about the new form.')",
+    );
+    // Long words squeeze what stands beside them.
+    world.by_hand(
+        "UPDATE servers SET check_url = 'https://staging-server-with-a-long-name.example.com/',
+             name = CASE id WHEN 4 THEN 'server-whose-name-says-what-it-is-for-'
+                 || 'and-where-it-stands-and-who-runs-it' ELSE name END",
+    );
+    world.by_hand(
+        "INSERT INTO agent_troubles (server_id, message) VALUES (5, 'cannot reach the database: \
+         Access denied for user ''pullre_client''@''10.0.0.5'' (using password: YES)')",
     );
     let served = Served::with(world, |_| {});
     served.add_machine("i-0fedcba9876543210");
@@ -175,6 +188,13 @@ fn every_page_is_whole_and_without_barriers_on_desk_and_phone_in_light_and_dark(
                 let which = browser.eval("[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 120)).join(' | ')");
                 findings.push(format!("{name} {look} is wider than the screen: {which}"));
             }
+            let broken = browser.eval(
+                "[...document.querySelectorAll('button, .button')].filter(b => b.offsetHeight > 45)
+                     .map(b => b.innerText).join(', ')",
+            );
+            if broken != json!("") {
+                findings.push(format!("{name} {look} breaks the words of {broken}"));
+            }
             // Open what can be opened: what is hidden is not looked at.
             browser.eval("document.querySelectorAll('details').forEach((d, i) => { if (i < 6) d.open = true; })");
             browser.eval(&axe);
@@ -228,11 +248,11 @@ fn the_buttons_do_what_they_say() {
     browser.eval("document.querySelector('#reason').value = 'looked at'");
     browser.follow("document.querySelector('main form button').click()");
     assert!(browser.text().contains("stg1 is held"), "{}", browser.text());
-    browser.follow("document.querySelector('form[action=\"/server/release\"] button').click()");
-    browser.follow("document.querySelector('form[action=\"/server/hide\"] button').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/release\"]').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/hide\"]').click()");
     assert!(browser.text().contains("is hidden"));
     browser.follow("document.querySelector('a[href=\"/server/list?hidden=1\"]').click()");
-    browser.follow("document.querySelector('form[action=\"/server/show\"] button').click()");
+    browser.follow("document.querySelector('button[formaction=\"/server/show\"]').click()");
     browser.goto(&at("/master/git_hub_users/create"));
     browser.eval("document.querySelector('[name=login]').value = 'stg'; document.querySelector('[name=db_schema]').value = 'stg1'");
     browser.follow("document.querySelector('main button[type=submit]').click()");

@@ -226,6 +226,9 @@ fn every_button_of_a_server_does_what_the_command_line_does() {
     olga.submit("/server/register", &[("InstanceId", "i-none")])
         .says("There is no instance i-none");
     olga.submit("/server/start", &[("InstanceId", "")]).says("The form names no server");
+    let version = hidden(&olga.get("/master/servers/1/update").body, "version").unwrap();
+    olga.submit("/master/servers/1/update", &[("version", &version), ("name", "stg2")])
+        .says("Another server is called stg2.");
     served.world.fleet.set_unreachable(true);
     olga.submit("/server/start", &[("InstanceId", "stg1")]).says("no route to the provider");
     olga.submit("/pause", &[]).says("Everything is paused").says("Paused");

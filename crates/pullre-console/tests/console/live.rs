@@ -31,6 +31,8 @@ fn listen(served: &Served, path: &str) -> BufReader<std::net::TcpStream> {
         assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
     }
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+    // Else nginx would keep the news until there are many.
+    assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     reader
 }
 
@@ -81,6 +83,26 @@ fn the_lists_hear_of_changes_too() {
     operator.server_hold("stg1", "a look", None).unwrap();
     for events in &mut lists {
         assert_eq!(next_event(events), "event: changed");
+    }
+}
+
+#[test]
+fn the_list_of_servers_hears_of_all_that_it_shows() {
+    let served = Served::with(crate::served::busy(), |site| {
+        // Nothing comes from a provider, and a change that is not heard ends the stream.
+        site.local = true;
+        site.rhythm.longest = Duration::from_secs(20);
+    });
+    let changes = [
+        "UPDATE servers SET auto_start_at = '08:30:00' WHERE id = 1",
+        "INSERT INTO server_switches (server_id, weekdays) VALUES (1, 'mon')",
+        "INSERT INTO agent_troubles (server_id, message) VALUES (2, 'no git')",
+    ];
+    for change in changes {
+        let page = served.olga().get("/server/list");
+        let mut events = listen(&served, &address_of(&page.body));
+        served.world.by_hand(change);
+        assert_eq!(next_event(&mut events), "event: changed", "{change}");
     }
 }
 

@@ -70,6 +70,24 @@ fn what_strangers_wrote_is_shown_and_does_nothing() {
 }
 
 #[test]
+fn a_long_list_of_servers_carries_one_token_for_all_of_its_buttons() {
+    let served = Served::with(world(40), |_| {});
+    let page = served.olga().get("/server/list");
+    let token = hidden(&page.body, "token").unwrap();
+    // The form that registers a server has one too.
+    assert_eq!(page.body.matches(&token).count(), 2);
+    assert_eq!(page.body.matches("formaction=\"/server/hide\"").count(), 40);
+    assert!(page.body.contains("name=\"server\" value=\"stg7\" aria-label=\"Hide stg7\">Hide<"));
+    served
+        .olga()
+        .submit("/server/start", &[("InstanceId", "nope")])
+        .says("There is no server nope; there are stg1, stg2")
+        .says("stg10 and 30 more; update-pull server list shows them.");
+    let readers = served.rita().get("/server/list");
+    assert!(!readers.body.contains("formaction") && !readers.body.contains("row-buttons"));
+}
+
+#[test]
 fn a_page_does_not_wait_for_a_provider_that_hangs() {
     use pullre::domain::{Instance, InstanceId};
     use pullre::ports::{Compute, ComputeError};
@@ -176,6 +194,10 @@ fn messages_for_the_next_release_are_listed() {
          VALUES ('2026-11-22 21:23:49', '2026-11-22 21:23:49', 'h', 'run <the> job')",
     );
     served.olga().get("/release/next/list").says("run &lt;the&gt; job").says("1 message");
+    // Whoever goes on where there is no more is at the end.
+    served.olga().get("/release/next/list?page=7").says("run &lt;the&gt; job");
+    served.olga().get("/master/servers?page=4294967295").says("stg1");
+    served.olga().get("/master/servers?page=3&q=nothing").says("No row holds “nothing”");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use pullre::config::{ConsoleConfig, Secret};
 use pullre::domain::{InstanceState, PullNumber};
 use pullre::store::{ConsoleUser, Role};
 use pullre_console::password::hash_at_cost;
-use pullre_console::{Console, Limit, Rhythm, Site, serve};
+use pullre_console::{Console, Limit, RateLimit, Rhythm, Site, serve};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 use tokio::net::TcpListener;
@@ -97,7 +97,7 @@ impl Served {
             local: false,
             wake: wake.clone(),
             rhythm: Rhythm::default(),
-            github_limit: Limit::new(|_| None),
+            github_limit: Limit::new(|_| RateLimit::default()),
         };
         change(&mut site);
         let console = Arc::new(Console::new(site).unwrap());

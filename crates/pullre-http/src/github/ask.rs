@@ -6,7 +6,7 @@ use std::thread::sleep;
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
-use pullre::ports::{ForgeError, PostError};
+use pullre::ports::{ForgeError, PostError, RateLeft};
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url, redirect};
@@ -124,6 +124,7 @@ impl Asker {
         if !whole {
             return Err(malformed("more than 32 MiB for one page").into());
         }
+        note_rate(response.status(), response.headers(), memory);
         match response.status() {
             StatusCode::OK => Ok(Answer::Page(self.page(&response, body)?)),
             StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Answer::NotModified),
@@ -199,6 +200,7 @@ impl Asker {
         let mut response = request.send().map_err(|err| unavailable(&err))?;
         let (answer, _) =
             client::read_body(&mut response, LARGEST_PAGE).map_err(|err| unavailable(&err))?;
+        note_rate(response.status(), response.headers(), memory);
         let why = || message(&answer);
         match response.status() {
             status if status.is_success() => Ok(answer),
@@ -302,6 +304,29 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8], memory: &Memory
         tracing::warn!("cannot keep GitHub's rate limit, the next tick will run into it: {err}");
     }
     ForgeError::RateLimited { until }
+}
+
+/// Keeps what is left of the rate limit. "Not modified" costs nothing of it, and an idle tick
+/// writes nothing.
+fn note_rate(status: StatusCode, headers: &HeaderMap, memory: &Memory) {
+    fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+        text(headers, name)?.trim().parse().ok()
+    }
+    let left = || {
+        Some(RateLeft {
+            limit: number(headers, "x-ratelimit-limit")?,
+            remaining: number(headers, "x-ratelimit-remaining")?,
+            resets_at: Timestamp::from_second(number(headers, "x-ratelimit-reset")?).ok()?,
+        })
+    };
+    if status == StatusCode::NOT_MODIFIED {
+        return;
+    }
+    if let Some(left) = left()
+        && let Err(err) = memory.keep_rate(&left)
+    {
+        tracing::warn!("cannot keep what is left of GitHub's rate limit: {err}");
+    }
 }
 
 /// How long to leave GitHub alone, by its own clock where it shows it: ours may be wrong.

@@ -1,7 +1,8 @@
 //! What a process leaves in `state_dir` for the next one: the validator of the page that an idle
-//! tick asks for, an App's token, and how long GitHub wants to be left alone.
+//! tick asks for, an App's token, how long GitHub wants to be left alone, and how much of its rate
+//! limit is left.
 //!
-//! Both are only ever hints. A file that is missing, damaged or of another credential costs one
+//! They are only ever hints. A file that is missing, damaged or of another credential costs one
 //! unconditional request.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
-use pullre::ports::ReadingMark;
+use pullre::ports::{RateLeft, ReadingMark};
 use reqwest::header::HeaderValue;
 use ring::digest;
 use serde::de::DeserializeOwned;
@@ -21,6 +22,7 @@ use super::auth::InstallationToken;
 
 const ETAG_FILE: &str = "github-etag.json";
 const LIMIT_FILE: &str = "github-rate-limit.json";
+const RATE_FILE: &str = "github-rate-left.json";
 const TOKEN_FILE: &str = "github-app-token.json";
 
 /// GitHub's limits are by the hour. What claims to last longer is a wrong clock.
@@ -48,6 +50,27 @@ struct StoredEtag {
 struct StoredLimit {
     credential: String,
     until: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRate {
+    credential: String,
+    limit: u32,
+    remaining: u32,
+    resets_at: Timestamp,
+}
+
+impl StoredRate {
+    /// Whether `left` says so much else that it is worth a file: a tick that reads one page is not.
+    fn is_outdated_by(&self, left: &RateLeft) -> bool {
+        // Their clocks differ by a second.
+        let window = self.resets_at.duration_since(left.resets_at).abs();
+        let step = (left.limit / 50).max(1);
+        window > SignedDuration::from_mins(1)
+            || self.limit != left.limit
+            || self.remaining.abs_diff(left.remaining) >= step
+            || (self.remaining == 0) != (left.remaining == 0)
+    }
 }
 
 pub(super) fn fingerprint(secret: &str) -> String {
@@ -102,6 +125,28 @@ impl Memory {
     pub(super) fn keep_limit(&self, until: Timestamp) -> io::Result<()> {
         let credential = self.credential.clone();
         self.write(LIMIT_FILE, &StoredLimit { credential, until })
+    }
+
+    /// What GitHub allows, within a fiftieth of it. None where it has never said it.
+    pub(super) fn rate_left(&self, now: Timestamp) -> Option<RateLeft> {
+        let stored = self.rate()?;
+        let StoredRate { limit, resets_at, .. } = stored;
+        let remaining = if resets_at <= now { limit } else { stored.remaining };
+        Some(RateLeft { limit, remaining, resets_at })
+    }
+
+    fn rate(&self) -> Option<StoredRate> {
+        let stored: StoredRate = self.read(RATE_FILE)?;
+        (stored.credential == self.credential).then_some(stored)
+    }
+
+    pub(super) fn keep_rate(&self, left: &RateLeft) -> io::Result<()> {
+        if self.rate().is_some_and(|stored| !stored.is_outdated_by(left)) {
+            return Ok(());
+        }
+        let RateLeft { limit, remaining, resets_at } = *left;
+        let credential = self.credential.clone();
+        self.write(RATE_FILE, &StoredRate { credential, limit, remaining, resets_at })
     }
 
     pub(super) fn token(&self) -> Option<InstallationToken> {

@@ -34,7 +34,8 @@ use jiff::{SignedDuration, Timestamp};
 use pullre::config::GithubLogin;
 use pullre::domain::{Invalid, Login, PullNumber, PullRequest, PullState};
 use pullre::ports::{
-    Comment, Find, Forge, ForgeError, Found, KnownPulls, Post, PostError, PullReading, ReadingMark,
+    Comment, Find, Forge, ForgeError, Found, KnownPulls, Post, PostError, PullReading, RateLeft,
+    ReadingMark,
 };
 use reqwest::Url;
 
@@ -188,6 +189,11 @@ impl GitHub {
     /// Until when GitHub wants to be left alone, as far as any tick has heard.
     pub fn limited_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.memory.limited_until(now)
+    }
+
+    /// What its rate limit still allows, as far as any tick has heard.
+    pub fn rate_left(&self, now: Timestamp) -> Option<RateLeft> {
+        self.memory.rate_left(now)
     }
 
     fn page(&self, url: &Url, etag: Option<&str>) -> Result<Option<Page>, ForgeError> {

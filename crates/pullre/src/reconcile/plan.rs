@@ -16,6 +16,7 @@ use crate::domain::{
 use crate::facts::{Assignment, Facts, Hold, Pull, Server};
 use crate::ports::{PullReading, ReadingMark};
 use crate::report::plan::Saying;
+use crate::roster::Roster;
 use crate::words;
 
 pub use display::ActionOn;
@@ -231,7 +232,8 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut chains = assigned(observed, &facts);
     let mut taken = BTreeSet::new();
-    let mut free = condition::free_servers(&facts, observed.now);
+    let roster = Roster::of(&facts);
+    let mut free = roster.free(&facts, observed.now);
     let mut why = None;
     let queue = condition::queue(&facts, &observed.policy, observed.now);
     for (index, pull) in queue.into_iter().enumerate() {
@@ -247,7 +249,7 @@ pub fn plan(observed: &Observed) -> Plan {
                 place: index + 1 - taken.len(),
                 // The same for all of them; a thousand may wait.
                 why: why
-                    .get_or_insert_with(|| no_server_free(&facts, &taken, observed.now))
+                    .get_or_insert_with(|| no_server_free(&facts, &roster, &taken, observed.now))
                     .clone(),
             }),
         }
@@ -671,20 +673,24 @@ fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<
 }
 
 /// What a waiting pull request waits for; `taken` are servers that others are about to get.
-pub fn no_server_free(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> String {
+pub fn no_server_free(
+    facts: &Facts,
+    roster: &Roster,
+    taken: &BTreeSet<ServerId>,
+    now: Timestamp,
+) -> String {
     let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
     if pool.is_empty() {
         return "there is no server in the pool; `update-pull server register` adds one".into();
     }
-    let (used, rest): (Vec<&Server>, Vec<&Server>) = pool.iter().partition(|server| {
-        facts.assignment_of_server(server.id).is_some() || taken.contains(&server.id)
-    });
-    let unusable = condition::all_unusable(facts);
+    let (used, rest): (Vec<&Server>, Vec<&Server>) = pool
+        .iter()
+        .partition(|server| roster.pull(server.id).is_some() || taken.contains(&server.id));
     let rest: Vec<_> = rest
         .into_iter()
         .filter_map(|server| {
             let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
-            let why = held.or_else(|| unusable.get(&server.id).cloned())?;
+            let why = held.or_else(|| roster.unusable(server.id).cloned())?;
             Some(format!("{}: {why}", server.name))
         })
         .collect();

@@ -106,7 +106,12 @@ impl Columns {
 
 impl FromIterator<String> for Columns {
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Columns {
-        Columns { names: names.into_iter().collect(), last: Cell::new(0) }
+        let names: Vec<String> = names.into_iter().collect();
+        debug_assert!(
+            (1..names.len()).all(|at| !names[..at].contains(&names[at])),
+            "which of two is meant? {names:?}"
+        );
+        Columns { names, last: Cell::new(0) }
     }
 }
 
@@ -220,4 +225,27 @@ pub enum StoreError {
     Newer(String),
     #[error("the control database cannot do this: {0}")]
     Other(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_found_by_its_name_in_any_order_and_as_often_as_it_is_asked_for() {
+        let columns: Columns = ["id", "NAME", "sha"].map(str::to_owned).into_iter().collect();
+        let row = Row {
+            columns: Rc::new(columns),
+            values: vec![7_i64.into(), "stg1".into(), Value::Null],
+        };
+        for _ in 0..2 {
+            assert_eq!(row.int("id").unwrap(), 7);
+            assert_eq!(row.text("name").unwrap(), "stg1");
+            assert_eq!(row.opt_text("sha").unwrap(), None);
+        }
+        assert_eq!(row.text("name").unwrap(), "stg1");
+        assert!(row.is_null("sha").unwrap() && row.is_null("sha").unwrap());
+        assert_eq!(row.text("ref").unwrap_err().to_string(), "the answer has no column ref");
+        assert_eq!(row.int("id").unwrap(), 7);
+    }
 }

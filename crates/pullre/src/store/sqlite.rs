@@ -72,9 +72,11 @@ impl Backend for Sqlite {
             let mut rows = statement.query(rusqlite::params_from_iter(params))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                let values = (0..count)
-                    .map(|at| Ok(value_of(row.get_ref(at)?)))
-                    .collect::<rusqlite::Result<_>>()?;
+                // A thousand rows of forty columns: none of them grows bit by bit.
+                let mut values = Vec::with_capacity(count);
+                for at in 0..count {
+                    values.push(value_of(row.get_ref(at)?));
+                }
                 found.push(Row { columns: columns.clone(), values });
             }
             Ok(found)

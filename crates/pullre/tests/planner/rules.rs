@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
-use pullre::condition::{self, all_unusable};
+use pullre::condition;
 use pullre::domain::{InstanceState, PullNumber, PullState, Sha};
 use pullre::facts::CloneState;
 use pullre::reconcile::Said;
+use pullre::roster::Roster;
 use pullre::stage::{Stage, standing};
 use testkit::fuse::Fuse;
 use testkit::world::World;
@@ -216,10 +217,12 @@ fn check(world: &World, approved: &Approved) -> Result<(), TestCaseError> {
     prop_assert!(facts.unreadable.is_empty(), "{:?}", facts.unreadable);
 
     // What is said of all servers at once is what is said of each.
-    let unusable = all_unusable(&facts);
+    let roster = Roster::of(&facts);
     for server in facts.servers.values() {
         let alone = condition::unusable(server, &facts);
-        prop_assert_eq!(unusable.get(&server.id), alone.as_ref());
+        prop_assert_eq!(roster.unusable(server.id), alone.as_ref());
+        let assignment = facts.assignment_of_server(server.id);
+        prop_assert_eq!(roster.pull(server.id), assignment.map(|a| a.pull));
     }
 
     // What belongs to no environment, or is held, is never touched.

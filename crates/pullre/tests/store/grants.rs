@@ -17,8 +17,7 @@ use pullre::reconcile::lock::Locks;
 use pullre::report::Settings;
 use pullre::schema_clone::mask::{Dialect, Mask};
 use pullre::schema_clone::{Request, Schemas, sqlite};
-use pullre::stage::Stage;
-use pullre::status;
+use pullre::stage::{Stage, standing};
 use pullre::store::backend::Backend;
 use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::{Database, Store, StoreError, Won};
@@ -180,7 +179,7 @@ fn controller_and_client_live_with_exactly_their_grants() {
             client_tick(&logins.client, outcome, now);
         }
         let facts = own.facts().unwrap();
-        stages.push(status::environment(&facts.pulls[&pull], &facts, &policy, now).stage);
+        stages.push(standing(&facts.pulls[&pull], &facts, &policy, now).stage);
     }
     assert_eq!(stages, [Stage::Failed, Stage::Ready, Stage::Ready]);
     Operator { store: &mut own, who: "olga", now }.explain(pull, &policy).unwrap();
