@@ -1,7 +1,8 @@
 //! Maintaining rows of pullre-kun's tables: each value is checked, each change is meant for one
 //! version of the row, and what depends on a row is said before it goes.
 
-use super::{Operator, OpsError, Result, column, login_of, refused, usage};
+use super::servers::{column, may_change};
+use super::{Operator, OpsError, Result, login_of, refused, usage};
 use crate::domain::{PullNumber, SchemaName, ServerId, Sha};
 use crate::facts::Facts;
 use crate::reconcile::lock::Locks;
@@ -154,7 +155,7 @@ impl Operator<'_> {
             && let Some(server) = facts.servers.get(&ServerId(id))
         {
             let keys: Vec<_> = values.iter().map(|(key, _)| *key).collect();
-            super::may_change(server, &keys, &facts)?;
+            may_change(server, &keys, &facts)?;
         }
         let done = self.store.change_master_row(table, id, version, &values, self.now);
         self.settled(table, id, done.map_err(said_twice)?)?;
