@@ -1,9 +1,10 @@
 //! What repositories and the places that they come from may be like.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
 use crate::world::{World, app, assert_says, python, until};
@@ -358,14 +359,47 @@ while head := lines():
 
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
 
+/// The machine may have the program.
+fn path_without_lfs(world: &World) -> OsString {
+    let bare = world.path("bare");
+    fs::create_dir(&bare).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let (with, without): (Vec<_>, Vec<_>) =
+        std::env::split_paths(&path).partition(|folder| folder.join("git-lfs").is_file());
+    for entry in with.iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let entry = entry.unwrap();
+        let link = bare.join(entry.file_name());
+        if entry.file_name() != "git-lfs" && !link.is_symlink() {
+            symlink(entry.path(), link).unwrap();
+        }
+    }
+    std::env::join_paths(without.iter().chain([&bare])).unwrap()
+}
+
+#[test]
+fn files_of_lfs_come_by_the_real_program() {
+    let mut world = World::new();
+    let developer = "author";
+    for args in [&["lfs", "install", "--local"][..], &["lfs", "track", "*.bin"]] {
+        world.git(developer, args);
+    }
+    let large = "large and binary\n".repeat(1000);
+    world.push_and_offer(&[("large.bin", &large)]);
+    let sha = world.git(developer, &["rev-parse", "HEAD"]);
+    let stored = world.git(developer, &["show", &format!("{sha}:large.bin")]);
+    assert_says(&stored, &["version https://git-lfs"]);
+    world.tick().ok();
+    assert_eq!(world.read("work/large.bin"), large);
+    world.push_and_offer(&[("large.bin", "smaller\n")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/large.bin"), "smaller\n");
+}
+
 #[test]
 fn files_of_lfs_are_brought_where_its_program_is_and_are_pointers_elsewhere() {
     let files = [(".gitattributes", "*.bin filter=lfs\n"), ("large.bin", POINTER)];
     let mut world = World::new();
-    // The machine may have the program.
-    let path = std::env::var_os("PATH").unwrap();
-    let bare = std::env::split_paths(&path).filter(|folder| !folder.join("git-lfs").is_file());
-    let path = std::env::join_paths(bare).unwrap();
+    let path = path_without_lfs(&world);
     world.push_and_offer(&files);
     assert!(world.client(&[]).env("PATH", path).status().unwrap().success());
     assert_eq!(world.read("work/large.bin"), POINTER);
