@@ -29,6 +29,8 @@ pub struct Alert {
     pub name: String,
     pub message: String,
     pub patience: Duration,
+    /// Not so now, and not known to be over: nobody is told that it begins or ends.
+    pub goes_on: bool,
 }
 
 /// All that is wrong now. `forge`: why GitHub could not be read. Pure.
@@ -40,12 +42,12 @@ pub fn alerts(
     now: Timestamp,
 ) -> Vec<Alert> {
     let mut alerts = Vec::new();
-    let mut add = |name: String, message: String, patience| {
+    let mut add = |name: String, message: String, patience, goes_on| {
         let message = words::plain(&message);
-        alerts.push(Alert { name, message, patience });
+        alerts.push(Alert { name, message, patience, goes_on });
     };
     if let Some(why) = forge {
-        add("github".into(), format!("GitHub cannot be read: {why}"), PATIENCE);
+        add("github".into(), format!("no news of pull requests: {why}"), PATIENCE, false);
     }
     for pull in facts.pulls.values().filter(|pull| pull.request.state == PullState::Open) {
         let number = pull.request.number;
@@ -54,27 +56,29 @@ pub fn alerts(
         // That its server is silent is told below.
         let told = assignment.deployment.as_ref().is_some_and(|deployment| {
             let server = facts.servers.get(&assignment.server);
-            deployment.outcome == Outcome::Succeeded
+            deployment.outcome != Outcome::Failed
                 && server.is_some_and(|server| is_silent(server, assignment, policy, now))
         });
-        if standing.stage == Stage::Failed && !told {
+        if standing.stage != Stage::Ready {
             let page = page.map_or(String::new(), |page| format!(" {page}"));
             let text = format!("the environment of {number} failed: {}{page}", standing.why);
-            add(format!("failed {}", number.0), text, Duration::ZERO);
+            // That it is tried again is not its end.
+            let goes_on = standing.stage != Stage::Failed || told;
+            add(format!("failed {}", number.0), text, Duration::ZERO, goes_on);
         }
     }
     for server in facts.servers.values() {
         let Some(assignment) = facts.assignment_of_server(server.id) else { continue };
         let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
         let last = last_sign(server, assignment);
-        if is_silent(server, assignment, policy, now) && !held {
+        if is_silent(server, assignment, policy, now) {
             let text = format!(
                 "server {} is silent since {}; it serves {}",
                 server.name,
                 words::moment(last),
                 assignment.pull
             );
-            add(format!("silent {}", server.id.0), text, Duration::ZERO);
+            add(format!("silent {}", server.id.0), text, Duration::ZERO, held);
         }
     }
     let queue = condition::queue(facts, policy, now);
@@ -82,7 +86,7 @@ pub fn alerts(
         let count = queue.len();
         let (s, waits) = if count == 1 { ("", "waits") } else { ("s", "wait") };
         let text = format!("no server is free, and {count} pull request{s} {waits}");
-        add("pool".into(), text, PATIENCE);
+        add("pool".into(), text, PATIENCE, false);
     }
     alerts
 }
@@ -108,7 +112,7 @@ pub fn tell(
 ) -> Result<(), StoreError> {
     let known = store.alerts()?;
     let wanted: BTreeMap<&str, &Alert> = wanted.iter().map(|a| (a.name.as_str(), a)).collect();
-    if known.is_empty() && wanted.is_empty() {
+    if known.is_empty() && wanted.values().all(|alert| alert.goes_on) {
         return Ok(());
     }
     // Another tick is at it: the next one looks again.
@@ -121,7 +125,7 @@ pub fn tell(
         failed += 1;
         failed == MOST_FAILURES
     };
-    for (name, alert) in turned(wanted.iter(), now) {
+    for (name, alert) in turned(wanted.iter().filter(|(_, alert)| !alert.goes_on), now) {
         let since = match known.get(*name) {
             None => {
                 store.alert_began(name, &alert.message, now)?;
