@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A chat that fails so often is left alone until the next tick.
 const MOST_FAILURES: usize = 3;
 
+/// The alert that nobody can be told: that the chat itself is away. It keeps the warning from
+/// being given at each tick, and goes with the next message that the chat takes.
+const CHAT: &str = "chat";
+
 /// Something that a person should see to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
@@ -118,13 +122,7 @@ pub fn tell(
     // Another tick is at it: the next one looks again.
     let Ok(Some(_held)) = locks.try_lock(&LockName::Alerts) else { return Ok(()) };
     let known = store.alerts()?;
-    let mut failed = 0;
-    // True where it is enough: a chat that is away takes its time to say so.
-    let mut fails = |why: &str| {
-        tracing::warn!("the chat could not be told: {why}");
-        failed += 1;
-        failed == MOST_FAILURES
-    };
+    let mut chat = Chat { send, failed: 0, was_away: known.contains_key(CHAT) };
     for (name, alert) in turned(wanted.iter().filter(|(_, alert)| !alert.goes_on), now) {
         let since = match known.get(*name) {
             None => {
@@ -137,25 +135,55 @@ pub fn tell(
         if words::between(since, now) < alert.patience {
             continue;
         }
-        match send(&alert.message) {
-            Ok(()) => store.alert_told(name, now)?,
-            Err(why) if fails(&why) => return Ok(()),
-            Err(_) => {}
+        if chat.hears(&alert.message, store, now)? {
+            store.alert_told(name, now)?;
+        } else if chat.failed == MOST_FAILURES {
+            return Ok(());
         }
     }
-    let over = known.iter().filter(|(name, _)| !wanted.contains_key(name.as_str()));
+    let over = known
+        .iter()
+        .filter(|(name, _)| !wanted.contains_key(name.as_str()) && name.as_str() != CHAT);
     for (name, alert) in turned(over, now) {
-        if alert.told_at.is_some()
-            && let Err(why) = send(&format!("over: {}", alert.message))
-        {
-            if fails(&why) {
-                return Ok(());
-            }
-            continue;
+        let end = format!("over: {}", alert.message);
+        if alert.told_at.is_none() || chat.hears(&end, store, now)? {
+            store.alert_over(name)?;
+        } else if chat.failed == MOST_FAILURES {
+            return Ok(());
         }
-        store.alert_over(name)?;
     }
     Ok(())
+}
+
+struct Chat<'a> {
+    send: &'a dyn Fn(&str) -> Result<(), String>,
+    failed: usize,
+    /// It was warned of.
+    was_away: bool,
+}
+
+impl Chat<'_> {
+    /// Whether it took the message.
+    fn hears(&mut self, text: &str, store: &mut Store, now: Timestamp) -> Result<bool, StoreError> {
+        match (self.send)(text) {
+            Ok(()) => {
+                if self.was_away {
+                    store.alert_over(CHAT)?;
+                    self.was_away = false;
+                }
+                Ok(true)
+            }
+            Err(why) => {
+                if !self.was_away {
+                    tracing::warn!("the chat could not be told: {why}; later ticks try again");
+                    store.alert_began(CHAT, &why, now)?;
+                    self.was_away = true;
+                }
+                self.failed += 1;
+                Ok(false)
+            }
+        }
+    }
 }
 
 /// Begins elsewhere each minute, so that what the chat does not take keeps nothing else from it.
