@@ -67,10 +67,14 @@ pub fn without_colours(text: &str) -> Cow<'_, str> {
 
 /// The password in a URL, if it has one.
 pub fn password_of(url: &str) -> Option<&str> {
+    login_of(url)?.split_once(':').map(|(_, password)| password)
+}
+
+/// What stands in front of the `@` in a URL: a name, or name and password.
+pub fn login_of(url: &str) -> Option<&str> {
     let (_, after) = url.split_once("://")?;
     let authority = after.split(['/', '?', '#']).next()?;
-    let (login, _) = authority.rsplit_once('@')?;
-    login.split_once(':').map(|(_, password)| password)
+    authority.rsplit_once('@').map(|(login, _)| login)
 }
 
 /// Text of strangers on one line: control characters, among them terminal escapes and those that

@@ -63,6 +63,30 @@ fn a_failed_environment_is_told_at_once_and_when_it_is_over() {
 }
 
 #[test]
+fn a_failure_that_is_tried_again_is_neither_over_nor_told_again_until_it_is() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| false);
+    assert_eq!(hears(&world, true).len(), 1);
+    let attempts = |world: &World| {
+        let deployments = world.facts().assignments.into_values().filter_map(|a| a.deployment);
+        deployments.map(|deployment| deployment.attempt).sum::<u32>()
+    };
+    while attempts(&world) < 3 {
+        assert_eq!(all(&mut world, 1), "", "it waits, or is tried again");
+        world.client_ticks(&Fuse::never(), |_| false);
+    }
+    assert_eq!(all(&mut world, 1), "", "it has failed again");
+    world.hub.push(PullNumber(1), world.now);
+    assert_eq!(all(&mut world, 2), "", "what was pushed since may fail as well");
+    world.minutes(3);
+    assert_snapshot!(all(&mut world, 1), @"over: the environment of #1 failed: its deployment failed (try 1): migrate: exit status 1");
+}
+
+#[test]
 fn an_exhausted_pool_is_told_after_five_minutes() {
     let mut world = World::new(1);
     world.hub.open("dev1", false, world.now);
@@ -87,9 +111,9 @@ fn an_unreadable_forge_is_told_after_five_minutes_and_a_short_one_never() {
     world.hub.set_unreachable(false);
     assert_eq!(all(&mut world, 2), "", "what was never told is never over");
     world.hub.set_unreachable(true);
-    assert_snapshot!(all(&mut world, 8), @"GitHub cannot be read: GitHub cannot be read now: no route to the forge; the next tick tries again");
+    assert_snapshot!(all(&mut world, 8), @"no news of pull requests: GitHub cannot be read now: no route to the forge; the next tick tries again");
     world.hub.set_unreachable(false);
-    assert_snapshot!(all(&mut world, 2), @"over: GitHub cannot be read: GitHub cannot be read now: no route to the forge; the next tick tries again");
+    assert_snapshot!(all(&mut world, 2), @"over: no news of pull requests: GitHub cannot be read now: no route to the forge; the next tick tries again");
 }
 
 #[test]
@@ -99,6 +123,7 @@ fn what_the_chat_does_not_take_keeps_nothing_else_from_it() {
         name: format!("alert {n}"),
         message: format!("message {n}"),
         patience: std::time::Duration::ZERO,
+        goes_on: false,
     };
     let wanted: Vec<_> = (0..9).map(alert).collect();
     let heard = RefCell::new(Vec::new());
@@ -130,6 +155,7 @@ fn a_chat_that_is_away_is_not_asked_for_each_that_is_over_and_hears_of_all_in_th
             name: format!("alert {n}"),
             message: format!("message {n}"),
             patience: std::time::Duration::ZERO,
+            goes_on: false,
         })
         .collect();
     let heard = RefCell::new(Vec::new());
@@ -168,4 +194,14 @@ fn a_silent_server_is_told_once() {
     assert_snapshot!(all(&mut world, 3), @"server stg1 is silent since 2026-11-22 12:02 UTC; it serves #1");
     world.minutes(1);
     assert_snapshot!(all(&mut world, 1), @"over: server stg1 is silent since 2026-11-22 12:02 UTC; it serves #1");
+}
+
+#[test]
+fn a_server_that_is_silent_before_it_deploys_is_told_once_and_not_as_a_failure_too() {
+    let mut world = World::new(1);
+    world.hub.open("dev1", false, world.now);
+    world.tick();
+    world.settle_machines();
+    world.advance(60);
+    assert_snapshot!(all(&mut world, 25), @"server stg1 is silent since 2026-11-22 12:00 UTC; it serves #1");
 }

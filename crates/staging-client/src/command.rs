@@ -123,7 +123,8 @@ pub fn last_line(output: &str) -> Option<String> {
 pub struct Limits<'a> {
     pub log: &'a Log,
     pub timeout: Duration,
-    pub secrets: &'a [&'a str],
+    /// What is masked in its output.
+    pub secrets: Vec<&'a str>,
     /// How what it leaves behind is found.
     pub sign: &'a Sign,
     pub deployment: i64,
@@ -152,14 +153,14 @@ pub fn run(
         _ => anyhow::anyhow!("`{program}` cannot be started: {e}"),
     })?;
     let ended = wait(&mut child, limits, from, pulse)?;
-    Ok((ended, masked(&log.end(from)?, limits.secrets)))
+    Ok((ended, masked(&log.end(from)?, &limits.secrets)))
 }
 
 /// What was printed since `from`, in whole lines: half of a secret would not be masked.
 fn printed(limits: &Limits<'_>, from: u64) -> String {
     let mut bytes = limits.log.end(from).unwrap_or_default();
     bytes.truncate(bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
-    masked(&bytes, limits.secrets)
+    masked(&bytes, &limits.secrets)
 }
 
 fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>) -> Result<Ended> {

@@ -156,7 +156,7 @@ pub fn wait(
 
 fn death(site: &Site<'_>, task: &Task, times: u32, again_at: Timestamp) -> AppDeath {
     let log = Log::open(site.state.app_log(site.duty.server)).and_then(|log| log.end(0));
-    let last = log.map(|end| command::last_line(&masked(&end, site.secrets)));
+    let last = log.map(|end| command::last_line(&site.masked(&end)));
     let reason = match last {
         Ok(Some(line)) => format!("its last words: {line}"),
         Ok(None) => "it printed nothing".to_owned(),
@@ -232,7 +232,7 @@ impl Run<'_, '_> {
         self.pulse.begin_step(id);
         let mut report = self.act(step, restarts, watched)?;
         if let Some(failure) = &mut report.failure {
-            *failure = masked(failure.as_bytes(), self.site.secrets);
+            *failure = self.site.masked(failure.as_bytes());
             if !report.output.is_empty() && !report.output.ends_with('\n') {
                 report.output.push('\n');
             }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use pullre::config::ClientConfig;
+use pullre::store::Duty;
 use pullre::words;
 
+use crate::site::hidden;
 use crate::state_dir::{StateDir, masked, trouble};
 use crate::tick::say;
 
@@ -68,7 +70,7 @@ impl Tail {
 pub fn follow(
     config: &ClientConfig,
     state: &StateDir,
-    servers: &[(String, pullre::domain::ServerId)],
+    servers: &[Duty],
     steps: bool,
     app: bool,
 ) -> Result<()> {
@@ -76,15 +78,16 @@ pub fn follow(
     let mut tails: HashMap<PathBuf, Tail> = HashMap::new();
     let mut first = true;
     loop {
-        for (name, server) in servers {
-            let front =
-                if servers.len() > 1 { format!("{}: ", words::plain(name)) } else { String::new() };
-            let log = state.app_log(*server);
+        for duty in servers {
+            let name = words::plain(&duty.name);
+            let front = if servers.len() > 1 { format!("{name}: ") } else { String::new() };
+            let hidden = hidden(&secrets, duty.check_url.as_deref());
+            let log = state.app_log(duty.server);
             let step = log.with_file_name("step.log");
             for path in [steps.then_some(step), app.then_some(log)].into_iter().flatten() {
                 let tail = tails.entry(path.clone()).or_insert_with(|| beginning(&path, first));
                 for line in tail.read().map_err(|e| trouble("read", &path, e))? {
-                    say(&format!("{front}{}", words::plain(&masked(&line, &secrets))));
+                    say(&format!("{front}{}", words::plain(&masked(&line, &hidden))));
                 }
             }
         }

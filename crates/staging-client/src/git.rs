@@ -14,7 +14,7 @@ use crate::groups::Group;
 use crate::processes::Mark;
 use crate::pulse::Pulse;
 use crate::site::{Site, Work};
-use crate::state_dir::{Log, masked};
+use crate::state_dir::Log;
 
 /// No code of the repository runs, nothing asks for a password, nothing hangs on a dead line.
 const SAFE: [&str; 16] = [
@@ -175,7 +175,7 @@ impl<'a, 'p> Git<'a, 'p> {
     }
 
     pub fn say(&mut self, text: &str) {
-        self.report.output.push_str(&masked(text.as_bytes(), self.site.secrets));
+        self.report.output.push_str(&self.site.masked(text.as_bytes()));
         if !self.report.output.ends_with('\n') {
             self.report.output.push('\n');
         }

@@ -10,7 +10,6 @@ use crate::command::{self, Ended, Report};
 use crate::processes::{Process, ProcessId, Processes};
 use crate::pulse::Pulse;
 use crate::site::Site;
-use crate::state_dir::masked;
 
 /// Without `check_url`: what has lived for so long is taken to run.
 const LIVES: Duration = Duration::from_secs(5);
@@ -31,7 +30,7 @@ pub fn prove(
         Err(e) => report.failure = Some(format!("{e:#}")),
     }
     match started.log.end(started.from) {
-        Ok(output) => report.output = masked(&output, site.secrets),
+        Ok(output) => report.output = site.masked(&output),
         Err(e) => report.output = format!("{e:#}"),
     }
     report
@@ -89,7 +88,7 @@ fn watch(
             let ended = Ended::Exited(status);
             report.exit_status = ended.exit_status();
             if !status.success() {
-                let output = masked(&started.log.end(started.from)?, site.secrets);
+                let output = site.masked(&started.log.end(started.from)?);
                 return Ok(Verdict::Failed(command::reason("exec_command", ended, &output)));
             }
         }
@@ -107,7 +106,7 @@ fn watch(
             return Ok(Verdict::Runs);
         }
         if ended && !managed {
-            let output = masked(&started.log.end(started.from)?, site.secrets);
+            let output = site.masked(&started.log.end(started.from)?);
             let said = command::last_line(&output).unwrap_or_else(|| "it printed nothing".into());
             return Ok(Verdict::Failed(format!(
                 "exec_command ended with status 0 and nothing that it started is alive: {said} \

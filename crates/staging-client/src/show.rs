@@ -14,7 +14,7 @@ use crate::app::{Seen, look};
 use crate::follow;
 use crate::identity::{self, Identity};
 use crate::observe::Slots;
-use crate::site::Site;
+use crate::site::{Site, hidden};
 use crate::state_dir::{Log, StateDir, masked, trouble};
 use crate::tick::{Failed, NO_SERVER};
 use crate::user::AppUser;
@@ -183,7 +183,8 @@ pub fn logs(
             lines.extend(deployment_log(&mut reader.store, &duty)?);
         }
         if app {
-            lines.extend(app_log(&reader.state, &duty, &secrets)?);
+            let hidden = hidden(&secrets, duty.check_url.as_deref());
+            lines.extend(app_log(&reader.state, &duty, &hidden)?);
         }
     }
     Ok(lines)
@@ -198,10 +199,9 @@ pub fn follow(
 ) -> Result<Failed> {
     let mut reader = Reader::new(config, server)?;
     let duties = reader.identity.duties(&mut reader.store)?;
-    let servers: Vec<_> = duties.into_iter().map(|duty| (duty.name, duty.server)).collect();
     // No connection is kept for it.
     drop(reader.store);
-    follow::follow(config, &reader.state, &servers, deployment, app)?;
+    follow::follow(config, &reader.state, &duties, deployment, app)?;
     Ok(Failed(false))
 }
 

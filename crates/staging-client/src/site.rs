@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use pullre::config::{ClientConfig, DatabaseConfig};
+use pullre::config::{ClientConfig, DatabaseConfig, SHORTEST_MASKED};
 use pullre::domain::{PullNumber, SchemaName, Sha};
 use pullre::schema_clone::sqlite;
 use pullre::store::{Duty, Task};
+use pullre::words;
 use pullre_http::probe::Prober;
 
 use crate::apart::Look;
@@ -18,7 +19,7 @@ use crate::app::AppRecord;
 use crate::command::{Limits, without_secrets};
 use crate::groups::Group;
 use crate::processes::{MARK, Mark, ProcessId, STEP, Sign, Trace};
-use crate::state_dir::{Log, StateDir};
+use crate::state_dir::{Log, StateDir, masked};
 use crate::user::AppUser;
 
 #[derive(Debug)]
@@ -192,8 +193,31 @@ impl Site<'_> {
         sign: &'s Sign,
         deployment: i64,
     ) -> Limits<'s> {
-        Limits { log, timeout, secrets: self.secrets, sign, deployment, watched: None }
+        Limits { log, timeout, secrets: self.hidden(), sign, deployment, watched: None }
     }
+
+    fn hidden(&self) -> Vec<&str> {
+        hidden(self.secrets, self.duty.check_url.as_deref())
+    }
+
+    /// Output fit to be kept.
+    pub fn masked(&self, bytes: &[u8]) -> String {
+        masked(bytes, &self.hidden())
+    }
+}
+
+/// What no output may show: our secrets, and what `check_url` lets in with. Longest first, so that
+/// none leaves the rest of another.
+pub fn hidden<'a>(secrets: &[&'a str], check_url: Option<&'a str>) -> Vec<&'a str> {
+    let mut all = secrets.to_vec();
+    if let Some((login, password)) =
+        check_url.and_then(|url| Some((words::login_of(url)?, words::password_of(url)?)))
+    {
+        let long = |secret: &&str| secret.chars().count() >= SHORTEST_MASKED;
+        all.extend([login, password].into_iter().filter(long));
+        all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    }
+    all
 }
 
 /// The port that a URL names. A URL library would not tell a port that is its scheme's default.

@@ -238,3 +238,30 @@ fn the_chat_hears_of_a_failure_once_and_of_its_end_once() {
     {"text":"acme/shop: over: the environment of #1 failed: its deployment failed (try 1): migrate: exit status 1 &lt;&amp;&gt;"}
     "#);
 }
+
+#[test]
+fn a_chat_that_is_away_is_warned_of_once_and_hears_of_it_when_it_is_back() {
+    let (url, hears) = chat();
+    let site = as_app(&ALL, "alerts = yes\nslack_url = http://127.0.0.1:9/x\n");
+    for author in ["alice", "bob"] {
+        site.open_pull(author);
+    }
+    site.run("");
+    site.by_hand(
+        "UPDATE deployments SET outcome = 'failed', started_at = offered_at, failed_step = 'migrate',
+             reason = 'exit status 1', finished_at = offered_at + 65000",
+    );
+    let warned = |told: &str| told.matches("WARN the chat could not be told").count();
+    assert_eq!(warned(&site.run("")), 1);
+    assert_eq!(warned(&site.run("")), 0);
+    let ini = std::fs::read_to_string(site.path("app.ini")).unwrap();
+    site.write_ini(&ini.replace("http://127.0.0.1:9/x", &url));
+    site.run("");
+    let told = hears.try_iter().count();
+    assert!(told > 0);
+    site.run("");
+    assert_eq!(hears.try_iter().count(), 0, "once");
+    site.by_hand("DELETE FROM alerts WHERE name <> 'chat'");
+    site.write_ini(&ini);
+    assert_eq!(warned(&site.run("")), 1, "news again");
+}

@@ -61,6 +61,38 @@ fn a_signed_event_wakes_a_tick_and_an_unsigned_one_does_not() {
 }
 
 #[test]
+fn a_comment_wakes_a_tick_only_where_it_has_a_command() {
+    let served = Served::new();
+    let mut number = 0;
+    let mut says = |body: &str| {
+        number += 1;
+        let (id, signature) = (format!("c{number}"), signed("hooked", body.as_bytes()));
+        let reply = hook(&served, "issue_comment", &id, Some(&signature), body.as_bytes());
+        (reply.status, served.was_woken())
+    };
+    let comment = |text: &str| {
+        let issue = serde_json::json!({"number": 1, "body": "/pullre stop"});
+        serde_json::json!({"action": "created", "comment": {"body": text}, "issue": issue})
+            .to_string()
+    };
+    let (nothing, tick) = ((200, false), (202, true));
+    for text in
+        ["", "thanks", "> /pullre stop", "**Ready**\n```\n/pullre stop\n```\n`/pullre stop`"]
+    {
+        assert_eq!(says(&comment(text)), nothing, "{text}");
+    }
+    for text in ["/pullre stop", "please\r\n\r\n /PULLRE Redeploy\r\n", "/pullre nonsense"] {
+        assert_eq!(says(&comment(text)), tick, "{text}");
+    }
+    assert_eq!(says(&comment("é/\u{1f600}\n/pullre stop").replace('/', "\\/")), tick, "escaped");
+    // What is not understood may have one.
+    let large = comment(&format!("{}\n/pullre stop", "x".repeat(1024 * 1024)));
+    for body in ["{}", "null", "payload=%7B%22comment%22", "", "\u{feff}{}", &large] {
+        assert_eq!(says(body), tick, "{}", &body[..body.len().min(40)]);
+    }
+}
+
+#[test]
 fn a_delivery_that_is_sent_again_does_nothing() {
     let served = Served::new();
     let good = signed("hooked", b"{}");

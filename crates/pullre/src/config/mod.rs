@@ -22,7 +22,7 @@ pub use clones::CloneConfig;
 pub use console::{ConsoleConfig, Network};
 pub use controller::{ComputeKind, ControllerConfig};
 pub use keys::{KEYS, Key, env_name};
-pub use raw::RawConfig;
+pub use raw::{RawConfig, SHORTEST_MASKED};
 pub use reader::{ConfigErrors, Problem};
 pub use report::{GithubLogin, ReportConfig};
 pub use secret::Secret;

@@ -38,7 +38,7 @@ pub struct RawConfig {
 }
 
 /// Shorter ones would blot out half of every log that they are masked in.
-const SHORTEST_MASKED: usize = 4;
+pub const SHORTEST_MASKED: usize = 4;
 
 impl RawConfig {
     /// Reads `path`, then `env` (usually `std::env::vars_os()`), which wins.

@@ -90,6 +90,31 @@ fn no_secret_is_recorded_or_in_the_environment_of_a_command() {
 }
 
 #[test]
+fn what_check_url_lets_in_with_is_in_no_output_that_is_kept_or_shown() {
+    let print = "echo $PULLRE_CHECK_URL; printf 'pw %s\\n' s3cret-word";
+    let mut world = World::with_exec(&format!("{print}; {}", app()));
+    let url = format!("http://staging:s3cret-word@127.0.0.1:{}/", world.port);
+    let columns = [("check_url", url.as_str().into())];
+    world.store.set_server(world.server, &columns, jiff::Timestamp::now()).unwrap();
+    world.set("migrate_command", print);
+    world.push_and_offer(&[("version", "one")]);
+    let mut told = vec![world.tick().ok().out];
+    for step in ["migrate", "probe"] {
+        let output = world.step(step).unwrap().output;
+        assert_says(&output, &[&format!("http://***@127.0.0.1:{}/", world.port), "pw ***"]);
+        told.push(output);
+    }
+    told.push(world.run(&["logs"]).ok().out);
+    world.set("migrate_command", &format!("{print}; exit 1"));
+    world.push_and_offer(&[]);
+    told.push(world.tick().fails().err);
+    told.push(world.failed_in("migrate"));
+    for text in told {
+        assert!(!text.contains("s3cret") && !text.contains("staging:"), "{text}");
+    }
+}
+
+#[test]
 fn escapes_of_strangers_do_not_reach_the_terminal() {
     let mut world = World::with_exec("printf '\\033[2Jgone\\n'; exit 1");
     world.set("migrate_command", "printf '\\033[31mred\\n'");
