@@ -31,7 +31,7 @@ fn a_second_deployment_scans_the_tree_only_where_it_changed() {
     world.write("work/kept/new.js", "kept");
     world.push_and_offer(&[("version", "two"), ("a/b/new.txt", "new"), ("f/g/h.txt", "h")]);
     world.tick().ok();
-    assert!(!calls(&world).contains(" clean "), "{}", calls(&world));
+    assert!(!calls(&world).contains(" clean -f"), "{}", calls(&world));
     assert_eq!(calls(&world).lines().count(), 2, "fetch and checkout: {}", calls(&world));
     assert_eq!(world.read("work/kept/new.js"), "kept");
     for (place, why) in [
