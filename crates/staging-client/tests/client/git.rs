@@ -112,7 +112,7 @@ fn after_a_checkout_by_hand_or_a_killed_one_the_whole_tree_is_scanned() {
     watch_git(&mut world);
     world.push_and_offer(&[("version", "three")]);
     world.tick().ok();
-    assert_says(&calls(&world), &[" clean "]);
+    assert_says(&calls(&world), &[" clean -f"]);
     // A record that makes no sense counts as none.
     world.write(".pullre/trees/1.json", "{");
     world.write("work/over.txt", "untracked");
