@@ -83,6 +83,8 @@ fn next_of_log(reader: &mut BufReader<std::net::TcpStream>) -> Value {
 fn printing(first: &str) -> (Served, i64, String) {
     let served = Served::with(crate::served::busy(), |site| {
         site.rhythm.look = Duration::from_millis(20);
+        // News that never come end the stream.
+        site.rhythm.longest = Duration::from_secs(20);
     });
     let mut store = served.world.store();
     let id = store.deployments_of(served.number(1), 1).unwrap()[0].id;
@@ -136,8 +138,11 @@ fn the_end_of_a_long_log_is_heard_of_although_it_is_as_long_as_before() {
     let (served, step, log) = printing("line 1\nline 2\n");
     let mut store = served.world.store();
     let mut events = listen(&served, &address_of(&served.olga().get("/pull/1").body));
-    store.step_output(step, "line 2\nline 3\n").unwrap();
-    assert_eq!(next_of_log(&mut events), json!({ "log": log, "all": "line 2\nline 3\n" }));
+    // The second time a look has certainly seen the log before.
+    for all in ["line 2\nline 3\n", "line 3\nline 4\n"] {
+        store.step_output(step, all).unwrap();
+        assert_eq!(next_of_log(&mut events), json!({ "log": log, "all": all }));
+    }
 }
 
 #[test]
