@@ -72,7 +72,18 @@ impl Browser {
         Ok(Browser(BufReader::new(stream)))
     }
 
+    fn page(&mut self, path: &str, authorization: &str) -> Result<String> {
+        let (status, body) = self.answer(path, authorization)?;
+        ensure!(status == 200, "{path} answers {status}");
+        Ok(String::from_utf8(body)?)
+    }
+
     fn ask(&mut self, path: &str, authorization: &str) -> Result<(u16, usize)> {
+        let (status, body) = self.answer(path, authorization)?;
+        Ok((status, body.len()))
+    }
+
+    fn answer(&mut self, path: &str, authorization: &str) -> Result<(u16, Vec<u8>)> {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {authorization}\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes())?;
@@ -87,7 +98,7 @@ impl Browser {
             .unwrap_or(0);
         let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
-        Ok((status, length))
+        Ok((status, body))
     }
 }
 
@@ -290,8 +301,16 @@ fn logins(served: &Served) -> Result<()> {
     Ok(())
 }
 
+/// What happened on the pages that are open.
+#[derive(Default)]
+struct Heard {
+    ended: AtomicBool,
+    fetched: AtomicUsize,
+    lines: AtomicUsize,
+}
+
 /// Fifty pages of one deployment that is still running: first it prints nothing, then a line each
-/// second, and the pages fetch themselves as the script does.
+/// second; the pages listen and fetch themselves as the script does.
 fn live(served: &Served, database: &Path) -> Result<()> {
     let database = rusqlite::Connection::open(database)?;
     database.busy_timeout(Duration::from_secs(10))?;
@@ -301,17 +320,17 @@ fn live(served: &Served, database: &Path) -> Result<()> {
          UPDATE deployments SET outcome = 'running', finished_at = NULL, started_at = {now} WHERE id = 1;
          UPDATE deployment_steps SET finished_at = NULL, exit_status = NULL WHERE deployment_id = 1;"
     ))?;
-    let (ended, fetched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let heard = Arc::new(Heard::default());
     let mut pages = Vec::new();
     for _ in 0..LIVE_PAGES {
-        let address = served.address.clone();
-        let (ended, fetched) = (ended.clone(), fetched.clone());
-        pages.push(std::thread::spawn(move || look(&address, &ended, &fetched)));
+        let (address, heard) = (served.address.clone(), heard.clone());
+        pages.push(std::thread::spawn(move || look(&address, &heard)));
     }
     std::thread::sleep(Duration::from_secs(5));
-    let share = |change: Option<&str>| -> Result<(f64, usize)> {
+    let share = |change: Option<&str>| -> Result<(f64, usize, usize)> {
         let (before, began) = (served.cpu()?, Instant::now());
-        fetched.store(0, Ordering::SeqCst);
+        heard.fetched.store(0, Ordering::SeqCst);
+        heard.lines.store(0, Ordering::SeqCst);
         for _ in 0..30 {
             if let Some(change) = change {
                 database.execute_batch(change)?;
@@ -319,41 +338,67 @@ fn live(served: &Served, database: &Path) -> Result<()> {
             std::thread::sleep(Duration::from_secs(1));
         }
         let share = (served.cpu()? - before) / began.elapsed().as_secs_f64() / 10.0;
-        Ok((share, fetched.load(Ordering::SeqCst)))
+        Ok((share, heard.fetched.load(Ordering::SeqCst), heard.lines.load(Ordering::SeqCst)))
     };
-    let (idle, _) = share(None)?;
+    let (idle, ..) = share(None)?;
     println!("\n{LIVE_PAGES} open live pages: {idle:.2} % of one core while nothing is printed;");
-    let (busy, fetched) = share(Some(
+    let line =
         "UPDATE deployment_steps SET output = output || 'Applying the next one... OK' || char(10)
+         WHERE deployment_id = 1";
+    let (busy, fetched, lines) = share(Some(line))?;
+    ensure!(lines >= LIVE_PAGES * 20, "{LIVE_PAGES} pages heard of {lines} lines in 30 seconds");
+    println!("{busy:.2} % with a line each second: {lines} lines sent, {fetched} pages fetched;");
+    // Its beginning goes when its end comes.
+    database.execute_batch(
+        "UPDATE deployment_steps SET output = (
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2300)
+             SELECT group_concat('Applying number ' || i || '... OK' || char(10), '') FROM n)
+         WHERE deployment_id = 1",
+    )?;
+    std::thread::sleep(Duration::from_secs(3));
+    let (long, fetched, lines) = share(Some(
+        "UPDATE deployment_steps SET output = substr(output, instr(output, char(10)) + 1)
+             || 'Applying the next one... OK' || char(10)
          WHERE deployment_id = 1",
     ))?;
-    println!("{busy:.2} % with a line each second, for which they were fetched {fetched} times.");
-    ended.store(true, Ordering::SeqCst);
+    // All that is shown comes each time.
+    ensure!(lines > LIVE_PAGES * 100, "{LIVE_PAGES} pages heard of {lines} lines of a full log");
+    println!("{long:.2} % where the log is full (62 kB): {fetched} pages fetched.");
+    heard.ended.store(true, Ordering::SeqCst);
     for page in pages {
         page.join().map_err(|_| anyhow::anyhow!("a page failed"))??;
     }
     Ok(())
 }
 
-/// One page: hears that it is old, and fetches itself.
-fn look(address: &str, ended: &AtomicBool, fetched: &AtomicUsize) -> Result<()> {
+/// One page: adds what it is sent, and fetches itself when it hears that it is old.
+fn look(address: &str, heard: &Heard) -> Result<()> {
+    while !heard.ended.load(Ordering::SeqCst) {
+        // A browser closes what it has not used for a while.
+        let page = Browser::open(address)?.page("/pull/1", OLGA)?;
+        heard.fetched.fetch_add(1, Ordering::SeqCst);
+        let (_, news) = page.split_once("data-live=\"").context("a page with news")?;
+        let news = news.split('"').next().unwrap_or_default().replace("&amp;", "&");
+        listen(address, &news, heard)?;
+    }
+    Ok(())
+}
+
+/// Until the page is old.
+fn listen(address: &str, news: &str, heard: &Heard) -> Result<()> {
     let mut stream = TcpStream::connect(address)?;
-    write!(
-        stream,
-        "GET /live/environment/1?seen=x HTTP/1.1\r\nHost: bench\r\nAuthorization: {OLGA}\r\n\r\n"
-    )?;
+    write!(stream, "GET {news} HTTP/1.1\r\nHost: bench\r\nAuthorization: {OLGA}\r\n\r\n")?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
     let (mut events, mut line) = (BufReader::new(stream), Vec::new());
-    while !ended.load(Ordering::SeqCst) {
+    while !heard.ended.load(Ordering::SeqCst) {
         match events.read_until(b'\n', &mut line) {
             Ok(0) => anyhow::bail!("a stream ended"),
-            Ok(_) if line.starts_with(b"event: changed") => {
-                // A browser closes what it has not used for a while.
-                ensure!(Browser::open(address)?.ask("/pull/1", OLGA)?.0 == 200, "no page");
-                fetched.fetch_add(1, Ordering::SeqCst);
+            Ok(_) if line.starts_with(b"event: changed") => return Ok(()),
+            Ok(_) => {
+                let lines = String::from_utf8_lossy(&line).matches("next one").count();
+                heard.lines.fetch_add(lines, Ordering::SeqCst);
                 line.clear();
             }
-            Ok(_) => line.clear(),
             // What was read of the line so far stays in it.
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(e) => return Err(e.into()),

@@ -1,14 +1,17 @@
 // Everything works without this script. It shows moments in the visitor's zone, and fetches a page
-// again when the server says that it is old.
+// again when the server says that it is old. What a log has more, the server sends.
 "use strict";
 
 (() => {
-  const local = (root) => {
-    for (const time of root.querySelectorAll("time[datetime]")) {
+  const local = (root, which = "time[datetime]") => {
+    for (const time of root.querySelectorAll(which)) {
       const moment = new Date(time.dateTime);
       if (Number.isNaN(moment.getTime())) continue;
+      const passed = () => duration(Math.max(0, Date.now() - moment.getTime()) / 1000);
       if (time.classList.contains("ago")) {
-        time.textContent = `${ago(Math.max(0, Date.now() - moment.getTime()) / 1000)} ago`;
+        time.textContent = `${passed()} ago`;
+      } else if (time.classList.contains("since")) {
+        time.textContent = passed();
       } else {
         time.textContent = moment.toLocaleString(undefined, {
           year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit",
@@ -18,7 +21,7 @@
   };
 
   // As the server writes it.
-  const ago = (s) => {
+  const duration = (s) => {
     const two = (a, one, b, other) => (b ? `${a} ${one} ${b} ${other}` : `${a} ${one}`);
     s = Math.floor(s);
     if (s < 60) return `${s} s`;
@@ -28,14 +31,17 @@
   };
 
   // A log only gets its new lines: what a person has marked or scrolled to stays.
-  const log = (before, after) => {
-    const had = before.textContent;
-    const has = after.textContent;
+  const grow = (log, more) => {
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    more();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
+
+  const make = (log, has) => {
+    const had = log.textContent;
     if (had === has) return;
-    const atEnd = before.scrollTop + before.clientHeight >= before.scrollHeight - 8;
-    if (has.startsWith(had)) before.append(has.slice(had.length));
-    else before.textContent = has;
-    if (atEnd) before.scrollTop = before.scrollHeight;
+    if (has.startsWith(had)) grow(log, () => log.append(has.slice(had.length)));
+    else grow(log, () => { log.textContent = has; });
   };
 
   // Makes one element like another one, touching what differs and nothing else.
@@ -45,7 +51,7 @@
       before.replaceWith(after.cloneNode(true));
       return;
     }
-    if (before.matches("[data-log]")) { log(before, after); return; }
+    if (before.matches("[data-log]")) { make(before, after.textContent); return; }
     // What a person has opened or typed is theirs.
     if (before.matches("form.stacked, form.search")) return;
     if (before.matches("time")) { before.replaceWith(after.cloneNode(true)); return; }
@@ -87,12 +93,11 @@
     if (!main || !window.EventSource) return;
     let source;
     const news = document.getElementById("live-news");
-    const refresh = async () => {
+    const load = async () => {
       const answer = await fetch(location.href, { credentials: "same-origin" });
-      if (!answer.ok) return;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
       const next = fresh.querySelector("main");
-      if (!next) return;
+      if (!next) throw new Error("no page came");
       local(next);
       const stage = () => main.querySelector(".title .stage")?.textContent ?? "";
       const before = stage();
@@ -104,17 +109,39 @@
         news.textContent = now && now !== before ? `The stage is now ${now}.` : "";
       }
     };
+    // Each page has an address for its news that says what it shows. So nobody listens while it is
+    // fetched, and what is heard afterwards is about what was fetched: no line is lost or doubled.
+    let loading = false;
+    const refresh = async () => {
+      if (loading) return;
+      loading = true;
+      source?.close();
+      let pause = 0;
+      await load().catch(() => { pause = 5000; });
+      loading = false;
+      setTimeout(open, pause);
+    };
     const open = () => {
+      source?.close();
+      if (document.hidden || loading) return;
       source = new EventSource(main.dataset.live);
-      source.addEventListener("changed", () => { refresh().catch(() => {}); });
+      source.addEventListener("changed", refresh);
+      source.addEventListener("log", ({ data }) => {
+        const told = JSON.parse(data);
+        const log = main.querySelector(`[data-log="${CSS.escape(told.log)}"]`);
+        if (!log) refresh();
+        else if (told.add === undefined) make(log, told.all);
+        else grow(log, () => log.append(told.add));
+        local(main, "time.since");
+      });
     };
     // A page that nobody sees asks for nothing.
     document.addEventListener("visibilitychange", () => {
-      source?.close();
-      if (!document.hidden) open();
+      if (document.hidden) source?.close();
+      else open();
     });
     window.addEventListener("pagehide", () => source?.close());
-    if (!document.hidden) open();
+    open();
   };
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -10,6 +10,7 @@ mod assets;
 mod auth;
 mod guard;
 mod live;
+mod log;
 mod machines;
 mod master;
 mod metrics;

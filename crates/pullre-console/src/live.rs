@@ -1,5 +1,6 @@
 //! Pages that change while somebody looks. One task asks the database for all of them together,
-//! and only as long as somebody looks; each page is told that it is old, and fetches itself.
+//! and only as long as somebody looks; each page is told that it is old, and fetches itself. Where
+//! only a log has grown, it is told what to add.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -17,11 +18,12 @@ use pullre::facts::Facts;
 use pullre::ops::OpsError;
 use pullre::stage::Standings;
 use pullre::status::{self, Environment, ServerLine};
-use pullre::store::Store;
+use pullre::store::{EnvironmentPulse, Store};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::log::Log;
 use crate::serve::ended;
 use crate::{Console, answer};
 
@@ -56,12 +58,20 @@ pub enum Subject {
     Environment(PullNumber),
 }
 
-type Digests = BTreeMap<Subject, String>;
+/// A page as the last look saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    /// Of all but the log.
+    digest: String,
+    log: Option<Arc<Log>>,
+}
+
+type All = BTreeMap<Subject, Seen>;
 
 #[derive(Debug)]
 pub struct Live {
     watched: Mutex<BTreeMap<Subject, usize>>,
-    digests: watch::Sender<Arc<Digests>>,
+    seen: watch::Sender<Arc<All>>,
     looking: Mutex<bool>,
 }
 
@@ -69,7 +79,7 @@ impl Default for Live {
     fn default() -> Live {
         Live {
             watched: Mutex::default(),
-            digests: watch::Sender::new(Arc::default()),
+            seen: watch::Sender::new(Arc::default()),
             looking: Mutex::default(),
         }
     }
@@ -120,9 +130,13 @@ pub fn servers_digest(facts: &Facts, lines: &[ServerLine], fetched: Option<Times
     digest(&(lines, fetched))
 }
 
-/// All that one environment's page shows.
-pub fn environment_digest(environment: &Environment, pulse: &str, paused: Option<&str>) -> String {
-    digest(&(environment, pulse, paused))
+/// All that one environment's page shows but the log of the step at work.
+pub fn environment_digest(
+    environment: &Environment,
+    pulse: &EnvironmentPulse,
+    paused: Option<&str>,
+) -> String {
+    digest(&(environment, &pulse.rest, paused))
 }
 
 /// Somebody looks, as long as this lives.
@@ -162,6 +176,7 @@ async fn look(console: Arc<Console>) {
             // Somebody may just have come: they see that nobody is looking, or we see them.
             if console.live.watched().is_empty() {
                 *looking = false;
+                console.live.seen.send_replace(Arc::default());
                 return;
             }
             continue;
@@ -169,10 +184,12 @@ async fn look(console: Arc<Console>) {
         let policy = console.site.policy.clone();
         let fetched =
             subjects.contains(&Subject::Servers).then(|| console.machines.look().fetched_at);
-        let read =
-            console.store(move |store| digests(store, &subjects, &policy, fetched.flatten())).await;
+        let before = console.live.seen.borrow().clone();
+        let read = console
+            .store(move |store| see(store, &subjects, &before, &policy, fetched.flatten()))
+            .await;
         match read {
-            Ok(digests) => drop(console.live.digests.send_replace(Arc::new(digests))),
+            Ok(seen) => drop(console.live.seen.send_replace(Arc::new(seen))),
             // The pages say it when they are loaded again.
             Err(e) => tracing::debug!("live pages wait: {e}"),
         }
@@ -180,16 +197,18 @@ async fn look(console: Arc<Console>) {
     }
 }
 
-fn digests(
+fn see(
     store: &mut Store,
     subjects: &BTreeSet<Subject>,
+    before: &All,
     policy: &Policy,
     fetched: Option<Timestamp>,
-) -> Result<Digests, OpsError> {
+) -> Result<All, OpsError> {
     let (facts, now) = (store.facts_without_bodies()?, Timestamp::now());
     let standings = Standings::new(&facts, policy, now);
-    let mut digests = Digests::new();
+    let mut all = All::new();
     for subject in subjects {
+        let mut log = None;
         let digest = match subject {
             Subject::Environments => {
                 environments_digest(&standings, &status::environments(&standings))
@@ -207,19 +226,32 @@ fn digests(
                 };
                 let environment = status::environment(pull, &standings);
                 let pulse = store.pulse_of(*number)?;
+                let known = before.get(subject).and_then(|seen| seen.log.as_ref());
+                log = pulse.log.as_ref().filter(|log| log.is_shown()).map(|log| match known {
+                    Some(known) if known.shows(log) => known.clone(),
+                    _ => Arc::new(Log::new(log, known.map(AsRef::as_ref))),
+                });
                 environment_digest(&environment, &pulse, facts.paused.as_deref())
             }
         };
-        digests.insert(*subject, digest);
+        all.insert(*subject, Seen { digest, log });
     }
-    Ok(digests)
+    Ok(all)
 }
 
-/// Server-sent events: `changed` as soon as the page is not what it was when `seen` was made.
+/// What a page shows, as its address of news says.
+pub struct Shows {
+    pub digest: String,
+    /// The version of the log that may grow; empty where there is none.
+    pub log: String,
+}
+
+/// Server-sent events: `changed` as soon as the page is not what it was when `shows` was made, and
+/// `log` with what to add where that alone is new.
 pub fn stream(
     console: Arc<Console>,
     subject: Subject,
-    seen: String,
+    shows: Shows,
     stopped: watch::Receiver<bool>,
 ) -> Response<Body> {
     {
@@ -230,9 +262,9 @@ pub fn stream(
         *watched.entry(subject).or_default() += 1;
     }
     let look_at = Look { console: console.clone(), subject };
-    let mut digests = console.live.digests.subscribe();
+    let mut seen = console.live.seen.subscribe();
     // What was sent before is of others, or old.
-    digests.mark_unchanged();
+    seen.mark_unchanged();
     let mut looking = console.live.looking();
     if !*looking {
         *looking = true;
@@ -242,9 +274,9 @@ pub fn stream(
     let rhythm = console.site.rhythm;
     let page = Page {
         look: look_at,
-        digests,
-        stopped,
         seen,
+        stopped,
+        shows,
         end: Instant::now() + rhythm.longest,
         next_sign: Instant::now() + rhythm.sign_of_life,
         sign_of_life: rhythm.sign_of_life,
@@ -266,9 +298,9 @@ pub fn stream(
 /// A page that listens.
 struct Page {
     look: Look,
-    digests: watch::Receiver<Arc<Digests>>,
+    seen: watch::Receiver<Arc<All>>,
     stopped: watch::Receiver<bool>,
-    seen: String,
+    shows: Shows,
     /// Moments, not pauses: the looks come more often than either, and must not put them off.
     end: Instant,
     next_sign: Instant,
@@ -288,16 +320,30 @@ impl Page {
                     return Some(Bytes::from_static(b": alive\n\n"));
                 }
                 // Comes with each look, changed or not: whoever began to listen just now may be old.
-                changed = self.digests.changed() => {
+                changed = self.seen.changed() => {
                     changed.ok()?;
-                    let now = self.digests.borrow_and_update().get(&self.look.subject).cloned();
-                    if let Some(now) = now.filter(|now| *now != self.seen) {
-                        let event = format!("event: changed\ndata: {now}\n\n");
-                        self.seen = now;
-                        return Some(Bytes::from(event));
+                    let now = self.seen.borrow_and_update().get(&self.look.subject).cloned();
+                    if let Some(news) = now.and_then(|now| self.shows.news(now)) {
+                        return Some(news);
                     }
                 }
             }
         }
+    }
+}
+
+impl Shows {
+    /// What a page is told that shows this; it shows what was seen from then on.
+    fn news(&mut self, seen: Seen) -> Option<Bytes> {
+        if seen.digest != self.digest {
+            let event = format!("event: changed\ndata: {}\n\n", seen.digest);
+            self.digest = seen.digest;
+            self.log = seen.log.map(|log| log.version.clone()).unwrap_or_default();
+            return Some(Bytes::from(event));
+        }
+        let log = seen.log.filter(|log| log.version != self.log)?;
+        let news = log.since(&self.log);
+        self.log.clone_from(&log.version);
+        Some(news)
     }
 }

@@ -16,7 +16,7 @@ use pullre::store::master::Table;
 use tokio::sync::watch;
 
 use crate::guard::{Visit, guard};
-use crate::live::{self, Subject};
+use crate::live::{self, Shows, Subject};
 use crate::pages::{self, environment, failure, problem, servers};
 use crate::session::Said;
 use crate::{Console, acts, answer, assets, master, metrics, webhook};
@@ -148,6 +148,7 @@ async fn one_environment(
     let read = console
         .operate(&visit.person.name, move |operator| {
             let Some(pull) = operator.store.pull(number)? else { return Ok(None) };
+            // Before what is shown: at worst the page fetches itself once more.
             let pulse = operator.store.pulse_of(number)?;
             let facts = operator.store.facts_without_bodies()?;
             let explanation = operator.explain_by(number, &facts, &policy)?;
@@ -216,12 +217,16 @@ async fn release(State(console): App, Extension(visit): Who, RawQuery(query): Ra
 
 type Stopped = Extension<watch::Receiver<bool>>;
 
+fn shows(query: &Option<String>) -> Shows {
+    Shows { digest: asked(query, "seen"), log: asked(query, "log") }
+}
+
 async fn live_environments(
     State(console): App,
     Extension(stopped): Stopped,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    live::stream(console, Subject::Environments, asked(&query, "seen"), stopped)
+    live::stream(console, Subject::Environments, shows(&query), stopped)
 }
 
 async fn live_servers(
@@ -229,7 +234,7 @@ async fn live_servers(
     Extension(stopped): Stopped,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    live::stream(console, Subject::Servers, asked(&query, "seen"), stopped)
+    live::stream(console, Subject::Servers, shows(&query), stopped)
 }
 
 async fn live_environment(
@@ -239,9 +244,7 @@ async fn live_environment(
     RawQuery(query): RawQuery,
 ) -> Answer {
     match number.parse() {
-        Ok(number) => {
-            live::stream(console, Subject::Environment(number), asked(&query, "seen"), stopped)
-        }
+        Ok(number) => live::stream(console, Subject::Environment(number), shows(&query), stopped),
         Err(_) => nothing().await,
     }
 }

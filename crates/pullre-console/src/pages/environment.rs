@@ -8,20 +8,22 @@ use pullre::domain::PullState;
 use pullre::facts::{CloneState, Facts, Outcome, Pull};
 use pullre::stage::Stage;
 use pullre::status::{Explanation, Told};
-use pullre::store::{Event, Step};
+use pullre::store::{EnvironmentPulse, Event, Step};
 use pullre::words;
 
-use super::parts::{self, Table, ago, asked, button, form, hold, moment, prose, stage, web_link};
+use super::parts::{
+    self, Table, ago, asked, button, form, hold, moment, prose, since, stage, web_link,
+};
 use super::{Frame, Section, page};
 use crate::guard::Visit;
-use crate::live;
 use crate::session::Said;
+use crate::{live, log};
 
 pub struct Shown {
     pub explanation: Explanation,
     pub pull: Pull,
     pub facts: Facts,
-    pub pulse: String,
+    pub pulse: EnvironmentPulse,
 }
 
 pub fn environment(
@@ -111,9 +113,19 @@ pub fn environment(
         section: Some(Section::Environments),
         visit: Some(visit),
         said,
-        live: Some(format!("/live/environment/{number}?seen={seen}")),
+        live: Some(format!("/live/environment/{number}?seen={seen}&log={}", growing(explanation))),
     };
     page(frame, content)
+}
+
+/// The version of the log that may grow, of what is shown of it here.
+fn growing(explanation: &Explanation) -> String {
+    let newest = explanation.deployments.first();
+    let last = newest.and_then(|told| Some((told, told.steps.last()?)));
+    last.filter(|(_, step)| step.finished_at.is_none()).map_or_else(String::new, |(told, step)| {
+        let name = log::name(told.deployment.id, told.steps.len() - 1);
+        log::version(&name, &log::shown(&step.output))
+    })
 }
 
 const REDEPLOY: &str = "Deploy again";
@@ -200,7 +212,6 @@ fn outcome_words(outcome: Outcome) -> &'static str {
 
 fn deployment(told: &Told, open: bool, facts: &Facts, now: Timestamp) -> Markup {
     let d = &told.deployment;
-    let took = d.started_at.map(|from| words::between(from, d.finished_at.unwrap_or(now)));
     html! {
         details class="deployment" open[open] id={ "deployment-" (d.id) } {
             summary {
@@ -209,7 +220,11 @@ fn deployment(told: &Told, open: bool, facts: &Facts, now: Timestamp) -> Markup 
                 span class="quiet" data-part={ "when-" (d.id) } {
                     " · try " (d.attempt) " on " (facts.server_name(d.server)) ", "
                     (moment(d.offered_at))
-                    @if let Some(took) = took { ", " (words::duration(took)) }
+                    @match (d.started_at, d.finished_at) {
+                        (Some(from), Some(to)) => { ", " (words::duration(words::between(from, to))) }
+                        (Some(from), None) => { ", " (since(from, now)) }
+                        _ => {}
+                    }
                     @if d.interruptions > 0 { ", begun again " (d.interruptions) "×" }
                 }
             }
@@ -230,24 +245,21 @@ fn deployment(told: &Told, open: bool, facts: &Facts, now: Timestamp) -> Markup 
 }
 
 fn one_step(step: &Step, deployment: i64, index: usize, now: Timestamp) -> Markup {
-    let took = words::duration(words::between(step.started_at, step.finished_at.unwrap_or(now)));
     let failed = step.exit_status.is_some_and(|status| status != 0);
-    let id = format!("{deployment}-{index}");
-    let lines: String = step
-        .output
-        .split_inclusive('\n')
-        .map(|line| words::plain(line.trim_end_matches(['\n', '\r'])) + "\n")
-        .collect();
+    let id = log::name(deployment, index);
     html! {
         h3 data-part={ "step-" (id) } {
             (step.name) " "
             span class="quiet" {
-                @if step.finished_at.is_none() { "for " (took) " so far" } @else { (took) }
+                @match step.finished_at {
+                    Some(end) => (words::duration(words::between(step.started_at, end))),
+                    None => { "for " (since(step.started_at, now)) " so far" }
+                }
                 @if failed { ", exit status " (step.exit_status.unwrap_or_default()) }
             }
         }
         @if !step.output.trim().is_empty() {
-            pre class="log" role="log" aria-label={ "Output of " (step.name) } tabindex="0" data-log=(id) { (lines) }
+            pre class="log" role="log" aria-label={ "Output of " (step.name) } tabindex="0" data-log=(id) { (log::shown(&step.output)) }
         }
     }
 }

@@ -21,6 +21,14 @@ pub fn ago(t: Timestamp, now: Timestamp) -> Markup {
     }
 }
 
+/// How long something has lasted that goes on; the script counts on.
+pub fn since(t: Timestamp, now: Timestamp) -> Markup {
+    let text = words::duration(words::between(t, now));
+    html! {
+        time class="since" datetime=(t.strftime("%Y-%m-%dT%H:%M:%SZ")) title={ "since " (words::moment(t)) } { (text) }
+    }
+}
+
 /// A sentence in which commands stand in backticks, and moments as [`words::moment`] writes them.
 pub fn prose(text: &str) -> Markup {
     prose_with(text, |_| None)

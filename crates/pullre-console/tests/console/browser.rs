@@ -1,6 +1,8 @@
 //! The pages in a real browser: what they look like, whether everybody can use them, and that
 //! every button works. Pictures are left in target/tmp/console.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use pullre::domain::{PullNumber, ServerId};
 use pullre::facts::Pulse;
@@ -298,6 +300,49 @@ fn a_log_grows_while_somebody_looks_and_what_they_opened_stays_open() {
     let mut operator = served.world.operator(&mut store);
     operator.pull_hold(PullNumber(1), "", None).unwrap();
     browser.until("document.querySelector('#live-news').textContent.includes('now held')");
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+}
+
+#[test]
+fn new_lines_appear_without_the_page_being_fetched_again_also_after_a_broken_connection() {
+    let served = Served::with(crate::served::busy(), |site| {
+        site.rhythm.look = Duration::from_millis(50);
+        // Each connection ends soon, and the browser comes again with what it showed at first.
+        site.rhythm.longest = Duration::from_secs(1);
+    });
+    let mut store = served.world.store();
+    let id = store.deployments_of(PullNumber(1), 1).unwrap()[0].id;
+    let step = store.step_started(id, "migrate", served.world.now).unwrap();
+    let mut printed = String::from("line 0\n");
+    store.step_output(step, &printed).unwrap();
+    let mut browser = signed_in(&served);
+    browser.goto(&format!("http://{}/pull/1", served.address));
+    browser.eval("window.fetches = 0; window.fetched = window.fetch; window.fetch = (...a) => { fetches += 1; return fetched(...a); }; 0");
+    browser.eval("window.connections = () => performance.getEntriesByType('resource').filter(e => e.name.includes('/live/')).length; 0");
+    let log =
+        "[...document.querySelectorAll('pre.log')].find(l => l.textContent.includes('line 0'))";
+    // Seconds go by until it is connected again; meanwhile lines come too.
+    for n in 1.. {
+        printed += &format!("line {n} <b>&amp;</b>\n");
+        store.step_output(step, &printed).unwrap();
+        browser.until(&format!("{log}?.textContent.includes('line {n} ')"));
+        assert_eq!(browser.eval(&format!("{log}.textContent")), printed);
+        if browser.eval("connections()").as_u64() >= Some(2) {
+            break;
+        }
+    }
+    assert_eq!(browser.eval("fetches"), 0, "the lines alone were sent");
+    let ended = format!("{printed}the end\n");
+    store.step_finished(step, Some(0), &ended, served.world.now).unwrap();
+    browser.until(&format!("{log}?.textContent.includes('the end')"));
+    assert_eq!(browser.eval(&format!("{log}.textContent")), ended);
+    assert_eq!(browser.eval("fetches"), 1);
+    // Its news are heard at its new address: the next step is shown too.
+    let step = store.step_started(id, "start", served.world.now).unwrap();
+    store.step_output(step, "starts\n").unwrap();
+    browser.until("document.body.innerText.includes('starts')");
+    store.step_output(step, "starts\nlistens\n").unwrap();
+    browser.until("document.body.innerText.includes('listens')");
     assert_eq!(browser.complaints(), [] as [String; 0]);
 }
 

@@ -7,8 +7,10 @@ use pullre::domain::ServerId;
 use pullre::facts::Pulse;
 use pullre_console::Rhythm;
 
+use serde_json::{Value, json};
+
 use crate::http::{base64, connect};
-use crate::served::{OLGA, Served};
+use crate::served::{OLGA, RITA, Served};
 
 /// Where a page says that it hears of changes.
 fn address_of(page: &str) -> String {
@@ -18,8 +20,16 @@ fn address_of(page: &str) -> String {
 }
 
 fn listen(served: &Served, path: &str) -> BufReader<std::net::TcpStream> {
+    listen_as(OLGA, served, path)
+}
+
+fn listen_as(
+    (name, password): (&str, &str),
+    served: &Served,
+    path: &str,
+) -> BufReader<std::net::TcpStream> {
     let mut stream = connect(served.address);
-    let authorization = base64(&format!("{}:{}", OLGA.0, OLGA.1));
+    let authorization = base64(&format!("{name}:{password}"));
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {authorization}\r\n\r\n"
@@ -59,6 +69,96 @@ fn a_page_hears_that_a_step_began_and_that_it_ended() {
     // What is loaded then is up to date: its address says so at once, or nothing at all.
     let fresh = served.olga().get("/pull/1");
     assert_ne!(address_of(&fresh.body), address_of(&page.body));
+}
+
+/// The next event, which is about a log.
+fn next_of_log(reader: &mut BufReader<std::net::TcpStream>) -> Value {
+    assert_eq!(next_event(reader), "event: log");
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    serde_json::from_str(line.strip_prefix("data: ").unwrap()).unwrap()
+}
+
+/// A step at work that has printed something, and is looked after often.
+fn printing(first: &str) -> (Served, i64, String) {
+    let served = Served::with(crate::served::busy(), |site| {
+        site.rhythm.look = Duration::from_millis(20);
+        // News that never come end the stream.
+        site.rhythm.longest = Duration::from_secs(20);
+    });
+    let mut store = served.world.store();
+    let id = store.deployments_of(served.number(1), 1).unwrap()[0].id;
+    let step = store.step_started(id, "migrate", served.world.now).unwrap();
+    store.step_output(step, first).unwrap();
+    let index = store.steps_of(id).unwrap().len() - 1;
+    (served, step, format!("{id}-{index}"))
+}
+
+#[test]
+fn pages_hear_once_what_a_log_has_more_and_are_not_old() {
+    let (served, step, log) = printing("one\n");
+    let mut store = served.world.store();
+    let page = served.olga().get("/pull/1");
+    assert!(page.body.contains(&format!("data-log=\"{log}\">one\n</pre>")), "{}", page.body);
+    let address = address_of(&page.body);
+    let mut listeners = [listen(&served, &address), listen_as(RITA, &served, &address)];
+    store.step_output(step, "one\ntwo\n").unwrap();
+    // Whether a look saw the log before decides how the page is told, not what it shows then.
+    for events in &mut listeners {
+        let told = next_of_log(events);
+        let added = json!({ "log": log, "add": "two\n" });
+        assert!(told == added || told == json!({ "log": log, "all": "one\ntwo\n" }), "{told}");
+    }
+    let more = "one\ntwo\n\u{1b}[1m<b>&amp;\u{202e}\r\n\nhalf";
+    store.step_output(step, more).unwrap();
+    for events in &mut listeners {
+        // As the page itself writes it, but for the escapes of HTML.
+        let added = json!({ "log": log, "add": "<b>&amp;?\n\nhalf\n" });
+        assert_eq!(next_of_log(events), added);
+    }
+    // Who comes with an older page, or comes again, shows the same then.
+    let all = json!({ "log": log, "all": "one\ntwo\n<b>&amp;?\n\nhalf\n" });
+    assert_eq!(next_of_log(&mut listen(&served, &address)), all);
+    let fresh = address_of(&served.olga().get("/pull/1").body);
+    let mut events = listen(&served, &fresh);
+    store.step_output(step, &more.replace("half", "whole\n")).unwrap();
+    let whole = json!({ "log": log, "all": "one\ntwo\n<b>&amp;?\n\nwhole\n" });
+    for events in listeners.iter_mut().chain([&mut events]) {
+        assert_eq!(next_of_log(events), whole, "what was shown is no more its beginning");
+    }
+    assert_eq!(served.visitor().get(&fresh).status, 401);
+    store.step_finished(step, Some(0), "one\n", served.world.now).unwrap();
+    for events in &mut listeners {
+        assert_eq!(next_event(events), "event: changed");
+    }
+}
+
+#[test]
+fn the_end_of_a_long_log_is_heard_of_although_it_is_as_long_as_before() {
+    let (served, step, log) = printing("line 1\nline 2\n");
+    let mut store = served.world.store();
+    let mut events = listen(&served, &address_of(&served.olga().get("/pull/1").body));
+    // The second time a look has certainly seen the log before.
+    for all in ["line 2\nline 3\n", "line 3\nline 4\n"] {
+        store.step_output(step, all).unwrap();
+        assert_eq!(next_of_log(&mut events), json!({ "log": log, "all": all }));
+    }
+}
+
+#[test]
+fn the_first_line_of_a_step_makes_its_page_old_and_so_does_the_next_step() {
+    let (served, step, _) = printing("one\n");
+    let mut store = served.world.store();
+    let id = store.deployments_of(served.number(1), 1).unwrap()[0].id;
+    let hears = |change: &mut dyn FnMut()| {
+        let mut events = listen(&served, &address_of(&served.olga().get("/pull/1").body));
+        change();
+        assert_eq!(next_event(&mut events), "event: changed");
+    };
+    hears(&mut || store.step_finished(step, Some(0), "one\n", served.world.now).unwrap());
+    let mut next = 0;
+    hears(&mut || next = store.step_started(id, "start", served.world.now).unwrap());
+    hears(&mut || store.step_output(next, "starts\n").unwrap());
 }
 
 #[test]

@@ -14,6 +14,32 @@ use super::{Event, Result, Store, StoreError, harmless_twice};
 use crate::domain::{Invalid, PullNumber};
 use crate::words;
 
+/// Where the newest deployment of a pull request stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentPulse {
+    /// Another text as soon as the deployment, one of its steps or an event is new or goes on, and
+    /// when the step at work prints for the first time; but not when it prints more.
+    pub rest: String,
+    /// Of the step at work.
+    pub log: Option<GrowingLog>,
+}
+
+/// What a step has printed that may print more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrowingLog {
+    pub deployment: i64,
+    /// The place of the step among those of its deployment.
+    pub index: usize,
+    pub output: String,
+}
+
+impl GrowingLog {
+    /// Nobody is shown an empty log.
+    pub fn is_shown(&self) -> bool {
+        !self.output.trim().is_empty()
+    }
+}
+
 /// What a user of the console may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -246,29 +272,46 @@ impl Store {
         rows.iter().map(event).collect()
     }
 
-    /// Another text as soon as a deployment of this pull request, one of its steps or an event is
-    /// new or goes on. Cheap: it is asked for as long as somebody looks.
-    pub fn pulse_of(&mut self, pull: PullNumber) -> Result<String> {
-        let last = self.query_one(
-            "SELECT d.id AS id, d.outcome AS outcome, COUNT(s.id) AS begun, COUNT(s.finished_at) AS ended,
-                 COALESCE(SUM(LENGTH(s.output)), 0) AS size
+    /// What an open page of this environment compares. Cheap: it is asked for as long as somebody
+    /// looks.
+    pub fn pulse_of(&mut self, pull: PullNumber) -> Result<EnvironmentPulse> {
+        let steps = self.query(
+            "SELECT d.id AS id, d.outcome AS outcome, s.id AS step, s.finished_at AS finished_at,
+                 COALESCE(LENGTH(s.output), 0) AS size
              FROM deployments d LEFT JOIN deployment_steps s ON s.deployment_id = d.id
-             WHERE d.id = (SELECT MAX(id) FROM deployments WHERE pull_number = ?)
-             GROUP BY d.id, d.outcome",
+             WHERE d.id = (SELECT MAX(id) FROM deployments WHERE pull_number = ?) ORDER BY s.id",
             &[pull.0.into()],
         )?;
         let event = self.query_one(
             "SELECT MAX(id) AS id FROM events WHERE pull_number = ?",
             &[pull.0.into()],
         )?;
-        let mut pulse = event.map_or(Ok(None), |row| row.opt_text("id"))?.unwrap_or_default();
-        if let Some(row) = last {
-            for column in ["id", "outcome", "begun", "ended", "size"] {
-                pulse.push(' ');
-                pulse.push_str(&row.text(column)?);
+        let mut rest = event.map_or(Ok(None), |row| row.opt_text("id"))?.unwrap_or_default();
+        let Some(last) = steps.last() else { return Ok(EnvironmentPulse { rest, log: None }) };
+        let log = match last.opt_int("step")? {
+            Some(step) if last.is_null("finished_at")? => {
+                // Not its length: the end of a long log may be as long as the end before it.
+                let output = self.query_one(
+                    "SELECT output FROM deployment_steps WHERE id = ?",
+                    &[step.into()],
+                )?;
+                let output = output.map_or(Ok(String::new()), |row| row.text("output"))?;
+                Some(GrowingLog { deployment: last.int("id")?, index: steps.len() - 1, output })
+            }
+            _ => None,
+        };
+        let (mut begun, mut ended, mut size) = (0, 0, 0);
+        for (index, step) in steps.iter().enumerate() {
+            begun += i64::from(!step.is_null("step")?);
+            ended += i64::from(!step.is_null("finished_at")?);
+            if log.as_ref().is_none_or(|log| log.index != index) {
+                size += step.int("size")?;
             }
         }
-        Ok(pulse)
+        let printed = log.as_ref().is_some_and(GrowingLog::is_shown);
+        let (id, outcome) = (last.int("id")?, last.text("outcome")?);
+        rest.push_str(&format!(" {id} {outcome} {begun} {ended} {size} {printed}"));
+        Ok(EnvironmentPulse { rest, log })
     }
 
     /// A head was seen for the first time; when, at the best of our knowledge, it was pushed.

@@ -27,7 +27,7 @@ use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
-pub use console::{Busy, ConsoleUser, Role, TickRow};
+pub use console::{Busy, ConsoleUser, EnvironmentPulse, GrowingLog, Role, TickRow};
 pub use doctor::Mirrored;
 pub use effects::Won;
 pub use history::{Event, Step};

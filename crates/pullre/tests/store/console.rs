@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use pullre::store::backend::Value;
 use pullre::store::master::{Changed, TABLES, Table};
-use pullre::store::{ConsoleUser, Role, TickRow, Won};
+use pullre::store::{ConsoleUser, GrowingLog, Role, TickRow, Won};
 
 use crate::db::{Db, at, sha};
 
@@ -131,12 +131,20 @@ fn the_pulse_of_an_environment_changes_with_all_that_happens(db: &mut Db) {
     pulses.push(db.pulse_of(pull).unwrap());
     db.step_output(step, "o").unwrap();
     pulses.push(db.pulse_of(pull).unwrap());
+    db.step_output(step, "p").unwrap();
+    let more = db.pulse_of(pull).unwrap();
+    assert_eq!(more.rest, pulses[5].rest, "that a log goes on is no change of the rest");
+    let log = GrowingLog { deployment: id, index: 0, output: "p".into() };
+    assert_eq!(more.log, Some(log));
     db.step_finished(step, Some(0), "out", at(6)).unwrap();
     pulses.push(db.pulse_of(pull).unwrap());
     // What comes too late does not take away what was said at the end.
     db.step_output(step, "o").unwrap();
     assert_eq!(db.pulse_of(pull).unwrap(), pulses[6]);
-    let different: std::collections::BTreeSet<_> = pulses.iter().collect();
+    db.step_started(id, "start", at(7)).unwrap();
+    pulses.push(db.pulse_of(pull).unwrap());
+    assert_eq!(pulses[7].log.as_ref().map(|log| log.index), Some(1));
+    let different: std::collections::BTreeSet<_> = pulses.iter().map(|p| &p.rest).collect();
     assert_eq!(different.len(), pulses.len(), "{pulses:?}");
 }
 
