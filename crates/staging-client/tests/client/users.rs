@@ -228,7 +228,7 @@ fn a_home_that_the_user_may_not_enter_is_no_obstacle() {
         Ran::from(out).ok();
         world.assert_serves(version);
     }
-    assert!(!world.read("calls.txt").contains(" clean "), "{}", world.read("calls.txt"));
+    assert!(!world.read("calls.txt").contains(" clean -f"), "{}", world.read("calls.txt"));
 }
 
 #[test]
