@@ -4,9 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use crate::processes::{self, ProcessId, Processes, Sign};
 use crate::pulse::Pulse;
@@ -164,10 +169,12 @@ fn printed(limits: &Limits<'_>, from: u64) -> String {
 }
 
 fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>) -> Result<Ended> {
+    /// How often the limits are looked at.
+    const PAUSE: Duration = Duration::from_millis(20);
     let began = Instant::now();
     // A child that was not waited for keeps its number.
     let leader = ProcessId::of(child.id());
-    let mut pause = Duration::from_millis(1);
+    let ended = told_of_end(child)?;
     loop {
         let end = |leader| {
             let all = |all: &Processes| all.step(leader, limits.sign, limits.deployment);
@@ -200,11 +207,26 @@ fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>
         }
         pulse.beat();
         pulse.show(|| printed(limits, from));
-        std::thread::sleep(pause);
-        // Most of git's work takes less than a second, and every pause counts there.
-        let most = if began.elapsed() < Duration::from_secs(2) { 4 } else { 20 };
-        pause = (pause * 2).min(Duration::from_millis(most));
+        // Where nobody can tell any more it is looked at as often.
+        if ended.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {
+            thread::sleep(PAUSE);
+        }
     }
+}
+
+/// Hears of the child's end in the moment that it comes: most of git's work takes less than a
+/// second, and each pause counts there. The child is left to be waited for.
+fn told_of_end(child: &Child) -> Result<Receiver<()>> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).context("the number of a process")?);
+    let (tell, ended) = mpsc::channel();
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    let wait = move || {
+        while let Err(Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
+        // Nobody may listen any more.
+        let _ = tell.send(());
+    };
+    thread::Builder::new().name("wait".into()).spawn(wait).context("starting a thread")?;
+    Ok(ended)
 }
 
 #[cfg(test)]
