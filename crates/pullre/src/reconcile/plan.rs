@@ -239,9 +239,10 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
         if condition::hold(pull, server, now).is_some() {
             continue;
         }
-        // What GitHub does not say now may have changed: nothing is taken away on it.
         let why = released(pull, &observed.policy, facts, now);
-        if why.is_some() && observed.forge.known().is_none() {
+        // What GitHub does not say now may have changed: nothing is taken away on it. A person's
+        // stop is no word of GitHub's.
+        if why.is_some() && observed.forge.known().is_none() && pull.stopped.is_none() {
             continue;
         }
         chains.extend(match why {

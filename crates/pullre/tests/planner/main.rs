@@ -7,3 +7,4 @@ mod crashes;
 mod data;
 mod rules;
 mod stories;
+mod unreadable;
