@@ -238,11 +238,13 @@ pub fn tree(folder: &Path, size: Size) -> Result<()> {
 }
 
 fn measure_tree(bench: &Bench, size: Size) -> Result<()> {
+    // Each takes a second, and what the disk does meanwhile is a fifth of it.
+    const ROUNDS: usize = 15;
     let hand = bench.folder.join("by-hand");
     git(&bench.folder, &["clone", "-q", "--", &text(&bench.origin.url), &text(&hand)])?;
     let (mut by_hand, mut steps, mut whole, mut ratios) = (vec![], vec![], vec![], vec![]);
     // Two to warm up: what is fresh is looked at again, as git does with its index.
-    for round in 0..crate::bench::ROUNDS + 2 {
+    for round in 0..ROUNDS + 2 {
         let folders = size.files.div_ceil(100).max(1);
         let file = format!("bulk/{:04}/changed.bin", round % folders);
         let sha = bench.push(&file, &format!("changed in round {round}\n"))?;
