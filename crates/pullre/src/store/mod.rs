@@ -141,15 +141,15 @@ impl Store {
             self.execute("DELETE FROM settings WHERE name = ?", &[name.into()])?;
             return Ok(());
         };
-        let matched = self.execute(
-            "UPDATE settings SET content = ? WHERE name = ?",
-            &[content.as_str().into(), name.into()],
-        )?;
-        if matched == 0 {
-            self.execute(
-                "INSERT INTO settings (content, name) VALUES (?, ?)",
-                &[content.into(), name.into()],
-            )?;
+        const CHANGE: &str = "UPDATE settings SET content = ? WHERE name = ?";
+        let values = [content.into(), name.into()];
+        if self.execute(CHANGE, &values)? == 0 {
+            let insert = "INSERT INTO settings (content, name) VALUES (?, ?)";
+            match self.execute(insert, &values) {
+                // Another tick was faster: the last one counts, as where both find the row.
+                Err(StoreError::Conflict(_)) => self.execute(CHANGE, &values)?,
+                done => done?,
+            };
         }
         Ok(())
     }
