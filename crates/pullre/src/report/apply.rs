@@ -6,6 +6,7 @@
 //! that.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -18,6 +19,7 @@ use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
 use crate::reconcile::plan::{Action, Chain, Subject};
 use crate::store::{Store, StoreError};
+use crate::words;
 
 /// GitHub allows about 80 writes a minute and 500 an hour; others may use the same credential.
 const WRITES_A_MINUTE: u32 = 60;
@@ -26,6 +28,8 @@ const WRITES_AN_HOUR: u32 = 450;
 const SHARE_OF_THE_REST: u32 = 70;
 /// As many things that GitHub does not answer well are one thing with GitHub.
 const MOST_ODD: usize = 3;
+/// A request may be on its way for so long after whoever sent it was killed.
+const IN_FLIGHT: Duration = Duration::from_secs(30);
 
 /// Why no more is said in this tick.
 enum Stop {
@@ -195,6 +199,7 @@ impl Speaker<'_> {
                 return Ok(Done::Said);
             }
             Err(Trouble::Stop(stop)) => return Err(stop),
+            Err(Trouble::InFlight) => return Ok(Done::Left),
             Err(Trouble::Post(PostError::Forge(e))) if !is_of_one(&e) => {
                 return Err(Stop::Forge(e));
             }
@@ -241,7 +246,7 @@ impl Speaker<'_> {
                     .state
                     .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
                 let ours = said.id.filter(|_| same_hand && !stays);
-                self.change_or_make(saying, ours, &find, Some(run.state), post, store)
+                self.change_or_make(saying, said, ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
                 let post = Post::Status { head: head.clone(), status: status.clone() };
@@ -252,7 +257,7 @@ impl Speaker<'_> {
                 let comment = |id| Post::Comment { id, number, body: body.clone() };
                 let find = Find::Comment { number, mark: mark_of(saying) };
                 // Whoever may write to the repository may also edit what another hand wrote.
-                self.change_or_make(saying, said.id, &find, None, comment, store)
+                self.change_or_make(saying, said, said.id, &find, None, comment, store)
             }
             What::Deployment { head, environment, status } => {
                 let (head, environment) = (head.clone(), environment.clone());
@@ -271,8 +276,9 @@ impl Speaker<'_> {
                 let id = match there {
                     Some(id) => id,
                     None if saying.settles => return Ok(None),
+                    None if self.is_in_flight(said) => return Err(Trouble::InFlight),
                     None => {
-                        store.report_begun(&saying.key).map_err(Stop::Store)?;
+                        store.report_begun(&saying.key, self.now).map_err(Stop::Store)?;
                         let description = format!("Staging of {}", saying.key.number);
                         let made = Post::Deployment { head, environment, description };
                         self.post(saying, &made, store)?
@@ -290,6 +296,7 @@ impl Speaker<'_> {
     fn change_or_make(
         &self,
         saying: &Saying,
+        said: &Said,
         known: Option<i64>,
         find: &Find,
         check: Option<CheckState>,
@@ -308,11 +315,19 @@ impl Speaker<'_> {
         match found {
             // Nothing is made only to say that it is over.
             None if saying.settles => return Ok(None),
+            None if self.is_in_flight(said) => return Err(Trouble::InFlight),
             // Should this process die before the record, another one knows that it has to look.
-            None => store.report_begun(&saying.key).map_err(Stop::Store)?,
+            None => store.report_begun(&saying.key, self.now).map_err(Stop::Store)?,
             Some(_) => {}
         }
         self.post(saying, &post(found), store).map(Some)
+    }
+
+    /// Whether somebody began to make it a moment ago and did not record it: whoever was killed
+    /// then may have a request on its way that GitHub shows only later.
+    fn is_in_flight(&self, said: &Said) -> bool {
+        said.state.is_none()
+            && said.said_at.is_some_and(|at| words::between(at, self.now) < IN_FLIGHT)
     }
 
     fn find(&self, find: &Find) -> Result<Option<Found>, Trouble> {
@@ -328,6 +343,8 @@ impl Speaker<'_> {
 }
 
 enum Trouble {
+    /// It is left to a later tick.
+    InFlight,
     Stop(Stop),
     Post(PostError),
 }

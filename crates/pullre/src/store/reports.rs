@@ -219,13 +219,14 @@ impl Store {
 
     /// Something is about to be made, and may be there although nothing more is recorded of it.
     /// What was said before it counts no more.
-    pub fn report_begun(&mut self, key: &Key) -> Result<()> {
+    pub fn report_begun(&mut self, key: &Key, now: Timestamp) -> Result<()> {
         self.report_row(key)?;
+        let [number, kind, sha] = key_values(key);
         self.execute(
-            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = NULL,
+            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = ?,
                  settled = 0
              WHERE pull_number = ? AND kind = ? AND sha = ?",
-            &key_values(key),
+            &[now.into(), number, kind, sha],
         )
         .map(drop)
     }

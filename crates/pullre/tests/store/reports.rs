@@ -148,7 +148,7 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
     db.open_pull(8);
     // What was begun and given up was never said.
     let begun = saying(7, Kind::Comment, "", "one");
-    db.report_begun(&begun.key).unwrap();
+    db.report_begun(&begun.key, at(1)).unwrap();
     db.settle_report(&begun.key).unwrap();
     db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
     let left = db.read("SELECT pull_number FROM reports");
@@ -158,7 +158,7 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
 fn what_is_begun_may_be_there_whatever_was_said_before(db: &mut Db) {
     let check = saying(7, Kind::Check, "abc", "one");
     db.report_said(&check, 11, "token", at(0)).unwrap();
-    db.report_begun(&check.key).unwrap();
+    db.report_begun(&check.key, at(1)).unwrap();
     let facts = db.facts().unwrap();
     let said = db.told(&facts).unwrap().said.remove(&check.key).unwrap();
     assert_eq!((said.id, said.state, said.digest, said.said_at), (None, None, None, None));
