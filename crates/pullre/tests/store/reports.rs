@@ -161,7 +161,8 @@ fn what_is_begun_may_be_there_whatever_was_said_before(db: &mut Db) {
     db.report_begun(&check.key, at(1)).unwrap();
     let facts = db.facts().unwrap();
     let said = db.told(&facts).unwrap().said.remove(&check.key).unwrap();
-    assert_eq!((said.id, said.state, said.digest, said.said_at), (None, None, None, None));
+    assert_eq!((said.id, said.state, said.digest), (None, None, None));
+    assert_eq!(said.said_at, Some(at(1)), "when it was begun");
 }
 
 fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
