@@ -245,8 +245,9 @@ impl Speaker<'_> {
                 let stays = said
                     .state
                     .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
-                let ours = said.id.filter(|_| same_hand && !stays);
-                self.change_or_make(saying, said, ours, &find, Some(run.state), post, store)
+                let id = said.id.filter(|_| same_hand && !stays);
+                let ours = Said { id, ..said.clone() };
+                self.change_or_make(saying, &ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
                 let post = Post::Status { head: head.clone(), status: status.clone() };
@@ -257,7 +258,7 @@ impl Speaker<'_> {
                 let comment = |id| Post::Comment { id, number, body: body.clone() };
                 let find = Find::Comment { number, mark: mark_of(saying) };
                 // Whoever may write to the repository may also edit what another hand wrote.
-                self.change_or_make(saying, said, said.id, &find, None, comment, store)
+                self.change_or_make(saying, said, &find, None, comment, store)
             }
             What::Deployment { head, environment, status } => {
                 let (head, environment) = (head.clone(), environment.clone());
@@ -297,12 +298,12 @@ impl Speaker<'_> {
         &self,
         saying: &Saying,
         said: &Said,
-        known: Option<i64>,
         find: &Find,
         check: Option<CheckState>,
         post: impl Fn(Option<i64>) -> Post,
         store: &mut Store,
     ) -> Result<Option<i64>, Trouble> {
+        let known = said.id;
         if let Some(id) = known {
             match self.post(saying, &post(Some(id)), store) {
                 Err(Trouble::Post(PostError::Gone(_) | PostError::Forbidden(_))) => {}
