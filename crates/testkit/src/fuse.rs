@@ -36,6 +36,11 @@ impl Fuse {
         self.left.load(Ordering::SeqCst) < 0
     }
 
+    /// Whether the last operation was the one at which the process died.
+    pub fn burns(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == -1
+    }
+
     /// How many bytes of text the process has read of its database.
     pub fn bytes_read(&self) -> usize {
         self.read.load(Ordering::SeqCst)

@@ -23,6 +23,9 @@ struct Inner {
     next: VecDeque<(PostError, bool)>,
     /// The next post tells here that it is under way, and waits there before it arrives.
     halt: Option<(Sender<()>, Receiver<()>)>,
+    /// Whether what a process sends as it dies is still under way, and that.
+    is_slow: bool,
+    late: Vec<Post>,
     /// Interfaces that are forbidden, by their names in [`interface`].
     forbidden: BTreeSet<&'static str>,
     writers: BTreeSet<String>,
@@ -198,6 +201,19 @@ impl Hub {
         let ((tell, told), (release, released)) = (channel(), channel());
         self.inner().halt = Some((tell, released));
         (told, release)
+    }
+
+    /// From now on what a process sends as it dies is under way until it [arrives](Self::arrive).
+    pub fn slow_down(&self) {
+        self.inner().is_slow = true;
+    }
+
+    pub fn arrive(&self) {
+        let mut inner = self.inner();
+        for post in std::mem::take(&mut inner.late) {
+            // Nobody is left to hear the answer.
+            let _ = inner.take(&post);
+        }
     }
 
     pub fn told(&self) -> Told {
@@ -417,7 +433,14 @@ impl Forge for HubClient {
             // Whoever does not listen does not wait.
             let _ = tell.send(()).map(|()| released.recv());
         }
-        let mut inner = self.reach()?;
+        let reached = self.reach();
+        if reached.is_err() && self.fuse.burns() {
+            let mut inner = self.hub.inner();
+            if inner.is_slow {
+                inner.late.push(post.clone());
+            }
+        }
+        let mut inner = reached?;
         if let Some((error, arrives)) = inner.next.pop_front() {
             if arrives {
                 inner.take(post)?;

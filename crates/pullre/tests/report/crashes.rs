@@ -188,6 +188,30 @@ fn two_controllers_speak_once() {
 }
 
 #[test]
+fn while_its_request_is_on_its_way_and_arrives_after_another_one_has_looked() {
+    for operations in 0.. {
+        let mut world = opened(2);
+        world.report.deployments = true;
+        world.hub.slow_down();
+        let fuse = Fuse::after(operations);
+        let _ = world.try_tick(&fuse);
+        world.advance(1);
+        world.tick();
+        world.hub.arrive();
+        world.settle_machines();
+        world.client_ticks(&Fuse::never(), |_| true);
+        world.advance(60);
+        world.minutes(5);
+        once_and_true(&world, &format!("killed after {operations} operations"));
+        let (_, plan) = world.plan();
+        assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
+        if !fuse.has_burnt() {
+            return;
+        }
+    }
+}
+
+#[test]
 fn while_one_controller_speaks_another_is_silent_about_the_same() {
     let world = opened(0);
     let (under_way, go_on) = world.hub.halt_next_post();
