@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::backend::Value;
 use super::effects::Won;
 use super::facts::{deployment, hold, server_name};
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, harmless_twice};
 use crate::domain::{InstanceId, InstanceState, PullNumber, ServerId};
 use crate::facts::{App, AppDeath, Deployment, Hold, Pulse};
 
@@ -348,14 +348,10 @@ impl Store {
     }
 
     pub fn add_local_slot(&mut self, id: &InstanceId) -> Result<()> {
-        let made = self.execute(
+        harmless_twice(self.execute(
             "INSERT INTO local_slots (name, state) VALUES (?, ?)",
             &[id.0.as_str().into(), InstanceState::Stopped.as_str().into()],
-        );
-        match made {
-            Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
-            Err(e) => Err(e),
-        }
+        ))
     }
 }
 

@@ -157,7 +157,7 @@ impl Store {
     /// Two ticks that began in the same millisecond count once.
     pub fn tick_ended(&mut self, tick: &TickRow) -> Result<()> {
         let took = i64::try_from(tick.took.as_millis()).unwrap_or(i64::MAX);
-        let written = self.execute(
+        harmless_twice(self.execute(
             "INSERT INTO ticks (began_at, millis, pool, busy, queued, acted, failed)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
             &[
@@ -169,11 +169,7 @@ impl Store {
                 tick.acted.into(),
                 tick.failed.into(),
             ],
-        );
-        match written {
-            Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
-            Err(e) => Err(e),
-        }
+        ))
     }
 
     pub fn last_tick(&mut self) -> Result<Option<TickRow>> {

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::backend::Value;
-use super::{Result, Store, StoreError, datetime};
+use super::{Result, Store, StoreError, datetime, harmless_twice};
 use crate::domain::{InstanceState, PullNumber, PullRequest, PullState, SchemaName, ServerId, Sha};
 use crate::facts::Outcome;
 use crate::reconcile::plan::Record;
@@ -214,14 +214,10 @@ impl Store {
         if row.is_some() {
             return Ok(());
         }
-        let made = self.execute(
+        harmless_twice(self.execute(
             "INSERT INTO server_facts (server_id, start_attempts, stop_owed) VALUES (?, 0, 0)",
             &[server.0.into()],
-        );
-        match made {
-            Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
-            Err(e) => Err(e),
-        }
+        ))
     }
 
     /// Gives a free server to an environment without one. `No` where either got another partner

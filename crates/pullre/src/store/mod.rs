@@ -141,13 +141,19 @@ impl Store {
             self.execute("DELETE FROM settings WHERE name = ?", &[name.into()])?;
             return Ok(());
         };
-        const CHANGE: &str = "UPDATE settings SET content = ? WHERE name = ?";
-        let values = [content.into(), name.into()];
-        if self.execute(CHANGE, &values)? == 0 {
-            let insert = "INSERT INTO settings (content, name) VALUES (?, ?)";
-            match self.execute(insert, &values) {
-                // Another tick was faster: the last one counts, as where both find the row.
-                Err(StoreError::Conflict(_)) => self.execute(CHANGE, &values)?,
+        self.upsert(
+            "UPDATE settings SET content = ? WHERE name = ?",
+            "INSERT INTO settings (content, name) VALUES (?, ?)",
+            &[content.into(), name.into()],
+        )
+    }
+
+    /// Changes a row, or makes it; both statements take the same values. Where somebody else makes
+    /// it in between, the last one counts, as where both find it.
+    fn upsert(&mut self, update: &str, insert: &str, values: &[Value]) -> Result<()> {
+        if self.execute(update, values)? == 0 {
+            match self.execute(insert, values) {
+                Err(StoreError::Conflict(_)) => self.execute(update, values)?,
                 done => done?,
             };
         }

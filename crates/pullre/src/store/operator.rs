@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::backend::Value;
 use super::effects::Won;
-use super::{Result, Store, StoreError, datetime};
+use super::{Result, Store, datetime};
 use crate::domain::{InstanceId, Login, PullNumber, SchemaName, ServerId, Sha};
 use crate::facts::Hold;
 
@@ -77,17 +77,11 @@ impl Store {
         column: &str,
         value: Value,
     ) -> Result<()> {
-        let update = format!("UPDATE server_switches SET {column} = ? WHERE server_id = ?");
-        let params = [value, server.0.into()];
-        if self.execute(&update, &params)? == 0 {
-            let row = "INSERT INTO server_switches (server_id) VALUES (?)";
-            match self.execute(row, &[server.0.into()]) {
-                Ok(_) | Err(StoreError::Conflict(_)) => {}
-                Err(e) => return Err(e),
-            }
-            self.execute(&update, &params)?;
-        }
-        Ok(())
+        self.upsert(
+            &format!("UPDATE server_switches SET {column} = ? WHERE server_id = ?"),
+            &format!("INSERT INTO server_switches ({column}, server_id) VALUES (?, ?)"),
+            &[value, server.0.into()],
+        )
     }
 
     /// Removes a server that serves nobody, and what is recorded of it. `No` where it serves
@@ -139,35 +133,32 @@ impl Store {
 
     pub fn hold_pull(&mut self, pull: PullNumber, hold: Option<&Hold>) -> Result<()> {
         let [at, until, reason] = hold_values(hold);
-        self.wish(pull, "held_at = ?, held_until = ?, held_reason = ?", vec![at, until, reason])
+        self.upsert(
+            "UPDATE pull_wishes SET held_at = ?, held_until = ?, held_reason = ? WHERE number = ?",
+            "INSERT INTO pull_wishes (held_at, held_until, held_reason, number) VALUES (?, ?, ?, ?)",
+            &[at, until, reason, pull.0.into()],
+        )
     }
 
     pub fn stop_pull(&mut self, pull: PullNumber, stop: Option<(&str, Timestamp)>) -> Result<()> {
-        self.transaction(|store| {
-            store.execute("DELETE FROM pull_stops WHERE number = ?", &[pull.0.into()])?;
-            let Some((by, at)) = stop else { return Ok(()) };
-            let by: String = by.chars().take(128).collect();
-            store
-                .execute(
-                    "INSERT INTO pull_stops (number, stopped_at, stopped_by) VALUES (?, ?, ?)",
-                    &[pull.0.into(), at.into(), by.into()],
-                )
-                .map(drop)
-        })
+        let Some((by, at)) = stop else {
+            self.execute("DELETE FROM pull_stops WHERE number = ?", &[pull.0.into()])?;
+            return Ok(());
+        };
+        let by: String = by.chars().take(128).collect();
+        self.upsert(
+            "UPDATE pull_stops SET stopped_at = ?, stopped_by = ? WHERE number = ?",
+            "INSERT INTO pull_stops (stopped_at, stopped_by, number) VALUES (?, ?, ?)",
+            &[at.into(), by.into(), pull.0.into()],
+        )
     }
 
     pub fn approve(&mut self, pull: PullNumber, sha: &Sha) -> Result<()> {
-        self.wish(pull, "approved_sha = ?", vec![sha.as_str().into()])
-    }
-
-    fn wish(&mut self, pull: PullNumber, assignment: &str, mut params: Vec<Value>) -> Result<()> {
-        params.push(pull.0.into());
-        let update = format!("UPDATE pull_wishes SET {assignment} WHERE number = ?");
-        if self.execute(&update, &params)? == 0 {
-            self.execute("INSERT INTO pull_wishes (number) VALUES (?)", &[pull.0.into()])?;
-            self.execute(&update, &params)?;
-        }
-        Ok(())
+        self.upsert(
+            "UPDATE pull_wishes SET approved_sha = ? WHERE number = ?",
+            "INSERT INTO pull_wishes (approved_sha, number) VALUES (?, ?)",
+            &[sha.as_str().into(), pull.0.into()],
+        )
     }
 
     /// Fresh data for an environment: what it works on stays until the copy is done. `No` where
@@ -229,26 +220,15 @@ impl Store {
     }
 
     pub fn set_user(&mut self, login: &Login, schema: &SchemaName, now: Timestamp) -> Result<()> {
-        self.transaction(|store| {
-            // GitHub's logins have no case; an older row may have been written in another one.
-            let matched = store.execute(
-                "UPDATE git_hub_users SET db_schema = ?, updated_at = ? WHERE LOWER(login) = LOWER(?)",
-                &[schema.as_str().into(), datetime(now), login.0.as_str().into()],
-            )?;
-            if matched == 0 {
-                store.execute(
-                    "INSERT INTO git_hub_users (created_at, updated_at, login, db_schema)
-                     VALUES (?, ?, ?, ?)",
-                    &[
-                        datetime(now),
-                        datetime(now),
-                        login.0.as_str().into(),
-                        schema.as_str().into(),
-                    ],
-                )?;
-            }
-            Ok(())
-        })
+        // GitHub's logins have no case; an older row may have been written in another one. It keeps
+        // the moment at which it was made.
+        self.upsert(
+            "UPDATE git_hub_users SET db_schema = ?, updated_at = ?,
+                 created_at = COALESCE(created_at, ?) WHERE LOWER(login) = LOWER(?)",
+            "INSERT INTO git_hub_users (db_schema, updated_at, created_at, login)
+             VALUES (?, ?, ?, ?)",
+            &[schema.as_str().into(), datetime(now), datetime(now), login.0.as_str().into()],
+        )
     }
 
     pub fn remove_user(&mut self, login: &Login) -> Result<Won> {

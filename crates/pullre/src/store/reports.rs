@@ -269,10 +269,10 @@ impl Store {
                 "SELECT kind FROM report_refusals WHERE kind = ? AND credential = ?",
                 &[kind.clone(), short(credential)],
             )?;
-            store.execute("DELETE FROM report_refusals WHERE kind = ?", std::slice::from_ref(&kind))?;
-            store.execute(
-                "INSERT INTO report_refusals (kind, credential, refused_at, why) VALUES (?, ?, ?, ?)",
-                &[kind, short(credential), now.into(), why.into()],
+            store.upsert(
+                "UPDATE report_refusals SET credential = ?, refused_at = ?, why = ? WHERE kind = ?",
+                "INSERT INTO report_refusals (credential, refused_at, why, kind) VALUES (?, ?, ?, ?)",
+                &[short(credential), now.into(), why.into(), kind],
             )?;
             Ok(known.is_none())
         })

@@ -31,6 +31,7 @@ mod mysql;
 mod nonsense;
 mod operator;
 mod pulls;
+mod races;
 mod reports;
 mod servers;
 mod texts;
