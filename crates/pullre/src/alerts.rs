@@ -2,17 +2,17 @@
 //!
 //! Told at least once: a crash right after the chat has taken it tells it again.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::condition::{self, Policy};
 use crate::domain::{InstanceState, PullState};
-use crate::facts::{Assignment, Facts, Outcome, Server};
+use crate::facts::{Assignment, Outcome, Server};
 use crate::reconcile::lock::{LockName, Locks};
-use crate::roster::Roster;
-use crate::stage::{Stage, standing};
+use crate::report::Settings;
+use crate::stage::{Stage, Standing, Standings};
 use crate::store::{Store, StoreError};
 use crate::words;
 
@@ -33,64 +33,79 @@ pub struct Alert {
     pub name: String,
     pub message: String,
     pub patience: Duration,
-    /// Not so now, and not known to be over: nobody is told that it begins or ends.
-    pub goes_on: bool,
 }
 
-/// All that is wrong now. `forge`: why GitHub could not be read. Pure.
-pub fn alerts(
-    facts: &Facts,
-    policy: &Policy,
-    forge: Option<&str>,
-    page: Option<&str>,
-    now: Timestamp,
-) -> Vec<Alert> {
-    let mut alerts = Vec::new();
-    let mut add = |name: String, message: String, patience, goes_on| {
-        let message = words::plain(&message);
-        alerts.push(Alert { name, message, patience, goes_on });
-    };
+/// All that is wrong now, as far as that can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alerts {
+    pub wrong: Vec<Alert>,
+    /// Names of what is not wrong now and not known to be over: nobody is told that it begins or
+    /// ends.
+    pub undecided: BTreeSet<String>,
+}
+
+impl Alerts {
+    fn add(&mut self, name: String, message: &str, patience: Duration) {
+        self.wrong.push(Alert { name, message: words::plain(message), patience });
+    }
+}
+
+/// What a person should see to. `forge`: why GitHub could not be read. Pure.
+pub fn alerts(standings: &Standings<'_>, settings: &Settings, forge: Option<&str>) -> Alerts {
+    let Standings { facts, policy, now, .. } = *standings;
+    let mut alerts = Alerts::default();
     if let Some(why) = forge {
-        add("github".into(), format!("no news of pull requests: {why}"), PATIENCE, false);
+        alerts.add("github".into(), &format!("no news of pull requests: {why}"), PATIENCE);
     }
     for pull in facts.pulls.values().filter(|pull| pull.request.state == PullState::Open) {
         let number = pull.request.number;
-        let Some(assignment) = facts.assignments.get(&number) else { continue };
-        let standing = standing(pull, facts, policy, now);
+        let name = format!("failed {}", number.0);
+        let Some(assignment) = facts.assignments.get(&number) else {
+            // It waits for another server: whether it fails there as well is not known.
+            if condition::eligibility(pull, facts, policy).is_ok() {
+                alerts.undecided.insert(name);
+            }
+            continue;
+        };
         // That its server is silent is told below.
         let told = assignment.deployment.as_ref().is_some_and(|deployment| {
             let server = facts.servers.get(&assignment.server);
             deployment.outcome != Outcome::Failed
                 && server.is_some_and(|server| is_silent(server, assignment, policy, now))
         });
-        if standing.stage != Stage::Ready {
-            let page = page.map_or(String::new(), |page| format!(" {page}"));
-            let text = format!("the environment of {number} failed: {}{page}", standing.why);
+        let Standing { stage, why, .. } = standings.of(pull);
+        match stage {
+            Stage::Ready => {}
+            Stage::Failed if !told => {
+                let page = settings.page(number).map_or(String::new(), |page| format!(" {page}"));
+                let text = format!("the environment of {number} failed: {why}{page}");
+                alerts.add(name, &text, Duration::ZERO);
+            }
             // That it is tried again is not its end.
-            let goes_on = standing.stage != Stage::Failed || told;
-            add(format!("failed {}", number.0), text, Duration::ZERO, goes_on);
+            _ => drop(alerts.undecided.insert(name)),
         }
     }
     for server in facts.servers.values() {
-        let Some(assignment) = facts.assignment_of_server(server.id) else { continue };
-        let held = server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
-        let last = last_sign(server, assignment);
-        if is_silent(server, assignment, policy, now) {
-            let text = format!(
-                "server {} is silent since {}; it serves {}",
-                server.name,
-                words::moment(last),
-                assignment.pull
-            );
-            add(format!("silent {}", server.id.0), text, Duration::ZERO, held);
+        let Some(number) = standings.roster().pull(server.id) else { continue };
+        let Some(assignment) = facts.assignments.get(&number) else { continue };
+        if !is_silent(server, assignment, policy, now) {
+            continue;
         }
+        let name = format!("silent {}", server.id.0);
+        if server.hold.as_ref().is_some_and(|hold| hold.holds_at(now)) {
+            alerts.undecided.insert(name);
+            continue;
+        }
+        let since = words::moment(last_sign(server, assignment));
+        let text = format!("server {} is silent since {since}; it serves {number}", server.name);
+        alerts.add(name, &text, Duration::ZERO);
     }
     let queue = condition::queue(facts, policy, now);
-    if !queue.is_empty() && Roster::of(facts).free(facts, now).is_empty() {
+    if !queue.is_empty() && standings.roster().free(facts, now).is_empty() {
         let count = queue.len();
         let (s, waits) = if count == 1 { ("", "waits") } else { ("s", "wait") };
         let text = format!("no server is free, and {count} pull request{s} {waits}");
-        add("pool".into(), text, PATIENCE, false);
+        alerts.add("pool".into(), &text, PATIENCE);
     }
     alerts
 }
@@ -108,23 +123,23 @@ fn is_silent(server: &Server, assignment: &Assignment, policy: &Policy, now: Tim
 
 /// Tells the chat what is new, and what is over. `send` says why it could not.
 pub fn tell(
-    wanted: &[Alert],
+    alerts: &Alerts,
     store: &mut Store,
     locks: &Locks,
     now: Timestamp,
     send: &dyn Fn(&str) -> Result<(), String>,
 ) -> Result<(), StoreError> {
     let known = store.alerts()?;
-    let wanted: BTreeMap<&str, &Alert> = wanted.iter().map(|a| (a.name.as_str(), a)).collect();
-    if known.is_empty() && wanted.values().all(|alert| alert.goes_on) {
+    if known.is_empty() && alerts.wrong.is_empty() {
         return Ok(());
     }
     // Another tick is at it: the next one looks again.
     let Ok(Some(_held)) = locks.try_lock(&LockName::Alerts) else { return Ok(()) };
     let known = store.alerts()?;
     let mut chat = Chat { send, failed: 0, was_away: known.contains_key(CHAT) };
-    for (name, alert) in turned(wanted.iter().filter(|(_, alert)| !alert.goes_on), now) {
-        let since = match known.get(*name) {
+    for alert in turned(alerts.wrong.iter(), now) {
+        let name = alert.name.as_str();
+        let since = match known.get(name) {
             None => {
                 store.alert_began(name, &alert.message, now)?;
                 now
@@ -141,9 +156,10 @@ pub fn tell(
             return Ok(());
         }
     }
-    let over = known
-        .iter()
-        .filter(|(name, _)| !wanted.contains_key(name.as_str()) && name.as_str() != CHAT);
+    let wrong: BTreeSet<&str> = alerts.wrong.iter().map(|alert| alert.name.as_str()).collect();
+    let over = known.iter().filter(|(name, _)| {
+        !wrong.contains(name.as_str()) && !alerts.undecided.contains(*name) && *name != CHAT
+    });
     for (name, alert) in turned(over, now) {
         let end = format!("over: {}", alert.message);
         if alert.told_at.is_none() || chat.hears(&end, store, now)? {

@@ -141,19 +141,22 @@ pub fn eligibility(pull: &Pull, facts: &Facts, policy: &Policy) -> Result<Target
     }
 }
 
+/// That a person has stopped it, whatever else is true of it.
+pub fn stopped(pull: &Pull) -> Option<Ineligible> {
+    let stop = pull.stopped.as_ref()?;
+    let number = pull.request.number;
+    Some(Ineligible::Stopped { number, by: stop.by.clone(), since: stop.since })
+}
+
 /// What `pull` is to get if no rule of the operator's keeps it out.
 pub fn target(pull: &Pull, facts: &Facts) -> Result<Target, Ineligible> {
     if !pull.described {
         return Err(Ineligible::NotDescribed);
     }
-    let request = &pull.request;
-    if let Some(stop) = &pull.stopped {
-        return Err(Ineligible::Stopped {
-            number: request.number,
-            by: stop.by.clone(),
-            since: stop.since,
-        });
+    if let Some(why) = stopped(pull) {
+        return Err(why);
     }
+    let request = &pull.request;
     let (number, head) = (request.number, request.head.clone());
     if request.is_fork {
         match &pull.approved {
@@ -570,22 +573,4 @@ const CAPACITY_PAUSE: Duration = Duration::from_secs(1800);
 /// Whether the provider lately had no machine for this server.
 pub fn lacks_capacity(server: &Server, now: Timestamp) -> bool {
     server.no_capacity_at.is_some_and(|at| words::between(at, now) < CAPACITY_PAUSE)
-}
-
-/// How many servers could be given to an environment whose own has no machine: what is free, less
-/// what those in the queue are about to get.
-pub fn spare_servers(facts: &Facts, policy: &Policy, now: Timestamp) -> usize {
-    let free = |server: &&Server| is_free(server, facts, now) && !lacks_capacity(server, now);
-    let free = facts.servers.values().filter(free).count();
-    if free == 0 { 0 } else { free.saturating_sub(queue(facts, policy, now).len()) }
-}
-
-fn is_free(server: &Server, facts: &Facts, now: Timestamp) -> bool {
-    is_idle(server, facts, now) && unusable(server, facts).is_none()
-}
-
-/// Nobody has it, and nobody holds it.
-fn is_idle(server: &Server, facts: &Facts, now: Timestamp) -> bool {
-    facts.assignment_of_server(server.id).is_none()
-        && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
 }

@@ -1,13 +1,13 @@
 //! What is true of every server, found out once: to compare each with each would be slow where
 //! there are many. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use crate::condition;
 use crate::domain::{InstanceId, InstanceState, PullNumber, SchemaName, ServerId};
-use crate::facts::{Facts, Pull, Server};
+use crate::facts::{Facts, Hold, Pull, Server};
 
 #[derive(Debug)]
 pub struct Roster {
@@ -42,6 +42,32 @@ impl Roster {
                 && server.hold.as_ref().is_none_or(|hold| !hold.holds_at(now))
         });
         idle.filter_map(|server| Free::of(server, now)).collect()
+    }
+
+    /// What a waiting pull request waits for; `taken` are servers that others are about to get.
+    pub fn none_free(&self, facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> String {
+        let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
+        if pool.is_empty() {
+            return "there is no server in the pool; `update-pull server register` adds one".into();
+        }
+        let (used, rest): (Vec<&Server>, Vec<&Server>) = pool
+            .iter()
+            .partition(|server| self.pull(server.id).is_some() || taken.contains(&server.id));
+        let rest: Vec<_> = rest
+            .into_iter()
+            .filter_map(|server| {
+                let held =
+                    server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
+                let why = held.or_else(|| self.unusable(server.id).cloned())?;
+                Some(format!("{}: {why}", server.name))
+            })
+            .collect();
+        let mut text = format!("no server is free: {} of {} in use", used.len(), pool.len());
+        for why in rest {
+            text.push_str("; ");
+            text.push_str(&why);
+        }
+        text
     }
 }
 
@@ -90,7 +116,8 @@ fn all_unusable(facts: &Facts) -> BTreeMap<ServerId, String> {
 #[derive(Debug, Clone, Copy)]
 pub struct Free<'f> {
     pub server: &'f Server,
-    lacks_capacity: bool,
+    /// The provider lately had no machine for it.
+    pub lacks_capacity: bool,
     /// How far its machine is from running.
     distance: u8,
 }

@@ -11,7 +11,6 @@ use serde::Serialize;
 use crate::condition::{self, Condition, Data, Policy, Power, Retry, Serving};
 use crate::domain::{PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Pull};
-use crate::reconcile::plan::no_server_free;
 use crate::roster::Roster;
 use crate::words;
 
@@ -134,7 +133,7 @@ impl<'f> Standings<'f> {
             Line {
                 places: numbers.zip(1..).collect(),
                 free: self.roster().free(self.facts, self.now).len(),
-                why: no_server_free(self.facts, self.roster(), &BTreeSet::new(), self.now),
+                why: self.roster().none_free(self.facts, &BTreeSet::new(), self.now),
             }
         })
     }

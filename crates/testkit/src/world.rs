@@ -164,6 +164,10 @@ impl World {
         self.folder.path().join("schemas")
     }
 
+    pub fn schemas(&self) -> Schemas {
+        Schemas::Sqlite { folder: self.schema_dir() }
+    }
+
     pub fn locks(&self) -> Locks {
         match &self.control {
             Control::Sqlite(_) => Locks::Files(self.folder.path().join("locks")),
@@ -175,6 +179,13 @@ impl World {
     pub fn by_hand(&self, sql: &str) {
         let mut backend = self.control.connect().expect("the control database");
         backend.execute(sql, &[]).expect("a statement");
+    }
+
+    /// All that is recorded to have happened, the first one first.
+    pub fn events(&self) -> Vec<String> {
+        let mut backend = self.control.connect().expect("the control database");
+        let rows = backend.query("SELECT message FROM events ORDER BY id", &[]).expect("events");
+        rows.iter().map(|row| row.text("message").expect("a message")).collect()
     }
 
     pub fn database(&self, fuse: Fuse) -> Database {
@@ -207,7 +218,7 @@ impl World {
             database: &database,
             forge: &forge,
             compute: &compute,
-            schemas: &Schemas::Sqlite { folder: self.schema_dir() },
+            schemas: &self.schemas(),
             locks: &self.locks(),
             policy: &self.policy,
             report: &self.report,
@@ -315,6 +326,14 @@ impl World {
         // `No`: it was superseded meanwhile, and the next tick sees to it.
         let _ = store.deployment_succeeded(&deployment, self.now)?;
         Ok(())
+    }
+
+    /// A machine is started, and what is offered to it deployed, or not; no time goes by.
+    pub fn deploy(&mut self, works: bool) {
+        self.tick();
+        self.settle_machines();
+        self.tick();
+        self.client_ticks(&Fuse::never(), |_| works);
     }
 
     /// Ticks of both binaries, a minute apart, machines arriving in between.

@@ -195,7 +195,7 @@ pub enum ConsoleUserCommand {
 pub enum PullCommand {
     /// Lists the open pull requests and where they stand
     List(Listing),
-    /// Deploys again at once, and tries again at once what waits for its next try
+    /// Deploys again at once, tries again at once what waits for its next try, and ends a stop
     Redeploy { number: PullNumber },
     /// Clones the author's database anew: what was changed in the copy is lost, but for
     /// `keep_previous = yes`
@@ -211,7 +211,8 @@ pub enum PullCommand {
         #[command(flatten)]
         hold: HoldArgs,
     },
-    /// Gives its server back to the pool and keeps it from getting one, until its release
+    /// Gives its server back to the pool and keeps it from getting one, until `release` or
+    /// `redeploy`
     Stop { number: PullNumber },
     /// Gives a held or stopped environment back to the automatic hands
     Release { number: PullNumber },

@@ -10,6 +10,7 @@ use pullre::polling::next_look;
 use pullre::reconcile::lock::{Held, LockName};
 use pullre::reconcile::plan::ActionOn;
 use pullre::reconcile::{Report, Said};
+use pullre::stage::Standings;
 use pullre::store::{Store, TickRow};
 use pullre::{alerts, words};
 
@@ -113,7 +114,7 @@ fn once(
     };
     let began = Instant::now();
     let mut report = installation.controller().tick_on(store, now, confirm, &told)?;
-    if let Err(e) = alert(installation, store, report.forge.as_deref()) {
+    if let Err(e) = alert(installation, store, &report) {
         report.failures.push(format!("the chat was not told: {e}"));
     }
     if let Err(e) = store.tick_ended(&measures(&report, now, began.elapsed())) {
@@ -127,15 +128,14 @@ fn once(
 }
 
 /// Tells the chat what a person should see to.
-fn alert(installation: &Installation, store: &mut Store, forge: Option<&str>) -> Result {
+fn alert(installation: &Installation, store: &mut Store, report: &Report) -> Result {
     if !installation.config.report.alerts {
         return Ok(());
     }
-    let (facts, now) = (store.facts()?, Timestamp::now());
-    let page = installation.report.list();
-    let wanted = alerts::alerts(&facts, &installation.policy, forge, page.as_deref(), now);
+    let standings = Standings::new(&report.facts, &installation.policy, report.known_at);
+    let alerts = alerts::alerts(&standings, &installation.report, report.forge.as_deref());
     let send = |text: &str| installation.tell_chat(text);
-    Ok(alerts::tell(&wanted, store, &installation.locks, now, &send)?)
+    Ok(alerts::tell(&alerts, store, &installation.locks, report.known_at, &send)?)
 }
 
 /// How the tick went and how busy the pool is.

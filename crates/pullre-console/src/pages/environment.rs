@@ -159,8 +159,10 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     html! {
         @if visit.may_change() {
             div class="actions" data-part="actions" {
-                @if open && has_server && e.stage != Stage::Held {
+                @if open && (has_server || stopped) && e.stage != Stage::Held {
                     (button(visit, &path("redeploy"), &[], REDEPLOY, "primary"))
+                }
+                @if open && has_server && e.stage != Stage::Held {
                     (asked(visit, "Fresh data…", form(visit, &path("reset-db"), "stacked", html! {
                         p { "Stops the app, copies the author's database anew, and deploys again. What was changed in the copy is lost." }
                         button type="submit" class="danger" { "Copy the data anew" }

@@ -1,8 +1,8 @@
 //! What can be done to a pull request's environment.
 
-use super::{Operator, Result, lock, refused, usage};
 use std::time::Duration;
 
+use super::{Operator, Result, lock, refused, usage};
 use crate::condition::{self, Data, Policy, Power, Target};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Facts, Pull};
@@ -11,6 +11,7 @@ use crate::stage::Standings;
 use crate::status::{self, Explanation, Told};
 use crate::store::Won;
 use crate::words;
+
 impl Operator<'_> {
     fn pull(&mut self, number: PullNumber) -> Result<Pull> {
         match self.store.pull(number)? {
@@ -37,10 +38,7 @@ impl Operator<'_> {
                 number.0
             ));
         };
-        let server = facts.servers.get(&assignment.server);
-        if let Some(hold) = condition::hold(&pull, server, self.now) {
-            return refused(format!("{number} is out of automatic hands: {hold}"));
-        }
+        self.in_automatic_hands(&pull, &facts)?;
         if pull.request.state == PullState::Closed {
             return refused(format!("{number} is closed"));
         }
@@ -54,14 +52,28 @@ impl Operator<'_> {
         }
     }
 
-    /// Tries again at once: whatever waits for its next try waits no longer, and what is deployed
-    /// is deployed anew. Returns what happens next.
+    fn in_automatic_hands(&self, pull: &Pull, facts: &Facts) -> Result<()> {
+        let number = pull.request.number;
+        let assignment = facts.assignments.get(&number);
+        let server = assignment.and_then(|assignment| facts.servers.get(&assignment.server));
+        match condition::hold(pull, server, self.now) {
+            Some(hold) => refused(format!("{number} is out of automatic hands: {hold}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Tries again at once: whatever waits for its next try waits no longer, what is deployed is
+    /// deployed anew, and what was stopped is stopped no more. Returns what happens next.
     pub fn redeploy(
         &mut self,
         number: PullNumber,
         policy: &Policy,
         locks: &Locks,
     ) -> Result<&'static str> {
+        let pull = self.pull(number)?;
+        if pull.stopped.is_some() {
+            return self.redeploy_stopped(pull, policy);
+        }
         let Changeable { facts, assignment, target, _held } = self.changeable(number, locks)?;
         let condition = condition::assess(&assignment, &target, &facts, policy, self.now);
         if let Data::Refused(why) = &condition.data {
@@ -76,6 +88,23 @@ impl Operator<'_> {
             Won::Yes => Ok("deployed again as soon as its staging client looks"),
             Won::No => refused(format!("{number} just lost its server; try again")),
         }
+    }
+
+    /// The stop stays where nothing would come of its end.
+    fn redeploy_stopped(&mut self, pull: Pull, policy: &Policy) -> Result<&'static str> {
+        let number = pull.request.number;
+        let facts = self.store.facts_without_bodies()?;
+        if pull.request.state == PullState::Closed {
+            return refused(format!("{number} is closed"));
+        }
+        self.in_automatic_hands(&pull, &facts)?;
+        let pull = Pull { stopped: None, ..pull };
+        if let Err(why) = condition::eligibility(&pull, &facts, policy) {
+            return refused(format!("{number} may have no environment: {why}"));
+        }
+        self.store.stop_pull(number, None)?;
+        self.note(Some(number), None, "released by a redeployment")?;
+        Ok("it is stopped no more, and gets a server")
     }
 
     /// Fresh data from the author's schema: the app is stopped, the schema cloned anew, the app
@@ -152,21 +181,10 @@ impl Operator<'_> {
             let since = words::moment(stop.since);
             return refused(format!("{number} is stopped already, by {} {since}", stop.by));
         }
-        if let Some(hold) = pull.hold.as_ref().filter(|hold| hold.holds_at(self.now)) {
-            return refused(format!("{number} is out of automatic hands: {hold}"));
-        }
+        let facts = self.store.facts_without_bodies()?;
+        self.in_automatic_hands(&pull, &facts)?;
         self.store.stop_pull(number, Some((self.who, self.now)))?;
         self.note(Some(number), None, "stopped")
-    }
-
-    /// Ends a stop, if there is one; whether there was.
-    pub fn pull_release_if_stopped(&mut self, number: PullNumber) -> Result<bool> {
-        let stopped = self.pull(number)?.stopped.is_some();
-        if stopped {
-            self.store.stop_pull(number, None)?;
-            self.note(Some(number), None, "released")?;
-        }
-        Ok(stopped)
     }
 
     /// Ends a hold and a stop.

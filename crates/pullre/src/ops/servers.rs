@@ -1,8 +1,8 @@
 //! What can be done to a server, and to the data of one that serves nobody.
 
-use super::{Operator, OpsError, Result, lock, refused, usage};
 use std::time::Duration;
 
+use super::{Operator, OpsError, Result, lock, refused, usage};
 use crate::condition;
 use crate::domain::{InstanceId, InstanceState, PullNumber, SchemaName, ServerId};
 use crate::facts::{CloneState, Facts, Server};
@@ -14,6 +14,7 @@ use crate::store::Won;
 use crate::store::backend::Value;
 use crate::switches::Weekdays;
 use crate::words;
+
 /// Of more servers than this a message does not name each.
 const TOLD_NAMES: usize = 10;
 
@@ -303,11 +304,17 @@ impl Operator<'_> {
         let request = Request { mask, ..Request::new(source, destination, *timeout) };
         let result = schemas.clone_schema(&request, progress);
         let ended = self.now.saturating_add(began.elapsed()).unwrap_or(self.now);
-        match &result {
-            Ok(outcome) => self.store.clone_finished(destination, server.id, outcome, ended)?,
-            Err(e) => self.store.clone_failed(destination, server.id, &e.to_string(), ended)?,
-        }
-        self.note(None, Some(server.id), &format!("cloned {source} to {destination} by hand"))?;
+        let done = match &result {
+            Ok(outcome) => {
+                self.store.clone_finished(destination, server.id, outcome, ended)?;
+                "cloned"
+            }
+            Err(e) => {
+                self.store.clone_failed(destination, server.id, &e.to_string(), ended)?;
+                "could not clone"
+            }
+        };
+        self.note(None, Some(server.id), &format!("{done} {source} to {destination} by hand"))?;
         Ok(result?)
     }
 }

@@ -85,6 +85,10 @@ pub struct Report {
     pub busy: usize,
     /// Why GitHub could not be read, if so.
     pub forge: Option<String>,
+    /// What is known at the end, perhaps without the bodies of pull requests.
+    pub facts: Facts,
+    /// When that was read.
+    pub known_at: Timestamp,
 }
 
 /// `now`, going on from the moment at which the tick began. Virtual time of tests stays virtual.
@@ -170,7 +174,7 @@ impl Controller<'_> {
             };
             if report.last.chains.iter().any(copies) {
                 let chains = &report.last.chains;
-                let mut facts = store.facts()?;
+                let mut facts = store.facts_without_bodies()?;
                 voice::anticipate(&mut facts, chains, clock.now());
                 if let Err(e) = self.speak(store, &observed, &facts, chains, clock, say) {
                     report.failures.push(not_told(&e));
@@ -192,24 +196,21 @@ impl Controller<'_> {
                 break;
             }
         }
-        let recorded;
-        let facts = match report.last.records.is_empty() {
-            true => &observed.facts,
-            false => {
-                recorded = store.facts()?;
-                &recorded
-            }
-        };
+        if !report.last.records.is_empty() {
+            observed.facts = store.facts_without_bodies()?;
+        }
+        let Observed { facts, now: known_at, .. } = &observed;
         if let Err(e) = self.speak(store, &observed, facts, &[], clock, say) {
             report.failures.push(not_told(&e));
         }
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
-        let facts = &observed.facts;
         let pool = || facts.servers.values().filter(|server| server.is_staging);
         report.pool = pool().count();
         report.busy = pool().filter(|s| facts.assignment_of_server(s.id).is_some()).count();
+        report.known_at = *known_at;
+        report.facts = observed.facts;
         Ok(report)
     }
 

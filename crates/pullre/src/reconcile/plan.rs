@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::condition::{self, Condition, Data, Ineligible, Policy, Power, Serving, Target};
+use crate::condition::{self, Condition, Data, Policy, Power, Serving, Target};
 use crate::domain::{
     Instance, InstanceId, InstanceState, PullNumber, PullState, SchemaName, ServerId, Sha,
 };
-use crate::facts::{Assignment, Facts, Hold, Pull, Server};
+use crate::facts::{Assignment, Facts, Pull, Server};
 use crate::ports::PullReading;
 use crate::report::plan::Saying;
 use crate::roster::Roster;
@@ -183,12 +183,15 @@ pub fn plan(observed: &Observed) -> Plan {
     if observed.instances.known().is_none() {
         return plan;
     }
-    let mut chains = assigned(observed, &facts);
-    let mut taken = BTreeSet::new();
     let roster = Roster::of(&facts);
     let mut free = roster.free(&facts, observed.now);
-    let mut why = None;
     let queue = condition::queue(&facts, &observed.policy, observed.now);
+    // What could be given to an environment whose own server has no machine: what is free, less
+    // what those in the queue are about to get.
+    let spare = free.iter().filter(|free| !free.lacks_capacity).count().saturating_sub(queue.len());
+    let mut chains = assigned(observed, &facts, spare);
+    let mut taken = BTreeSet::new();
+    let mut why = None;
     for (index, pull) in queue.into_iter().enumerate() {
         let best = (0..free.len()).min_by_key(|&at| free[at].rank(pull));
         match best {
@@ -202,14 +205,12 @@ pub fn plan(observed: &Observed) -> Plan {
                 place: index + 1 - taken.len(),
                 // The same for all of them; a thousand may wait.
                 why: why
-                    .get_or_insert_with(|| no_server_free(&facts, &roster, &taken, observed.now))
+                    .get_or_insert_with(|| roster.none_free(&facts, &taken, observed.now))
                     .clone(),
             }),
         }
     }
-    if observed.forge.known().is_some() {
-        chains.extend(owed_stops(&facts, &taken, observed.now));
-    }
+    chains.extend(owed_stops(&facts, &taken, observed));
 
     let disrupts = |chain: &Chain| chain.actions.iter().any(Action::disrupts);
     let disrupted = chains.iter().filter(|chain| disrupts(chain)).count();
@@ -225,12 +226,10 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// The chains of the environments that have a server.
-fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
+/// The chains of the environments that have a server. `spare`: so many of them can have another.
+fn assigned(observed: &Observed, facts: &Facts, mut spare: usize) -> Vec<Chain> {
     let now = observed.now;
     let mut chains = Vec::new();
-    // Counted only when it matters: that compares all servers with each other.
-    let mut spare = None;
     for assignment in facts.assignments.values() {
         let Some(pull) = facts.pulls.get(&assignment.pull) else {
             continue; // An unreadable row, named in the notes: never acted upon.
@@ -250,15 +249,10 @@ fn assigned(observed: &Observed, facts: &Facts) -> Vec<Chain> {
             None => condition::eligibility(pull, facts, &observed.policy).ok().and_then(|target| {
                 let condition =
                     condition::assess(assignment, &target, facts, &observed.policy, now);
-                if server.is_some_and(|server| should_move(server, &condition, now)) {
-                    let spare = spare.get_or_insert_with(|| {
-                        condition::spare_servers(facts, &observed.policy, now)
-                    });
-                    if *spare > 0 {
-                        *spare -= 1;
-                        let why = "the provider has no machine for it, and another server is free";
-                        return Some(chain(assignment, facts, why.into(), vec![Action::Release]));
-                    }
+                if spare > 0 && server.is_some_and(|server| should_move(server, &condition, now)) {
+                    spare -= 1;
+                    let why = "the provider has no machine for it, and another server is free";
+                    return Some(chain(assignment, facts, why.into(), vec![Action::Release]));
                 }
                 advance(assignment, server, &condition, &target, facts, now)
             }),
@@ -280,11 +274,13 @@ fn released(pull: &Pull, policy: &Policy, facts: &Facts, now: Timestamp) -> Opti
     if pull.request.state == PullState::Closed {
         return Some("closed".into());
     }
+    // Whoever stops it wants the server back now, whatever else keeps it from having one.
+    if let Some(why) = condition::stopped(pull) {
+        return Some(format!("ineligible: {why}"));
+    }
     let since = pull.ineligible_since?;
     let why = condition::eligibility(pull, facts, policy).err()?;
-    // Whoever stops it wants the server back now.
-    let at_once = matches!(why, Ineligible::Stopped { .. });
-    (at_once || words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
+    (words::between(since, now) > policy.grace).then(|| format!("ineligible: {why}"))
 }
 
 /// The next actions of an environment that shall live.
@@ -398,13 +394,19 @@ fn bring_up(pull: &Pull, server: &Server, facts: &Facts, observed: &Observed) ->
     })
 }
 
-/// Machines that ran for an environment which is gone, and that nobody got since.
-fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<Chain> {
-    let held = |server: &Server| server.hold.as_ref().is_some_and(|hold| hold.holds_at(now));
+/// Machines that ran for an environment which is gone, and that nobody got since. While GitHub
+/// says nothing, only those that a person's stop has freed.
+fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, observed: &Observed) -> Vec<Chain> {
+    let stopped = facts.pulls.values().filter(|pull| pull.stopped.is_some());
+    let freed: BTreeSet<ServerId> = stopped.filter_map(|pull| pull.last_server).collect();
+    let is_sure = |server: &Server| observed.forge.known().is_some() || freed.contains(&server.id);
+    let held =
+        |server: &Server| server.hold.as_ref().is_some_and(|hold| hold.holds_at(observed.now));
     facts
         .servers
         .values()
         .filter(|server| server.stop_owed && !taken.contains(&server.id) && !held(server))
+        .filter(|server| is_sure(server))
         // Two rows of one machine: somebody may be served through the other one.
         .filter(|server| condition::twin(server, facts).is_none())
         .filter_map(|server| {
@@ -417,36 +419,6 @@ fn owed_stops(facts: &Facts, taken: &BTreeSet<ServerId>, now: Timestamp) -> Vec<
             })
         })
         .collect()
-}
-
-/// What a waiting pull request waits for; `taken` are servers that others are about to get.
-pub fn no_server_free(
-    facts: &Facts,
-    roster: &Roster,
-    taken: &BTreeSet<ServerId>,
-    now: Timestamp,
-) -> String {
-    let pool: Vec<_> = facts.servers.values().filter(|server| server.is_staging).collect();
-    if pool.is_empty() {
-        return "there is no server in the pool; `update-pull server register` adds one".into();
-    }
-    let (used, rest): (Vec<&Server>, Vec<&Server>) = pool
-        .iter()
-        .partition(|server| roster.pull(server.id).is_some() || taken.contains(&server.id));
-    let rest: Vec<_> = rest
-        .into_iter()
-        .filter_map(|server| {
-            let held = server.hold.as_ref().filter(|hold| hold.holds_at(now)).map(Hold::to_string);
-            let why = held.or_else(|| roster.unusable(server.id).cloned())?;
-            Some(format!("{}: {why}", server.name))
-        })
-        .collect();
-    let mut text = format!("no server is free: {} of {} in use", used.len(), pool.len());
-    for why in rest {
-        text.push_str("; ");
-        text.push_str(&why);
-    }
-    text
 }
 
 fn notes(observed: &Observed) -> Vec<String> {

@@ -361,13 +361,7 @@ impl Doer<'_> {
         let who = format!("{} (comment)", command.login);
         let mut operator = Operator { store, who: &who, now: self.now };
         let done = match verb {
-            Verb::Redeploy => {
-                let stopped = operator.pull_release_if_stopped(number);
-                stopped.and_then(|released| match released {
-                    true => Ok("in automatic hands again; it gets a server".to_owned()),
-                    false => operator.redeploy(number, policy, locks).map(str::to_owned),
-                })
-            }
+            Verb::Redeploy => operator.redeploy(number, policy, locks).map(str::to_owned),
             Verb::ResetDb => operator.reset_db(number, locks).map(|()| {
                 "its app is stopped, its data cloned anew, and its app started again".to_owned()
             }),

@@ -39,11 +39,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The console's page of all environments.
-    pub fn list(&self) -> Option<String> {
-        Some(format!("{}/pull/list", self.console.as_ref()?))
-    }
-
     /// The console's page of one.
     pub fn page(&self, number: PullNumber) -> Option<String> {
         Some(format!("{}/pull/{}", self.console.as_ref()?, number.0))

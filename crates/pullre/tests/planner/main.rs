@@ -8,3 +8,4 @@ mod data;
 mod rules;
 mod stories;
 mod unreadable;
+mod verbs;

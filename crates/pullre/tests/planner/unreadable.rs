@@ -1,6 +1,7 @@
 //! What happens while GitHub or the provider cannot be read.
 
 use insta::assert_snapshot;
+use pullre::domain::InstanceState;
 
 use crate::stories::{plan, settled};
 
@@ -34,11 +35,27 @@ fn what_cannot_be_read_changes_nothing() {
 
 #[test]
 fn a_person_stops_an_environment_also_while_github_cannot_be_read() {
-    let mut world = settled(1);
+    let mut world = settled(2);
     let one = world.hub.open("dev1", false, world.now);
+    let two = world.hub.open("dev1", false, world.now);
     world.minutes(3);
+    // A tick died between release and stop.
+    world.hub.close(two, world.now);
+    world.tick();
+    world.fleet.force("stg2", Some(InstanceState::Running));
+    world.by_hand("UPDATE server_facts SET stop_owed = 1 WHERE server_id = 2");
+
     world.hub.set_unreachable(true);
     world.operator(&mut world.store()).pull_stop(one).unwrap();
     world.minutes(2);
     assert!(world.facts().assignments.is_empty());
+    assert_eq!(world.fleet.state("stg1"), Some(InstanceState::Stopped));
+    assert_eq!(
+        world.fleet.state("stg2"),
+        Some(InstanceState::Running),
+        "GitHub's word counts for it"
+    );
+    world.hub.set_unreachable(false);
+    world.minutes(2);
+    assert_eq!(world.fleet.state("stg2"), Some(InstanceState::Stopped));
 }
