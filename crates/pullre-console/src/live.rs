@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use pullre::condition::Policy;
 use pullre::domain::PullNumber;
-use pullre::facts::Facts;
+use pullre::facts::{Facts, Pull};
 use pullre::ops::OpsError;
 use pullre::stage::Standings;
 use pullre::status::{self, Environment, ServerLine};
@@ -24,6 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::log::Log;
+use crate::machines::Known;
+use crate::pages::{environment, environments};
 use crate::serve::ended;
 use crate::{Console, answer};
 
@@ -109,34 +111,50 @@ fn digest(shown: &impl Serialize) -> String {
 /// All that the list of environments shows.
 pub fn environments_digest(standings: &Standings<'_>, all: &[Environment]) -> String {
     let facts = standings.facts;
-    digest(&(&facts.paused, &facts.refused, all, &facts.unreadable))
+    let times: Vec<_> = all.iter().map(|e| environments::times(e, facts)).collect();
+    let pool = environments::pool(standings);
+    digest(&(&facts.paused, &facts.refused, all, times, pool, &facts.unreadable))
 }
 
 /// All that the list of servers shows but the signs of life and the measured values that come with
 /// them: a page that fetched itself for each of those would do nothing else. That a disk is nearly
 /// full is in the note.
-pub fn servers_digest(facts: &Facts, lines: &[ServerLine], fetched: Option<Timestamp>) -> String {
+pub fn servers_digest(
+    facts: &Facts,
+    lines: &[ServerLine],
+    hidden: &[String],
+    known: &Known,
+) -> String {
     let lines: Vec<_> = facts
         .servers
         .values()
         .zip(lines)
         .map(|(server, l)| {
-            let switching = server.switching.as_ref().ok().filter(|s| s.is_set());
-            let switching = switching.map(|s| (s.start, s.stop, s.weekdays.to_string()));
+            let switching = server.switching.as_ref().map_err(ToString::to_string);
+            let switching =
+                switching.map(|s| s.is_set().then(|| (s.start, s.stop, s.weekdays.to_string())));
             let named = (&l.name, &l.instance_id, l.state, l.pull, &l.schema, &l.url, l.in_pool);
             (named, &l.agent_version, &l.note, &server.trouble, server.hold.is_some(), switching)
         })
         .collect();
-    digest(&(lines, fetched))
+    digest(&(lines, hidden, known.fetched_at, &known.error))
 }
 
 /// All that one environment's page shows but the log of the step at work.
 pub fn environment_digest(
     environment: &Environment,
+    pull: &Pull,
+    facts: &Facts,
     pulse: &EnvironmentPulse,
-    paused: Option<&str>,
 ) -> String {
-    digest(&(environment, &pulse.rest, paused))
+    // Its deployments and what happened to it may name any of them.
+    let servers: Vec<_> =
+        facts.servers.values().map(|server| (server.id.0, &server.name)).collect();
+    let branch = (&pull.request.head_ref, pull.request.is_fork);
+    let buttons =
+        (pull.hold.is_some(), &pull.stopped, environment::keeps_previous(environment, facts));
+    let all = (&facts.paused, &facts.refused);
+    digest(&(environment, branch, buttons, all, servers, &pulse.rest))
 }
 
 /// Somebody looks, as long as this lives.
@@ -182,11 +200,10 @@ async fn look(console: Arc<Console>) {
             continue;
         }
         let policy = console.site.policy.clone();
-        let fetched =
-            subjects.contains(&Subject::Servers).then(|| console.machines.look().fetched_at);
+        let known = subjects.contains(&Subject::Servers).then(|| console.machines.look());
         let before = console.live.seen.borrow().clone();
         let read = console
-            .store(move |store| see(store, &subjects, &before, &policy, fetched.flatten()))
+            .store(move |store| see(store, &subjects, &before, &policy, &known.unwrap_or_default()))
             .await;
         match read {
             Ok(seen) => drop(console.live.seen.send_replace(Arc::new(seen))),
@@ -202,7 +219,7 @@ fn see(
     subjects: &BTreeSet<Subject>,
     before: &All,
     policy: &Policy,
-    fetched: Option<Timestamp>,
+    known: &Known,
 ) -> Result<All, OpsError> {
     let (facts, now) = (store.facts_without_bodies()?, Timestamp::now());
     let standings = Standings::new(&facts, policy, now);
@@ -213,7 +230,10 @@ fn see(
             Subject::Environments => {
                 environments_digest(&standings, &status::environments(&standings))
             }
-            Subject::Servers => servers_digest(&facts, &status::servers(&standings), fetched),
+            Subject::Servers => {
+                let hidden = store.hidden_servers()?;
+                servers_digest(&facts, &status::servers(&standings), &hidden, known)
+            }
             Subject::Environment(number) => {
                 let closed;
                 let pull = match facts.pulls.get(number) {
@@ -231,7 +251,7 @@ fn see(
                     Some(known) if known.shows(log) => known.clone(),
                     _ => Arc::new(Log::new(log, known.map(AsRef::as_ref))),
                 });
-                environment_digest(&environment, &pulse, facts.paused.as_deref())
+                environment_digest(&environment, pull, &facts, &pulse)
             }
         };
         all.insert(*subject, Seen { digest, log });

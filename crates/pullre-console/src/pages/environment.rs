@@ -7,7 +7,7 @@ use pullre::condition::{self, Policy};
 use pullre::domain::PullState;
 use pullre::facts::{CloneState, Facts, Outcome, Pull};
 use pullre::stage::Stage;
-use pullre::status::{Explanation, Told};
+use pullre::status::{Environment, Explanation, Told};
 use pullre::store::{EnvironmentPulse, Event, Step};
 use pullre::words;
 
@@ -37,7 +37,7 @@ pub fn environment(
     let e = &explanation.environment;
     let now = Timestamp::now();
     let (number, head) = (e.number.0, &e.head);
-    let seen = live::environment_digest(e, &shown.pulse, explanation.paused.as_deref());
+    let seen = live::environment_digest(e, pull, &shown.facts, &shown.pulse);
     let actions = actions(visit, shown, policy);
     // Who has a button beside the sentence need not be told a command.
     let said_here = |text: &str| {
@@ -142,14 +142,7 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
     let open = shown.explanation.state == PullState::Open;
     let has_server = e.server.is_some();
     let (held, stopped) = (shown.pull.hold.is_some(), shown.pull.stopped.is_some());
-    let kept = e.schema.as_ref().is_some_and(|schema| {
-        shown.facts.clones.values().any(|clone| {
-            clone.schema.as_str() == schema
-                && clone.pull == Some(e.number)
-                && clone.state == CloneState::Ready
-                && clone.contents.kept
-        })
-    });
+    let kept = keeps_previous(e, &shown.facts);
     let fork = matches!(
         condition::eligibility(&shown.pull, &shown.facts, policy),
         Err(condition::Ineligible::ForkNotApproved { .. }
@@ -200,6 +193,18 @@ fn actions(visit: &Visit, shown: &Shown, policy: &Policy) -> Markup {
             }
         }
     }
+}
+
+/// The data that its last reset replaced can come back.
+pub fn keeps_previous(e: &Environment, facts: &Facts) -> bool {
+    e.schema.as_ref().is_some_and(|schema| {
+        facts.clones.values().any(|clone| {
+            clone.schema.as_str() == schema
+                && clone.pull == Some(e.number)
+                && clone.state == CloneState::Ready
+                && clone.contents.kept
+        })
+    })
 }
 
 fn outcome_words(outcome: Outcome) -> &'static str {

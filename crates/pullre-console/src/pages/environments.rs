@@ -1,5 +1,7 @@
 //! Every open pull request, where it stands and what comes next.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use maud::{Markup, html};
 use pullre::condition::Policy;
@@ -92,17 +94,33 @@ fn found(e: &Environment, search: &str) -> bool {
 
 fn summary(standings: &Standings<'_>, all: &[Environment]) -> String {
     let count = |wanted: &[Stage]| all.iter().filter(|e| wanted.contains(&e.stage)).count();
-    let pool = standings.facts.servers.values().filter(|server| server.is_staging);
-    let used = pool.clone().filter(|server| standings.roster().pull(server.id).is_some());
+    let (used, pool) = pool(standings);
     format!(
-        "{} ready, {} on their way, {} failed, {} queued; {} of {} servers in use",
+        "{} ready, {} on their way, {} failed, {} queued; {used} of {pool} servers in use",
         count(&[Stage::Ready]),
         count(&[Stage::Starting, Stage::Cloning, Stage::Deploying]),
         count(&[Stage::Failed]),
         count(&[Stage::Queued]),
-        used.count(),
-        pool.count(),
     )
+}
+
+/// How many servers of the pool are in use, and how many it has.
+pub fn pool(standings: &Standings<'_>) -> (usize, usize) {
+    let pool = standings.facts.servers.values().filter(|server| server.is_staging);
+    let used = pool.clone().filter(|server| standings.roster().pull(server.id).is_some());
+    (used.count(), pool.count())
+}
+
+/// Since when it has its server or waits for one, and how long its deployment took.
+pub fn times(e: &Environment, facts: &Facts) -> (Option<Timestamp>, Option<Duration>) {
+    let assignment = facts.assignments.get(&e.number);
+    let deployment = assignment.and_then(|assignment| assignment.deployment.as_ref());
+    let took = deployment.and_then(|d| Some(words::between(d.started_at?, d.finished_at?)));
+    let since = match assignment {
+        Some(assignment) => Some(assignment.assigned_at),
+        None => facts.pulls.get(&e.number).and_then(|pull| pull.eligible_since),
+    };
+    (since, took)
 }
 
 /// What concerns all of them.
@@ -127,14 +145,8 @@ fn notices(visit: &Visit, facts: &Facts) -> Markup {
 }
 
 fn row(e: &Environment, facts: &Facts, now: Timestamp) -> Vec<Markup> {
-    let deployment = facts.assignments.get(&e.number).and_then(|a| a.deployment.as_ref());
-    let took = deployment
-        .and_then(|d| Some(words::between(d.started_at?, d.finished_at?)))
-        .map(|took| format!("deployed in {}", words::duration(took)));
-    let since = match facts.assignments.get(&e.number) {
-        Some(assignment) => Some(assignment.assigned_at),
-        None => facts.pulls.get(&e.number).and_then(|pull| pull.eligible_since),
-    };
+    let (since, took) = times(e, facts);
+    let took = took.map(|took| format!("deployed in {}", words::duration(took)));
     vec![
         html! {
             (pull_link(e.number)) " " span class="what" { (e.title) }

@@ -57,7 +57,7 @@ pub fn servers(
         .filter(|line| all || !is_hidden(line))
         .map(|line| other_row(visit, line, is_hidden(line)))
         .collect();
-    let seen = live::servers_digest(facts, lines, shown.known.fetched_at);
+    let seen = live::servers_digest(facts, lines, &shown.hidden, &shown.known);
     let content = html! {
         div class="title" {
             h1 { "Servers" }

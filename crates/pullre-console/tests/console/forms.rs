@@ -168,6 +168,14 @@ fn an_environment_is_stopped_and_released_by_its_buttons() {
     assert!(served.world.store().pull(served.number(1)).unwrap().unwrap().stopped.is_none());
     assert!(acts(&page.body).contains(&"stop"));
     assert_eq!(served.rita().submit("/pull/1/stop", &[]).status, 403);
+    // To deploy it again brings it back, too, also when its server is gone.
+    olga.submit("/pull/1/stop", &[]);
+    served.world.tick();
+    let page = olga.get("/pull/1");
+    let buttons = acts(&page.body);
+    assert!(buttons.contains(&"redeploy") && !buttons.contains(&"reset-db"), "{buttons:?}");
+    olga.submit("/pull/1/redeploy", &[]).says("it is stopped no more, and gets a server");
+    assert!(served.world.store().pull(served.number(1)).unwrap().unwrap().stopped.is_none());
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pullre::domain::ServerId;
 use pullre::facts::Pulse;
 use pullre_console::Rhythm;
-
 use serde_json::{Value, json};
+use testkit::fuse::Fuse;
 
 use crate::http::{base64, connect};
 use crate::served::{OLGA, RITA, Served};
@@ -186,24 +187,120 @@ fn the_lists_hear_of_changes_too() {
     }
 }
 
+/// Two environments and a server that is free; nothing comes from a provider, and news that never
+/// come end the stream.
+fn calm() -> Served {
+    let mut world = crate::served::world(3);
+    world.hub.open("dev1", false, world.now);
+    world.hub.open("dev2", false, world.now);
+    world.minutes(6);
+    world.now = Timestamp::now();
+    // Their clients live.
+    world.client_ticks(&Fuse::never(), |_| true);
+    Served::with(world, |site| {
+        site.local = true;
+        site.rhythm.look = Duration::from_millis(20);
+        site.rhythm.longest = Duration::from_secs(20);
+    })
+}
+
+fn hears(served: &Served, path: &str, change: impl FnOnce()) -> bool {
+    let page = served.olga().get(path);
+    let mut events = listen(served, &address_of(&page.body));
+    change();
+    let mut line = String::new();
+    while !line.starts_with("event:") {
+        line.clear();
+        match events.read_line(&mut line).unwrap() {
+            0 => return false,
+            _ if line == "0\r\n" => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// The page hears of each of these changes.
+#[track_caller]
+fn assert_hears(path: &str, changes: &[&str]) {
+    let served = calm();
+    let unheard = |change: &&&str| !hears(&served, path, || served.world.by_hand(change));
+    let unheard: Vec<_> = changes.iter().filter(unheard).collect();
+    assert!(unheard.is_empty(), "{path} does not hear of {unheard:#?}");
+}
+
 #[test]
 fn the_list_of_servers_hears_of_all_that_it_shows() {
-    let served = Served::with(crate::served::busy(), |site| {
-        // Nothing comes from a provider, and a change that is not heard ends the stream.
-        site.local = true;
-        site.rhythm.longest = Duration::from_secs(20);
-    });
-    let changes = [
-        "UPDATE servers SET auto_start_at = '08:30:00' WHERE id = 1",
-        "INSERT INTO server_switches (server_id, weekdays) VALUES (1, 'mon')",
-        "INSERT INTO agent_troubles (server_id, message) VALUES (2, 'no git')",
-    ];
-    for change in changes {
-        let page = served.olga().get("/server/list");
-        let mut events = listen(&served, &address_of(&page.body));
-        served.world.by_hand(change);
-        assert_eq!(next_event(&mut events), "event: changed", "{change}");
-    }
+    assert_hears(
+        "/server/list",
+        &[
+            "UPDATE servers SET auto_start_at = '08:30:00' WHERE id = 1",
+            "INSERT INTO server_switches (server_id, weekdays) VALUES (1, 'mon')",
+            "UPDATE server_switches SET weekdays = 'someday'",
+            "UPDATE server_switches SET weekdays = 'any day'",
+            "INSERT INTO agent_troubles (server_id, message) VALUES (2, 'no git')",
+            "UPDATE servers SET name = 'stage' WHERE id = 1",
+            "UPDATE servers SET instance_id = 'i-3' WHERE id = 3",
+            "UPDATE servers SET check_url = 'http://stg1/' WHERE id = 1",
+            "UPDATE servers SET db_schema = 'other' WHERE id = 3",
+            "UPDATE server_facts SET state = 'pending' WHERE server_id = 1",
+            "UPDATE server_facts SET held_at = 0 WHERE server_id = 2",
+            "UPDATE server_facts SET held_at = NULL, agent_version = '9' WHERE server_id = 2",
+            "UPDATE server_facts SET agent_version = '10' WHERE server_id = 2",
+            "UPDATE servers SET is_staging = 0 WHERE id = 3",
+            "DELETE FROM assignments WHERE server_id = 2",
+            "INSERT INTO hide_servers (created_at, updated_at, name) VALUES ('x', 'x', 'stage')",
+            "DELETE FROM hide_servers",
+        ],
+    );
+}
+
+#[test]
+fn the_list_of_environments_hears_of_all_that_it_shows() {
+    assert_hears(
+        "/pull/list",
+        &[
+            "UPDATE pull_requests SET title = 'Another' WHERE number = 1",
+            "UPDATE servers SET is_staging = 0 WHERE id = 3",
+            "UPDATE servers SET name = 'stage' WHERE id = 1",
+            "UPDATE servers SET check_url = 'http://stg1/' WHERE id = 1",
+            "UPDATE assignments SET assigned_at = assigned_at - 60000 WHERE server_id = 1",
+            "UPDATE deployments SET finished_at = finished_at + 60000",
+            "UPDATE clones SET finished_at = finished_at - 60000",
+            "UPDATE servers SET auto_stop_at = NULL, is_staging = 'x' WHERE id = 3",
+            "INSERT INTO settings (name, content) VALUES ('refused', 'much')",
+            "INSERT INTO settings (name, content) VALUES ('paused', 'by olga')",
+        ],
+    );
+}
+
+#[test]
+fn the_page_of_an_environment_hears_of_all_that_it_shows() {
+    assert_hears(
+        "/pull/1",
+        &[
+            "UPDATE pull_requests SET title = 'Another' WHERE number = 1",
+            "UPDATE pull_requests SET ref = 'another' WHERE number = 1",
+            "UPDATE servers SET name = 'stage' WHERE id = 1",
+            "UPDATE servers SET check_url = 'http://stg1/' WHERE id = 1",
+            "UPDATE clones SET finished_at = finished_at - 60000",
+            "UPDATE clone_contents SET kept = 1",
+            "INSERT INTO settings (name, content) VALUES ('refused', 'much')",
+            "INSERT INTO settings (name, content) VALUES ('paused', 'by olga')",
+            "INSERT INTO pull_stops (number, stopped_at, stopped_by) VALUES (1, 0, 'olga')",
+            "INSERT INTO pull_wishes (number, held_at) VALUES (1, 0)",
+            "INSERT INTO events (at, actor, pull_number, message) VALUES (0, 'olga', 1, 'looked')",
+        ],
+    );
+}
+
+#[test]
+fn the_list_of_servers_hears_that_the_other_machines_cannot_be_read() {
+    let world = crate::served::world(1);
+    world.fleet.set_unreachable(true);
+    let served = Served::with(world, |site| site.rhythm.longest = Duration::from_secs(20));
+    assert!(hears(&served, "/server/list", || {}));
+    served.olga().get("/server/list").says("They could not be read");
 }
 
 #[test]
