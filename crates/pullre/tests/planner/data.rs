@@ -5,13 +5,55 @@ use pullre::schema_clone::mask::{Dialect, Mask};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use crate::stories::{plan, settled, stage};
+use crate::{plan, served, settled, stage};
+
+#[test]
+fn fresh_data_is_cloned_only_once_the_app_has_stopped() {
+    let (mut world, one) = served(1);
+    world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap();
+    assert_snapshot!(plan(&world), @"#1    let the app on stg1 be stopped (its data is to be replaced)");
+    world.tick();
+    assert_snapshot!(stage(&world, one), @"cloning: stg1 must stop the app of #1 first; its staging client does it");
+    assert_snapshot!(plan(&world), @"nothing to do");
+    world.client_ticks(&Fuse::never(), |_| true);
+    assert!(world.apps.is_empty());
+    assert_snapshot!(plan(&world), @"#1    clone dev1 to stg1 (it needs its data)");
+    world.minutes(2);
+    assert_snapshot!(stage(&world, one), @"ready: stg1 serves 9e3779b");
+}
+
+#[test]
+fn a_schema_that_pullre_did_not_make_is_never_overwritten() {
+    let mut world = settled(1);
+    world.write_schema("stg1");
+    let one = world.hub.open("dev1", false, world.now);
+    let report = world.tick();
+    assert_snapshot!(report.failures.join("\n"), @"#1 on stg1: schema stg1 holds something that pullre did not make; empty it, or let it be overwritten with `update-pull server take-over stg1`");
+    world.minutes(30);
+    assert!(world.holds_data_of("stg1", "stg1"));
+    assert_snapshot!(stage(&world, one), @"failed: its database was not cloned (try 5): schema stg1 holds something that pullre did not make; empty it, or let it be overwritten with `update-pull server take-over stg1`; tried again after 2026-11-22 12:36 UTC; at once with `update-pull pull redeploy 1`");
+    let locks = world.locks();
+    world.operator(&mut world.store()).server_take_over("stg1", &locks).unwrap();
+    world.minutes(3);
+    assert!(world.holds_data_of("stg1", "dev1"));
+}
+
+#[test]
+fn a_reset_makes_no_schema_ours() {
+    let world = settled(1);
+    world.write_schema("stg1");
+    let one = world.hub.open("dev1", false, world.now);
+    world.tick();
+    let refused = world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap_err();
+    assert_snapshot!(refused, @"#1 has no database of its own yet; `update-pull explain 1` says why");
+    world.operator(&mut world.store()).redeploy(one, &world.policy, &world.locks()).unwrap();
+    world.tick();
+    assert!(world.holds_data_of("stg1", "stg1"));
+}
 
 #[test]
 fn what_a_reset_replaced_comes_back_once_the_app_has_stopped() {
-    let mut world = settled(1);
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(3);
+    let (mut world, one) = served(1);
     let undo = |world: &World| {
         let mut store = world.store();
         world.operator(&mut store).undo_reset(one, &world.policy, &world.locks())
@@ -53,10 +95,8 @@ fn what_a_reset_replaced_comes_back_once_the_app_has_stopped() {
 
 #[test]
 fn the_data_of_another_pull_request_never_comes_back() {
-    let mut world = settled(1);
+    let (mut world, one) = served(1);
     world.policy.cloning.keep_previous = true;
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(3);
     world.enter("stg1", "of the first");
     world.hub.close(one, world.now);
     let two = world.hub.open("dev1", false, world.now);
@@ -69,10 +109,8 @@ fn the_data_of_another_pull_request_never_comes_back() {
 
 #[test]
 fn data_that_other_masking_rules_made_is_cloned_anew() {
-    let mut world = settled(1);
+    let (mut world, one) = served(1);
     world.policy.cloning.keep_previous = true;
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(3);
     assert!(world.holds_data_of("stg1", "dev1"));
     world.policy.cloning.mask = Mask::parse("notes.text = 'hidden'", Dialect::Sqlite).unwrap();
     assert_snapshot!(plan(&world), @"#1    let the app on stg1 be stopped (its data is to be replaced)");
@@ -91,10 +129,8 @@ fn data_that_other_masking_rules_made_is_cloned_anew() {
 
 #[test]
 fn an_undoing_that_finds_nothing_leaves_what_is_there() {
-    let mut world = settled(1);
+    let (mut world, one) = served(1);
     world.policy.cloning.keep_previous = true;
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(3);
     world.operator(&mut world.store()).reset_db(one, &world.locks()).unwrap();
     world.minutes(3);
     std::fs::remove_file(world.schema_dir().join(".stg1.previous")).unwrap();

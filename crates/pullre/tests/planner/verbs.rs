@@ -6,18 +6,11 @@ use pullre::domain::{InstanceState, PullNumber};
 use pullre::ops::OpsError;
 use testkit::world::World;
 
-use crate::stories::{plan, settled, stage};
-
-fn served() -> (World, PullNumber) {
-    let mut world = settled(1);
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(3);
-    (world, one)
-}
+use crate::{plan, served, settled, stage};
 
 /// Its label keeps it out, and it keeps its server for an hour.
 fn in_its_grace() -> (World, PullNumber) {
-    let (mut world, one) = served();
+    let (mut world, one) = served(1);
     world.policy.admission.skip_labels = vec!["no-staging".into()];
     world.hub.edit(one, world.now, |pull| pull.labels = vec!["no-staging".into()]);
     world.minutes(2);
@@ -37,7 +30,7 @@ fn a_stop_is_obeyed_at_once_also_where_a_rule_keeps_the_pull_request_out() {
 
 #[test]
 fn a_stop_that_would_do_nothing_is_refused() {
-    let (mut world, one) = served();
+    let (mut world, one) = served(1);
     let stop = |world: &World| world.operator(&mut world.store()).pull_stop(one);
     world.operator(&mut world.store()).server_hold("stg1", "new disk", None).unwrap();
     assert_snapshot!(stop(&world).unwrap_err(), @"#1 is out of automatic hands: held since 2026-11-22 12:04 UTC: new disk");
@@ -54,7 +47,7 @@ fn redeploy(world: &World, number: PullNumber) -> Result<&'static str, OpsError>
 
 #[test]
 fn a_redeployment_ends_a_stop() {
-    let (mut world, one) = served();
+    let (mut world, one) = served(1);
     world.operator(&mut world.store()).pull_stop(one).unwrap();
     world.minutes(2);
     assert!(world.apps.is_empty());
