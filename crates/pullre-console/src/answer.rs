@@ -54,3 +54,17 @@ pub fn status_of(error: &OpsError) -> StatusCode {
         OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_go_well_a_moment_later_is_unavailable_now() {
+        let status = |error: StoreError| status_of(&error.into()).as_u16();
+        assert_eq!(status(StoreError::Deadlock("two waited for each other".into())), 503);
+        assert_eq!(status(StoreError::Unavailable("the server is away".into())), 503);
+        assert_eq!(status(StoreError::Conflict("somebody was faster".into())), 409);
+        assert_eq!(status(StoreError::Row("nonsense".into())), 500);
+    }
+}

@@ -8,5 +8,8 @@ pub mod github;
 pub mod hub;
 pub mod mariadb;
 pub mod moto;
+mod patience;
 pub mod peer;
 pub mod world;
+
+pub use patience::until;

@@ -5,17 +5,10 @@
 mod site;
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use site::Site;
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use testkit::until;
 
 fn spawn(site: &Site) -> Child {
     site.command("").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

@@ -172,7 +172,8 @@ const PAGES: [(&str, &str); 18] = [
 fn every_page_is_whole_and_without_barriers_on_desk_and_phone_in_light_and_dark() {
     let served = full();
     // The first look asks for the machines.
-    while !served.olga().get("/server/list").text().contains("As they were") {}
+    let list = || served.olga().get("/server/list").text();
+    testkit::until("they have come", || list().contains("As they were"));
     let mut browser = signed_in(&served);
     let axe = axe();
     let mut findings = Vec::new();

@@ -106,10 +106,7 @@ fn who_is_removed_or_gets_another_password_is_out_although_the_old_one_was_remem
         role: Role::Operator,
     };
     served.world.store().set_console_user(&other, served.world.now).unwrap();
-    // The list of users is read again after a moment.
-    while otto.get("/pull/list").status == 200 {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    testkit::until("the list of users is read again", || otto.get("/pull/list").status != 200);
     assert_eq!(otto.get("/pull/list").status, 401);
     assert_eq!(served.visitor().login(("otto", "another one")).get("/pull/list").status, 200);
 }

@@ -361,9 +361,8 @@ fn measured_values_alone_do_not_make_the_list_of_servers_fetch_itself() {
     let served = Served::new();
     let mut store = served.world.store();
     // The other machines of the account come a moment later, once.
-    while served.olga().get("/server/list").text().contains("being read now") {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let list = || served.olga().get("/server/list").text();
+    testkit::until("they have come", || !list().contains("being read now"));
     let mut address_after = |free_bytes, load_percent| {
         let pulse = Pulse { free_bytes, total_bytes: 40_000_000_000, load_percent };
         store.measured(ServerId(1), &pulse).unwrap();

@@ -139,7 +139,7 @@ fn who_takes_many_connections_keeps_nobody_else_out() {
     let mut others = Vec::new();
     other.read_to_end(&mut others).unwrap();
     assert!(others.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&others));
-    // Whoever ends one may have another.
     drop(mine);
-    while !raw(served.address, front).starts_with(b"HTTP/1.1 200 ") {}
+    let answers = || raw(served.address, front).starts_with(b"HTTP/1.1 200 ");
+    testkit::until("whoever ends one may have another", answers);
 }

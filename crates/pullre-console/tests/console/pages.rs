@@ -1,7 +1,8 @@
 //! What the pages show.
 
 use jiff::{SignedDuration, Timestamp};
-
+use pullre::domain::ServerId;
+use pullre::facts::Pulse;
 use testkit::world::World;
 
 use crate::served::{Served, hidden, with_users, world};
@@ -121,14 +122,9 @@ fn machines_that_are_not_registered_appear_with_their_age() {
     let served = Served::new();
     served.add_machine("i-0abc");
     let mut olga = served.olga();
-    let page = loop {
-        let page = olga.get("/server/list");
-        if page.text().contains("As they were") {
-            break page;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    page.says("i-0abc").says("stg1");
+    let has_come = |page: &str| page.contains("As they were");
+    testkit::until("they have come", || has_come(&olga.get("/server/list").text()));
+    olga.get("/server/list").says("i-0abc").says("stg1");
     served.world.fleet.set_unreachable(true);
     // What is known stays as long as it is young.
     olga.get("/server/list").says("i-0abc");
@@ -158,6 +154,17 @@ fn the_pool_says_how_long_people_waited() {
     let page = served.olga().get("/pool");
     assert!(page.body.contains("<rect class=\"busy\""));
     served.stop();
+}
+
+#[test]
+fn a_name_breaks_no_line_of_the_metrics() {
+    let served = Served::new();
+    served.world.by_hand("UPDATE servers SET name = 'a\"b\\c' WHERE id = 1");
+    let pulse = Pulse { free_bytes: 1, total_bytes: 2, load_percent: 150 };
+    served.world.store().measured(ServerId(1), &pulse).unwrap();
+    let metrics = served.olga().get("/metrics").body;
+    let line = r#"pullre_server_load{server="a\"b\\c"} 1.5"#;
+    assert!(metrics.lines().any(|l| l == line), "{metrics}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! for long: nobody is told that it is gone.
 
 use insta::assert_snapshot;
+use pullre::domain::InstanceState;
+use pullre::facts::AppDeath;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
@@ -85,6 +87,38 @@ fn what_is_not_known_to_run_is_not_said_to_be_served() {
     world.advance(700);
     world.tick();
     assert_snapshot!(served(&world), @"");
+}
+
+#[test]
+fn what_does_not_run_is_not_said_to_be_served() {
+    let world = shown();
+    world.operator(&mut world.store()).pull_hold(ONE, "shown to a customer", None).unwrap();
+    let said_after = |world: &World| {
+        world.tick();
+        served(world)
+    };
+    assert!(said_after(&world).contains("Still serves"));
+
+    let assignment = world.facts().assignments[&ONE].clone();
+    let death = AppDeath {
+        deployment: assignment.deployment.unwrap().id,
+        times: 1,
+        at: world.now,
+        again_at: world.now,
+        reason: "out of memory".into(),
+    };
+    world.store().app_died(assignment.server, &death).unwrap();
+    assert_eq!(said_after(&world), "");
+    world.store().app_lives(assignment.server).unwrap();
+    assert!(said_after(&world).contains("Still serves"));
+
+    world.by_hand("UPDATE server_facts SET app_pull = 2");
+    assert_eq!(said_after(&world), "", "it is another one's app");
+    world.by_hand("UPDATE server_facts SET app_pull = 1");
+    assert!(said_after(&world).contains("Still serves"));
+
+    world.fleet.force("stg1", Some(InstanceState::Stopping));
+    assert_eq!(said_after(&world), "");
 }
 
 #[test]

@@ -199,6 +199,8 @@ fn a_clone_is_wished_for_until_it_is_done(db: &mut Db) {
     assert_eq!(db.clone_wish(&name("stg")).unwrap(), None);
     let fourth = wish(db, 2);
     assert!(![first, second].contains(&third) && ![first, second, third].contains(&fourth));
+    assert_eq!(db.remove_server(server).unwrap(), Won::Yes);
+    assert_eq!(db.clone_wish(&stg).unwrap(), None);
 }
 
 fn what_a_schema_holds_is_not_known_while_another_copy_is_made(db: &mut Db) {

@@ -71,12 +71,12 @@ fn a_lock_whose_connection_broke_is_held_no_more() {
 
 /// The server notices the end of a connection a moment later.
 fn until_free(locks: &Locks) -> Held {
-    loop {
-        if let Some(held) = take(locks) {
-            return held;
-        }
-        std::thread::yield_now();
-    }
+    let mut taken = None;
+    testkit::until("it is free", || {
+        taken = take(locks);
+        taken.is_some()
+    });
+    taken.unwrap()
 }
 
 #[test]

@@ -23,6 +23,7 @@ use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::{Duty, Step, Store, Won};
 use tempfile::TempDir;
 use testkit::mariadb::Mariadb;
+pub use testkit::until;
 
 pub const PULL: PullNumber = PullNumber(7);
 pub const BRANCH: &str = "topic";
@@ -496,16 +497,6 @@ impl Ran {
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}\n");
-}
-
-/// Waits for what must come; generous, since the machine may be busy.
-#[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[track_caller]

@@ -218,6 +218,8 @@ mod tests {
             (1114, "The table 't' is full"),
             (1030, "Got error 28 \"No space left on device\" from storage engine InnoDB"),
             (3, "Error writing file '/tmp/ML8f' (Errcode: 28 \"No space left on device\")"),
+            (1021, "Disk full (/tmp/ML8f); waiting for someone to free some space..."),
+            (20, "Disk is full writing '/tmp/ML8f'. Waiting for someone to free space..."),
             (14, "Can't change size of file (Errcode: 1409651232 \"Unknown error 1409651232\")"),
         ] {
             assert!(is_disk_full(code, text), "{code} {text}");
