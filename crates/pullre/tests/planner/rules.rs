@@ -32,6 +32,7 @@ enum Happening {
     Reopen(u8),
     Approve(u8),
     Hold(u8),
+    Stop(u8),
     Release(u8),
     Redeploy(u8),
     ResetDb(u8),
@@ -71,6 +72,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => pull.clone().prop_map(Reopen),
         2 => pull.clone().prop_map(Approve),
         1 => pull.clone().prop_map(Hold),
+        1 => pull.clone().prop_map(Stop),
         2 => pull.clone().prop_map(Release),
         1 => pull.clone().prop_map(Redeploy),
         1 => pull.clone().prop_map(ResetDb),
@@ -147,6 +149,7 @@ fn happen(world: &mut World, approved: &mut Approved, happening: &Happening) {
             }
         }
         Hold(n) => drop(world.operator(&mut world.store()).pull_hold(number(n), "mine", None)),
+        Stop(n) => drop(world.operator(&mut world.store()).pull_stop(number(n))),
         Release(n) => drop(world.operator(&mut world.store()).pull_release(number(n))),
         Redeploy(n) => drop(world.operator(&mut world.store()).redeploy(
             number(n),
@@ -275,6 +278,22 @@ fn check(world: &World, approved: &Approved) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What a whole tick has done, whatever GitHub says.
+fn check_obeyed(world: &World) -> Result<(), TestCaseError> {
+    let (observed, _) = world.plan();
+    let facts = &observed.facts;
+    if facts.paused.is_some() || observed.instances.known().is_none() {
+        return Ok(());
+    }
+    for assignment in facts.assignments.values() {
+        let pull = &facts.pulls[&assignment.pull];
+        let held = condition::hold(pull, facts.servers.get(&assignment.server), world.now);
+        let keeps = pull.stopped.is_none() || held.is_some();
+        prop_assert!(keeps, "{} was stopped and keeps its server", assignment.pull);
+    }
+    Ok(())
+}
+
 /// What holds once the world has been quiet for a while.
 fn check_settled(world: &mut World, approved: &Approved) -> Result<(), TestCaseError> {
     world.fleet.refuse_starts(false);
@@ -346,6 +365,9 @@ fn hold_on(new: impl Fn(usize) -> World, cases: u32) {
         for happening in &happenings {
             happen(&mut world, &mut approved, happening);
             check(&world, &approved)?;
+            if matches!(happening, Happening::Tick) {
+                check_obeyed(&world)?;
+            }
         }
         check_settled(&mut world, &approved)?;
     });
