@@ -199,6 +199,9 @@ fn ineligible(
     policy: &Policy,
 ) -> Standing {
     let standing = Standing::new(Stage::Ineligible, why.to_string());
+    if assignment.is_some() && pull.stopped.is_some() {
+        return standing.then("its server goes back to the pool");
+    }
     match (assignment.and_then(|a| a.deployment.as_ref()), pull.ineligible_since) {
         (Some(deployment), Some(since)) => standing.then(format!(
             "its server keeps {} until {}",

@@ -142,9 +142,7 @@ impl Worker<'_> {
     ) -> Result<(), Stop> {
         for _ in 0..ADVANCES {
             let now = self.clock.now();
-            let facts = store.facts()?;
-            let earlier = Observed { now, ..observed.clone() };
-            let again = observe::observe_again(facts, self.controller.compute, &earlier);
+            let again = observe::observe_again(store, self.controller.compute, now, observed)?;
             if let Reading::Unknown(why) = &again.instances {
                 return Err(Stop::Failed(why.clone()));
             }

@@ -162,7 +162,7 @@ impl Controller<'_> {
                 });
             if obeyed {
                 // What people asked for changes the plan.
-                observed = observe::observe_again(store.facts()?, self.compute, &observed);
+                observed = observe::observe_again(store, self.compute, observed.now, &observed)?;
                 continue;
             }
             if report.last.chains.is_empty() {
@@ -189,8 +189,7 @@ impl Controller<'_> {
                     ended.insert(outcome.subject);
                 }
             }
-            observed.now = clock.now();
-            observed = observe::observe_again(store.facts()?, self.compute, &observed);
+            observed = observe::observe_again(store, self.compute, clock.now(), &observed)?;
             if let Some(why) = observed.instances.unknown() {
                 report.failures.push(why.to_owned());
                 break;
@@ -258,7 +257,7 @@ impl Controller<'_> {
         if !due && store.open_commands()?.is_empty() {
             return Ok(false);
         }
-        let facts = store.facts()?;
+        let facts = store.facts_without_bodies()?;
         Ok(commands::obey(self, store, &facts, clock.now())? > 0)
     }
 

@@ -46,15 +46,23 @@ pub fn observe(
     Ok(Observed { now, facts, forge, instances, policy: policy.clone(), confirmed: false })
 }
 
-/// The facts and the instances again, a moment later; the forge is not asked twice.
-pub fn observe_again(facts: Facts, compute: &dyn Compute, earlier: &Observed) -> Observed {
+/// The facts and the instances again, a moment later. The forge is not asked twice, so the bodies of
+/// pull requests are compared with nothing, and not read.
+pub fn observe_again(
+    store: &mut Store,
+    compute: &dyn Compute,
+    now: Timestamp,
+    earlier: &Observed,
+) -> Result<Observed, StoreError> {
+    let facts = store.facts_without_bodies()?;
     let instances = instances(&facts, compute);
     // Nothing new; but a forge that said nothing at the beginning has still said nothing.
     let forge = match &earlier.forge {
         Reading::Known(_) => Reading::Known(PullReading::default()),
         Reading::Unknown(why) => Reading::Unknown(why.clone()),
     };
-    Observed { facts, instances, forge, ..earlier.clone() }
+    let (policy, confirmed) = (earlier.policy.clone(), earlier.confirmed);
+    Ok(Observed { now, facts, forge, instances, policy, confirmed })
 }
 
 fn known_pulls(facts: &Facts, now: Timestamp) -> KnownPulls {

@@ -239,3 +239,19 @@ fn history_goes_after_its_time_and_what_serves_stays() {
     let pull = store.pull(one).unwrap().unwrap();
     assert_eq!(standing(&pull, &world.facts(), &world.policy, world.now).stage, Stage::Ready);
 }
+
+#[test]
+fn a_tick_reads_once_what_people_wrote_however_much_it_does() {
+    const LONG: usize = 100_000;
+    let world = settled(0);
+    for _ in 0..5 {
+        let number = world.hub.open("dev1", false, world.now);
+        world.hub.edit(number, world.now, |pull| pull.body = "b".repeat(LONG));
+    }
+    world.tick();
+    (0..3).for_each(|_| drop(world.add_server()));
+    let fuse = Fuse::never();
+    let report = world.try_tick(&fuse).unwrap();
+    assert!(report.acted > 3, "{report:?}");
+    assert!(fuse.bytes_read() < 2 * 5 * LONG, "{} bytes", fuse.bytes_read());
+}

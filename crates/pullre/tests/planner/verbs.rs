@@ -22,6 +22,7 @@ fn in_its_grace() -> (World, PullNumber) {
 fn a_stop_is_obeyed_at_once_also_where_a_rule_keeps_the_pull_request_out() {
     let (mut world, one) = in_its_grace();
     world.operator(&mut world.store()).pull_stop(one).unwrap();
+    assert_snapshot!(stage(&world, one), @"ineligible: its label keeps it from one (`skip_labels`): no-staging; its server goes back to the pool");
     assert_snapshot!(plan(&world), @"#1    release stg1 (ineligible: it was stopped by tester 2026-11-22 12:06 UTC; `update-pull pull release 1` brings it back)");
     world.minutes(1);
     assert!(world.facts().assignments.is_empty());
