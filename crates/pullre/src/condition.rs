@@ -550,6 +550,22 @@ pub fn hold<'f>(pull: &'f Pull, server: Option<&'f Server>, now: Timestamp) -> O
         .or_else(|| of_server.filter(|hold| hold.holds_at(now)))
 }
 
+/// The same for people: what is held, since when and why, and the command that ends it.
+pub fn held(pull: &Pull, server: Option<&Server>, now: Timestamp) -> Option<(String, String)> {
+    let hold = hold(pull, server, now)?;
+    match server {
+        Some(server) if pull.hold.as_ref() != Some(hold) => {
+            let name = &server.name;
+            let ends = format!("update-pull server release {name}");
+            Some((format!("its server {name} is {hold}"), ends))
+        }
+        _ => {
+            let ends = format!("update-pull pull release {}", pull.request.number.0);
+            Some((format!("it is {hold}"), ends))
+        }
+    }
+}
+
 /// Open, eligible and without a server, in the order in which they get one: by when they became
 /// eligible, then by number.
 pub fn queue<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> Vec<&'f Pull> {

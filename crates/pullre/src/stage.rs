@@ -159,21 +159,11 @@ fn of(pull: &Pull, standings: &Standings<'_>) -> Standing {
     let assignment = facts.assignments.get(&number);
     let server = assignment.and_then(|a| facts.servers.get(&a.server));
     let closed = pull.request.state == PullState::Closed;
-    if let Some(hold) =
-        condition::hold(pull, server, now).filter(|_| !closed || assignment.is_some())
+    if let Some((why, ends)) =
+        condition::held(pull, server, now).filter(|_| !closed || assignment.is_some())
     {
-        let (what, verb) = match (&pull.hold, server) {
-            (Some(own), _) if own == hold => {
-                ("it is".to_owned(), format!("pull release {}", number.0))
-            }
-            (_, Some(server)) => {
-                let name = &server.name;
-                (format!("its server {name} is"), format!("server release {name}"))
-            }
-            (_, None) => ("it is".to_owned(), format!("pull release {}", number.0)),
-        };
-        return Standing::new(Stage::Held, format!("{what} {hold}"))
-            .then(format!("nothing is done for it until then, or `update-pull {verb}`"));
+        return Standing::new(Stage::Held, why)
+            .then(format!("nothing is done for it until then, or `{ends}`"));
     }
     match (closed, assignment) {
         (true, Some(a)) => {

@@ -436,7 +436,7 @@ fn a_person_takes_things_out_of_automatic_hands_and_gives_them_back() {
     ");
     assert_snapshot!(site.run("pull redeploy 1"), @"
     exit 1
-    stderr: update-pull: #1 is out of automatic hands: held since TIME TIME UTC: demo
+    stderr: update-pull: #1 is out of automatic hands: it is held since TIME TIME UTC: demo; `update-pull pull release 1` ends that
     ");
     assert_snapshot!(site.run("pull release 1"), @"
     exit 0

@@ -56,8 +56,10 @@ impl Operator<'_> {
         let number = pull.request.number;
         let assignment = facts.assignments.get(&number);
         let server = assignment.and_then(|assignment| facts.servers.get(&assignment.server));
-        match condition::hold(pull, server, self.now) {
-            Some(hold) => refused(format!("{number} is out of automatic hands: {hold}")),
+        match condition::held(pull, server, self.now) {
+            Some((why, ends)) => {
+                refused(format!("{number} is out of automatic hands: {why}; `{ends}` ends that"))
+            }
             None => Ok(()),
         }
     }

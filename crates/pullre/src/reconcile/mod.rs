@@ -205,9 +205,10 @@ impl Controller<'_> {
         if !report.last.refused.is_empty() {
             report.failures.push(report.last.refusal());
         }
+        let used: BTreeSet<_> = facts.assignments.values().map(|a| a.server).collect();
         let pool = || facts.servers.values().filter(|server| server.is_staging);
         report.pool = pool().count();
-        report.busy = pool().filter(|s| facts.assignment_of_server(s.id).is_some()).count();
+        report.busy = pool().filter(|server| used.contains(&server.id)).count();
         report.known_at = *known_at;
         report.facts = observed.facts;
         Ok(report)

@@ -34,7 +34,7 @@ fn a_stop_that_would_do_nothing_is_refused() {
     let (mut world, one) = served(1);
     let stop = |world: &World| world.operator(&mut world.store()).pull_stop(one);
     world.operator(&mut world.store()).server_hold("stg1", "new disk", None).unwrap();
-    assert_snapshot!(stop(&world).unwrap_err(), @"#1 is out of automatic hands: held since 2026-11-22 12:04 UTC: new disk");
+    assert_snapshot!(stop(&world).unwrap_err(), @"#1 is out of automatic hands: its server stg1 is held since 2026-11-22 12:04 UTC: new disk; `update-pull server release stg1` ends that");
     assert_eq!(world.store().pull(one).unwrap().unwrap().stopped, None);
     world.operator(&mut world.store()).server_release("stg1").unwrap();
     stop(&world).unwrap();
@@ -64,7 +64,7 @@ fn a_stop_stays_where_a_redeployment_could_do_nothing() {
     assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 may have no environment: its label keeps it from one (`skip_labels`): no-staging");
     world.policy = Policy::default();
     world.operator(&mut world.store()).pull_hold(one, "", None).unwrap();
-    assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 is out of automatic hands: held since 2026-11-22 12:06 UTC");
+    assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 is out of automatic hands: it is held since 2026-11-22 12:06 UTC; `update-pull pull release 1` ends that");
     world.hub.close(one, world.now);
     world.tick();
     assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 is closed");
