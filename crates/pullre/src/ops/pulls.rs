@@ -27,11 +27,7 @@ impl Operator<'_> {
         let held = lock(locks, LockName::Environment(number), &number.to_string())?;
         let pull = self.pull(number)?;
         let facts = self.store.facts()?;
-        if let Some(who) = &facts.paused {
-            return refused(format!(
-                "all effects are paused {who}; `update-pull resume` ends that"
-            ));
-        }
+        not_paused(&facts)?;
         let Some(assignment) = facts.assignments.get(&number).cloned() else {
             return refused(format!(
                 "{number} has no server; `update-pull explain {}` says why",
@@ -99,6 +95,7 @@ impl Operator<'_> {
         if pull.request.state == PullState::Closed {
             return refused(format!("{number} is closed"));
         }
+        not_paused(&facts)?;
         self.in_automatic_hands(&pull, &facts)?;
         let pull = Pull { stopped: None, ..pull };
         if let Err(why) = condition::eligibility(&pull, &facts, policy) {
@@ -247,6 +244,15 @@ impl Operator<'_> {
             deployments,
             events: self.store.events_of(number, 10)?,
         })
+    }
+}
+
+fn not_paused(facts: &Facts) -> Result<()> {
+    match &facts.paused {
+        Some(who) => {
+            refused(format!("all effects are paused {who}; `update-pull resume` ends that"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -63,6 +63,9 @@ fn a_stop_stays_where_a_redeployment_could_do_nothing() {
     world.operator(&mut world.store()).pull_stop(one).unwrap();
     assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 may have no environment: its label keeps it from one (`skip_labels`): no-staging");
     world.policy = Policy::default();
+    world.operator(&mut world.store()).pause().unwrap();
+    assert_snapshot!(redeploy(&world, one).unwrap_err(), @"all effects are paused by tester since 2026-11-22 12:06 UTC; `update-pull resume` ends that");
+    world.operator(&mut world.store()).resume().unwrap();
     world.operator(&mut world.store()).pull_hold(one, "", None).unwrap();
     assert_snapshot!(redeploy(&world, one).unwrap_err(), @"#1 is out of automatic hands: it is held since 2026-11-22 12:06 UTC; `update-pull pull release 1` ends that");
     world.hub.close(one, world.now);
