@@ -78,7 +78,7 @@ fn what_a_mask_hides_is_nowhere_in_the_clone() {
 
     w.clone(&from, &to);
     hidden("again");
-    w.sql(&to, "CREATE TABLE stray (a INT)");
+    w.outdate(&to);
     w.clone(&from, &to);
     hidden("over another one");
     assert_eq!(w.names(), [from, to]);

@@ -64,6 +64,11 @@ impl Fault {
         matches!(self.code(), Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1418 | 1419 | 1290))
     }
 
+    /// A function that copies may not be made, or is not understood.
+    pub fn makes_no_function(&self) -> bool {
+        self.is_forbidden() || self.code() == Some(1064)
+    }
+
     /// Somebody else has a lock.
     pub fn is_busy(&self) -> bool {
         matches!(self.code(), Some(1205 | 1213))
