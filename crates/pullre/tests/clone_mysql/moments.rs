@@ -207,9 +207,7 @@ fn writers_that_wait_for_our_lock_are_no_reason_to_hold_it_longer() {
                 scope.spawn(|| w.sql(&from, "UPDATE c SET n = n + 1 WHERE id = 1"));
             }
             let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'";
-            while w.number(&from, waiting) < 6 {
-                thread::sleep(Duration::from_millis(5));
-            }
+            testkit::until("the writers wait", || w.number(&from, waiting) >= 6);
         };
         let request = Request::new(&source, &destination, MINUTE);
         outcome = Some(w.server.clone_schema(&request, &mut tell).unwrap());

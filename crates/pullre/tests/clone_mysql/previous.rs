@@ -91,9 +91,15 @@ fn a_login_that_may_not_keep_it_is_told_before_anything_is_replaced() {
     w.server = server_as(w.mariadb.port(), &user, "");
     w.sql(&b, "INSERT INTO u VALUES (9)");
     let before = w.dump(&to);
-    let error = w.try_clone(&b, &to).unwrap_err();
-    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
-    assert_eq!(w.dump(&to), before);
+    let previous = quoted(&format!("{to}~prev").replace('_', "\\_"));
+    let rights = ["ALL", "CREATE", "INSERT", "ALTER", "DROP", "CREATE VIEW", "TRIGGER", "EVENT"];
+    for lacking in rights {
+        admin.query_drop(format!("GRANT ALL ON {previous}.* TO {user}")).unwrap();
+        admin.query_drop(format!("REVOKE {lacking} ON {previous}.* FROM {user}")).unwrap();
+        let error = w.try_clone(&b, &to).unwrap_err();
+        assert!(matches!(error, CloneError::Forbidden { .. }), "{lacking}: {error}");
+        assert!(w.dump(&to) == before, "{lacking}: the clone is not what it was");
+    }
     w.keep_previous = false;
     w.clone(&b, &to);
 }
@@ -237,18 +243,43 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
 }
 
 /// Stops the clone of `source` where its RENAME waits for the session that has `u` open, and kills
-/// it there.
-fn killed_while_it_waits(w: &World, source: &str, to: &str) {
+/// it there. Returns the mark that its statement carries, by which the next run finds it.
+fn killed_while_it_waits(w: &World, source: &str, to: &str) -> String {
     let mut child = child(w, [source, source], to).env("PULLRE_TEST_KEEP", "1").spawn().unwrap();
-    // It outlives its process, and carries the mark by which the next run finds it.
     let renames = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist
+        "SELECT info FROM information_schema.processlist
          WHERE info LIKE 'RENAME /* pullre clones into % */%{to}%'"
     );
-    testkit::until("it waits for the session", || w.number(to, &renames) > 0);
+    let mut statement: Option<String> = None;
+    testkit::until("it waits for the session", || {
+        statement = w.conn().query_first(&renames).unwrap();
+        statement.is_some()
+    });
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None);
-    testkit::until("the server gives it up", || w.number(to, &renames) == 0);
+    testkit::until("the server gives it up", || {
+        w.conn().query_first::<String, _>(&renames).unwrap().is_none()
+    });
+    statement.unwrap().split(" */").next().unwrap().replace("RENAME /* ", "")
+}
+
+#[test]
+fn what_a_killed_run_left_at_work_in_the_server_is_ended_before_anything_is_done() {
+    let (mut w, a, _, to) = kept();
+    let app = w.holding(&to, "SELECT * FROM u");
+    let mark = killed_while_it_waits(&w, &a, &to);
+    drop(app);
+    w.keep_previous = false;
+    thread::scope(|scope| {
+        let orphan = scope.spawn(|| w.conn().query_drop(format!("SELECT /* {mark} */ SLEEP(600)")));
+        testkit::until("it sleeps", || {
+            let sleeps = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SLEEP(600)' AND state = 'User sleep'";
+            w.number(&to, sleeps) > 0
+        });
+        w.clone(&a, &to);
+        orphan.join().unwrap().unwrap_err();
+    });
+    w.assert_same(&a, &to);
 }
 
 #[test]
