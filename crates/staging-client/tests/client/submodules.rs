@@ -1,6 +1,7 @@
 //! Submodules are brought where that is wanted, and their URLs are strangers' words.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::world::{World, assert_says};
@@ -180,4 +181,54 @@ fn a_file_of_a_submodule_that_git_was_told_not_to_look_at_is_the_commits_again()
     world.tick().ok();
     world.assert_serves("two");
     assert_eq!(world.read("work/lib/lib.txt"), "old");
+}
+
+/// A submodule at this path of the author's, which has another one at `inner`.
+fn with_two(path: &str) -> World {
+    let mut world = World::new();
+    world.set("git_submodules", "yes");
+    library(&world, "inner", "deep");
+    library(&world, "library", "old");
+    let url = |name: &str| format!("file://{}", world.path(name).display());
+    world.git("library", &["submodule", "--quiet", "add", "--", &url("inner"), "inner"]);
+    library(&world, "library", "with another");
+    // By a shell of git's: no text of ours can hold what no UTF-8 is.
+    let add = format!("!git submodule --quiet add -- {} \"$(printf '{path}')\"", url("library"));
+    world.git("author", &["-c", &format!("alias.take={add}"), "take"]);
+    world
+}
+
+#[test]
+fn a_path_that_holds_a_secret_is_a_path_like_any_other() {
+    let mut world = with_two("libs/demo-assets");
+    world.set("mysql_pw", "demo");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/libs/demo-assets/inner/lib.txt"), "deep");
+    let output = world.step("checkout").unwrap().output;
+    assert!(!output.contains("demo") && output.contains("libs/***-assets"), "{output}");
+}
+
+#[test]
+fn a_path_that_is_no_utf_8_is_a_path_like_any_other() {
+    let mut world = with_two("lib-\\377");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let path = std::ffi::OsStr::from_bytes(b"lib-\xff");
+    assert_eq!(fs::read(world.path("work").join(path).join("inner/lib.txt")).unwrap(), b"deep");
+}
+
+#[test]
+fn what_git_warns_of_is_no_part_of_its_answer() {
+    let mut world = with_two("lib");
+    world.wrap_git("echo 'warning: this git is talkative' >&2; exec $GIT \"$@\"");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/inner/lib.txt"), "deep");
+    // The first setting is looked at as the others are.
+    let hostile = "[submodule \"lib\"]\n\turl = -u./payload\n\tpath = lib\n";
+    world.push_and_offer(&[(".gitmodules", hostile)]);
+    world.tick().fails();
+    let why = world.failed_in("checkout");
+    assert_says(&why, &["a submodule is not taken: `url = -u./payload` in .gitmodules of ."]);
 }

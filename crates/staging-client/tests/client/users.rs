@@ -98,6 +98,15 @@ fn what_the_app_does_to_its_repository_reaches_nobody_elses_rights() {
     let ran = world.read("hit.txt");
     assert!(ran.contains("nobody"), "none of it was tried: {ran:?}");
     assert!(ran.lines().all(|line| line == "nobody"), "{ran}");
+    // The way to call ssh is taken from there too, and is the same user's.
+    world.write("hit.txt", "");
+    world.git("work", &["remote", "set-url", "origin", "git@git.example.com:acme/shop.git"]);
+    give(&world, &["work"]);
+    push(&mut world, &[("version", "by ssh")]);
+    world.tick().fails();
+    world.failed_in("fetch");
+    let ran = world.read("hit.txt");
+    assert!(!ran.is_empty() && ran.lines().all(|line| line == "nobody"), "{ran:?}");
     // A folder elsewhere is not taken for the work tree.
     world.git("work", &["config", "core.worktree", "/etc"]);
     give(&world, &["work"]);
