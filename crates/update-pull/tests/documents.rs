@@ -1,7 +1,9 @@
-//! The units of `packaging/systemd` beside the installation that docs/OPERATIONS.md describes.
+//! docs/OPERATIONS.md beside what is there: the units of `packaging/systemd` on the installation that
+//! it describes, and what the two doctors print.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +64,7 @@ fn is_read_only(unit: &str, path: &Path) -> bool {
 
 #[test]
 fn every_unit_may_write_where_its_program_writes_by_itself() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/systemd");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("packaging/systemd");
     let mut units = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let file = entry.unwrap().path();
@@ -79,4 +81,71 @@ fn every_unit_may_write_where_its_program_writes_by_itself() {
         }
     }
     assert_eq!(units, 4);
+}
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The subjects of all lines that a doctor's source can print.
+fn subjects_in(source: &str) -> BTreeSet<String> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let quoted = |text: &str| text.strip_prefix('"')?.split('"').next().map(str::to_owned);
+    let mut subjects = BTreeSet::new();
+    for rest in source.split("const WHAT: &str =").skip(1) {
+        subjects.extend(quoted(rest.trim_start()));
+    }
+    // In front of the subject: the mark, or nothing.
+    for (call, before) in
+        [("Line::new(", 1), ("report.add(", 1), ("report.ok(", 0), ("report.missing(", 0)]
+    {
+        for rest in source.split(call).skip(1) {
+            let mut args = rest;
+            for _ in 0..before {
+                args = args.split_once(',').unwrap_or_default().1;
+            }
+            let arg = args.trim_start();
+            let known = ["WHAT", "name", "&server.name", "mark: Mark", "what"];
+            match quoted(arg) {
+                Some(subject) => drop(subjects.insert(subject)),
+                None => assert!(
+                    known.iter().any(|known| arg.starts_with(known)),
+                    "whose subject is this? {call}{}",
+                    rest.lines().take(4).collect::<String>()
+                ),
+            }
+        }
+    }
+    subjects
+}
+
+/// The first column of the table below a heading.
+fn subjects_under(heading: &str, page: &str) -> BTreeSet<String> {
+    let below = page.split_once(heading).unwrap_or_else(|| panic!("no {heading}")).1;
+    let rows = below.lines().skip_while(|line| !line.starts_with('|'));
+    let cells = rows.take_while(|line| line.starts_with('|')).skip(2);
+    let first = cells.filter_map(|row| row.split('|').nth(1));
+    first.flat_map(|cell| cell.split(',')).map(|subject| subject.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_page_for_operators_explains_each_line_of_both_doctors() {
+    let page = file("docs/OPERATIONS.md");
+    let client = subjects_in(&file("crates/staging-client/src/doctor.rs"));
+    let mut controller = subjects_in(&file("crates/update-pull/src/doctor.rs"));
+    controller.append(&mut subjects_in(&file("crates/pullre/src/doctor.rs")));
+    // What is found of one server stands under its name.
+    controller.insert("a server's name".into());
+    assert_eq!(client, subjects_under("### What `staging-client doctor` names", &page));
+    assert_eq!(controller, subjects_under("### What `update-pull doctor` names", &page));
+}
+
+#[test]
+fn how_processes_are_found_without_groups_is_told_in_the_words_of_the_program() {
+    let source = file("crates/staging-client/src/groups.rs");
+    let text = source.split_once("pub const WITHOUT: &str = \"").unwrap().1;
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = words(&text.split_once('"').unwrap().0.replace('\\', ""));
+    assert_eq!(words(&file("docs/OPERATIONS.md")).matches(&said).count(), 2, "{said}");
 }
