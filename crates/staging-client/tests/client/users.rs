@@ -192,7 +192,6 @@ fn only_root_can_be_told_to_run_commands_as_somebody_else() {
 #[test]
 fn what_is_no_file_in_the_users_repository_holds_no_client() {
     let Some(mut world) = world() else { return };
-    world.set("step_timeout", "2");
     push(&mut world, &[("version", "one")]);
     world.tick().ok();
     // Of root's: what the user may not read is not read for them.
@@ -209,6 +208,7 @@ fn what_is_no_file_in_the_users_repository_holds_no_client() {
     world.git("work", &["config", "include.path", "extra"]);
     world.fifo("work/.git/extra");
     give(&world, &["work"]);
+    world.set("step_timeout", "2");
     push(&mut world, &[("version", "three")]);
     world.tick_that_ends().fails();
     assert_says(&world.failed_in("fetch"), &["work cannot be read within 2 s"]);
