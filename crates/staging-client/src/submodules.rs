@@ -48,7 +48,8 @@ pub fn update(git: &mut Git<'_, '_>, tree: &WorkTree) -> Result<()> {
             continue;
         }
         if depth == DEEPEST {
-            bail!("{NOT_TAKEN}: {} is in {DEEPEST} others", folder.display());
+            let shown = folder.display();
+            bail!("{NOT_TAKEN}: {shown} is in {DEEPEST} others, and has some of its own");
         }
         let at = |args: &[&'static str]| {
             let front = settings.into_iter().chain(["-C"]).map(OsStr::new).chain([folder.as_ref()]);

@@ -232,3 +232,58 @@ fn what_git_warns_of_is_no_part_of_its_answer() {
     let why = world.failed_in("checkout");
     assert_says(&why, &["a submodule is not taken: `url = -u./payload` in .gitmodules of ."]);
 }
+
+#[test]
+fn a_gitmodules_that_is_no_file_or_too_long_is_not_read() {
+    for kind in ["link", "FIFO"] {
+        let mut world = with_submodule();
+        // What an app leaves in its place where no commit has one.
+        world.git("author", &["rm", "-q", "-f", "lib", ".gitmodules"]);
+        world.push_and_offer(&[(".gitignore", ".gitmodules\n"), ("version", "one")]);
+        world.tick().ok();
+        match kind {
+            "link" => {
+                std::os::unix::fs::symlink("../gitconfig", world.path("work/.gitmodules")).unwrap();
+            }
+            _ => world.fifo("work/.gitmodules"),
+        }
+        world.push_and_offer(&[("version", "two")]);
+        world.tick_that_ends().fails();
+        let why = world.failed_in("checkout");
+        assert_eq!(why, "a submodule is not taken: ./.gitmodules is no file", "{kind}");
+    }
+    let mut world = with_submodule();
+    let long = "\tpath = one-of-very-many\n".repeat(50_000);
+    world.push_and_offer(&[(".gitmodules", &format!("[submodule \"lib\"]\n{long}"))]);
+    world.tick().fails();
+    assert_says(&world.failed_in("checkout"), &["a submodule is not taken", "1048576 at most"]);
+}
+
+#[test]
+fn submodules_are_taken_to_a_depth_of_ten_and_no_deeper() {
+    let mut world = World::new();
+    world.set("git_submodules", "yes");
+    library(&world, "lib-1", "at the bottom");
+    let add = |world: &World, folder: &str, name: &str| {
+        let url = format!("file://{}", world.path(name).display());
+        world.git(folder, &["submodule", "--quiet", "add", "--", &url, "l"]);
+    };
+    for number in 2..=11 {
+        let (below, name) = (format!("lib-{}", number - 1), format!("lib-{number}"));
+        library(&world, &name, "made");
+        add(&world, &name, &below);
+        library(&world, &name, "with one below");
+    }
+    add(&world, "author", "lib-10");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let ten = ["l"; 10].join("/");
+    assert_eq!(world.read(&format!("work/{ten}/lib.txt")), "at the bottom");
+    world.git("author", &["rm", "-q", "-f", "l"]);
+    fs::remove_dir_all(world.path("author/.git/modules")).unwrap();
+    add(&world, "author", "lib-11");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().fails();
+    let why = world.failed_in("checkout");
+    assert_says(&why, &[&format!("./{ten} is in 10 others, and has some of its own")]);
+}

@@ -241,6 +241,20 @@ fn a_home_that_the_user_may_not_enter_is_no_obstacle() {
 }
 
 #[test]
+fn settings_of_ours_that_the_user_may_not_read_are_not_looked_for() {
+    let Some(mut world) = world() else { return };
+    world.write("xdg/git/config", "[core]\n\tpager = cat\n");
+    fs::set_permissions(world.path("xdg"), PermissionsExt::from_mode(0o700)).unwrap();
+    push(&mut world, &[("version", "one")]);
+    let home = nix::unistd::User::from_name(USER).unwrap().unwrap().dir;
+    // Only the other place is ours.
+    let mut client = world.client(&[]);
+    client.env("HOME", home).env("XDG_CONFIG_HOME", world.path("xdg"));
+    Ran::from(client.output().unwrap()).ok();
+    world.assert_serves("one");
+}
+
+#[test]
 fn locks_are_removed_with_the_rights_of_the_user_only() {
     let Some(mut world) = world() else { return };
     push(&mut world, &[("version", "one")]);
