@@ -85,7 +85,7 @@ fn what_the_app_does_to_its_repository_reaches_nobody_elses_rights() {
     give(&world, &["hit.txt"]);
     let hit = "id -un >> ../hit.txt";
     for (key, value) in [
-        ("core.sshCommand", hit.to_owned()),
+        ("core.sshCommand", format!("sh -c '{hit}'")),
         ("filter.x.smudge", format!("sh -c '{hit}; cat'")),
         ("core.pager", hit.to_owned()),
         ("remote.origin.uploadpack", format!("sh -c '{hit}; exec git-upload-pack \"$0\"'")),
