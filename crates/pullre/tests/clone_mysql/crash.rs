@@ -163,7 +163,12 @@ fn a_kill_while_tables_are_rewritten_leaves_all_rows_of_one_moment() {
 #[test]
 fn connections_cut_at_any_moment_lose_nothing() {
     let w = world();
-    let (a, b, to) = (generation(&w, "a", "one"), generation(&w, "b", "two"), w.name("to"));
+    cut(&w, generation(&w, "a", "one"), generation(&w, "b", "two"));
+}
+
+/// Clones both in turn while a connection is cut now and then.
+pub fn cut(w: &World, a: String, b: String) {
+    let to = w.name("to");
     w.clone(&b, &to);
     let started = Instant::now();
     w.clone(&a, &to);

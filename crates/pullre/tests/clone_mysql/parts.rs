@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pullre::schema_clone::CloneError;
 use pullre::schema_clone::mysql::SwapBusy;
 
-use crate::crash::{child, next, seed};
+use crate::crash::{child, cut, next, seed};
 use crate::refresh::{made, many};
 use crate::world::{World, world};
 
@@ -137,12 +137,25 @@ fn a_kill_between_the_exchange_and_the_rows_is_healed_by_the_next_clone() {
     assert_eq!(w.names(), [from, to]);
 }
 
+/// Two sources of other rows, of which five tables are defined otherwise, and one is in one only.
+fn branches(w: &World) -> (String, String) {
+    let (a, b) = (many(w, "a", "one"), many(w, "b", "other"));
+    w.sql(&b, "ALTER TABLE t25 ADD COLUMN more INT; CREATE TABLE later (id INT PRIMARY KEY)");
+    w.sql(&b, "CREATE TRIGGER tr BEFORE INSERT ON t25 FOR EACH ROW SET NEW.more = 1");
+    (a, b)
+}
+
+#[test]
+fn connections_cut_while_tables_are_exchanged_lose_nothing() {
+    let w = world();
+    let (a, b) = branches(&w);
+    cut(&w, a, b);
+}
+
 #[test]
 fn a_kill_while_tables_are_exchanged_leaves_each_table_whole() {
     let w = world();
-    let (a, b, to) = (many(&w, "a", "one"), many(&w, "b", "other"), w.name("to"));
-    w.sql(&b, "ALTER TABLE t25 ADD COLUMN more INT; CREATE TABLE later (id INT PRIMARY KEY)");
-    w.sql(&b, "CREATE TRIGGER tr BEFORE INSERT ON t25 FOR EACH ROW SET NEW.more = 1");
+    let ((a, b), to) = (branches(&w), w.name("to"));
     w.clone(&a, &to);
     let first = made(&w, &to, "t1");
     let started = Instant::now();

@@ -56,10 +56,7 @@ pub(super) fn refresh(
             return Ok(None);
         }
     }
-    let rows = match bring_up(job, control, &parts, notes, progress)? {
-        Some(rows) => rows,
-        None => return Ok(None),
-    };
+    let Some(rows) = bring_up(job, control, &parts, notes, progress)? else { return Ok(None) };
     match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
@@ -91,12 +88,19 @@ fn bring_up(
     let (building, _) = swap::beside(&parts.old.name);
     let made = make(job, control, &mut other, parts, &seen.different, &building, progress);
     let ended = control.run(REWRITING, "ROLLBACK");
-    // It may have been `other` that failed; what stays is removed by the next clone.
-    if let Err(e) = super::clear(job, &mut other, &building) {
+    let cleared = match swap::is_written_down(job, &mut other) {
+        // The next call goes on from it.
+        Ok(true) => Ok(()),
+        Ok(false) => super::clear(job, &mut other, &building),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = cleared {
+        // It may have been `other` that failed; what stays is replaced by the next clone.
         tracing::warn!("{building} was not removed: {e:?}");
     }
-    let Some(rows) = made? else { return Ok(None) };
+    let Some((rows, told)) = made? else { return Ok(None) };
     ended?;
+    notes.extend(told);
     tell(parts, &seen.different, notes);
     Ok(Some(rows))
 }
@@ -120,7 +124,7 @@ fn tell(parts: &Parts, different: &[usize], notes: &mut Vec<String>) {
 }
 
 /// Makes anew what has to be, beside the clone, and rewrites what differs, in one transaction: both as
-/// of one moment. Returns the rows of all tables; None: what is there was left as it is.
+/// of one moment. Returns the rows of all tables, and notes; None: what is there was left as it is.
 fn make(
     job: &Job<'_>,
     control: &mut Session,
@@ -129,13 +133,11 @@ fn make(
     different: &[usize],
     building: &str,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Option<u64>, Fault> {
+) -> Result<Option<(u64, Vec<String>)>, Fault> {
     job.start(other, &parts.from, building, false)?;
-    let mut coming = 0;
+    let (mut coming, mut notes) = (0, Vec::new());
     if !parts.coming.tables.is_empty() {
         let mut crew = job.crew(build::crew_size(job, &parts.coming))?;
-        // What it has to say is said of the whole.
-        let mut notes = Vec::new();
         let built =
             build::build(job, other, &mut crew, &parts.coming, building, &mut notes, progress)?;
         coming = built.rows;
@@ -144,10 +146,8 @@ fn make(
     progress(Progress::at(Phase::Swapping));
     // A session that works in the clone is one that may be ended.
     control.run(REWRITING, format!("USE {}", quoted(&parts.from.name)))?;
-    match write(job, control, other, parts, different, building)? {
-        Some(rows) => Ok(Some(rows + coming)),
-        None => Ok(None),
-    }
+    let rows = write(job, control, other, parts, different, building)?;
+    Ok(rows.map(|rows| (rows + coming, notes)))
 }
 
 /// What two schemas of the same definitions differ in.
@@ -159,19 +159,19 @@ struct Seen {
     rows: u64,
 }
 
-/// The source as of one moment: `control`'s snapshot stays open. The clone is read in `beside`, at
+/// The source as of one moment: `control`'s snapshot stays open. The clone is read in `other`, at
 /// the same time.
 fn compare_at_once(
     job: &Job<'_>,
     control: &mut Session,
-    beside: &mut Session,
+    other: &mut Session,
     parts: &Parts,
 ) -> Result<Option<Seen>, Fault> {
     const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT";
     control.run(COMPARING, START)?;
-    beside.run(COMPARING, START)?;
-    let seen = compare(job, [control, beside], &parts.from, &parts.old);
-    beside.run(COMPARING, "ROLLBACK")?;
+    other.run(COMPARING, START)?;
+    let seen = compare(job, [control, other], &parts.from, &parts.old);
+    other.run(COMPARING, "ROLLBACK")?;
     if !matches!(seen, Ok(Some(_))) {
         control.run(COMPARING, "ROLLBACK")?;
     }
@@ -181,7 +181,7 @@ fn compare_at_once(
 /// None where too much differs.
 fn compare(
     job: &Job<'_>,
-    [control, beside]: [&mut Session; 2],
+    [control, other]: [&mut Session; 2],
     from: &Schema,
     old: &Schema,
 ) -> Result<Option<Seen>, Fault> {
@@ -193,19 +193,19 @@ fn compare(
         job.check_time(COMPARING)?;
         let (sums, old_sums) = at_once(
             || checksums(control, from, batch).map_err(Fault::or_altered),
-            || checksums(beside, old, batch),
+            || checksums(other, old, batch),
         )?;
         let sum = |sums: &[Option<u64>], at: usize| sums.get(at).copied().flatten();
         // No sum: a table that cannot be read. What a mask lets through is not compared but
         // written anew: its expressions may say something else each time.
-        let alike = |(at, index): &(usize, &usize)| {
+        let equal = |(at, index): &(usize, &usize)| {
             let masked = from.tables[**index].mask.changes();
             !masked && sum(&sums, *at).is_some() && sum(&sums, *at) == sum(&old_sums, *at)
         };
-        let alike: Vec<usize> =
-            batch.iter().enumerate().filter(alike).map(|(_, index)| *index).collect();
+        let equal: Vec<usize> =
+            batch.iter().enumerate().filter(equal).map(|(_, index)| *index).collect();
         let (rows, old_rows) =
-            at_once(|| row_sums(control, from, &alike), || row_sums(beside, old, &alike))?;
+            at_once(|| row_sums(control, from, &equal), || row_sums(other, old, &equal))?;
         for (at, index) in batch.iter().enumerate() {
             let (a, b) = (&from.tables[*index], &old.tables[*index]);
             let same = rows.get(index).filter(|sum| old_rows.get(index) == Some(*sum));
@@ -299,12 +299,12 @@ fn write(
     building: &str,
 ) -> Result<Option<u64>, Fault> {
     let Parts { from, old, coming, going } = parts;
-    let beside = quoted(building);
+    let name = quoted(building);
     let mark = format!("/* {} */", super::orphan_mark(&old.name));
-    let function = format!("{beside}.`pullre~copy~0`");
+    let function = format!("{name}.`pullre~copy~0`");
     let mut body = format!(
         "CREATE FUNCTION {function}() RETURNS INT MODIFIES SQL DATA BEGIN
-             INSERT INTO {beside}.`{SEEN}` SELECT * FROM {beside}.`{PROBE}`;\n"
+             INSERT INTO {name}.`{SEEN}` SELECT * FROM {name}.`{PROBE}`;\n"
     );
     for index in different {
         let table = &from.tables[*index];
@@ -334,7 +334,7 @@ fn write(
             _ => return Ok(None),
         }
     }
-    other.run(REWRITING, format!("INSERT INTO {beside}.`{PROBE}` VALUES (1)"))?;
+    other.run(REWRITING, format!("INSERT INTO {name}.`{PROBE}` VALUES (1)"))?;
     if !parts.all_stay() {
         intend(job, other, coming, going, building, &old.name, None)?;
         // Before the rows are written, which holds the children of what is written too. A kill behind
@@ -348,7 +348,7 @@ fn write(
     }
     let names: Vec<_> = different.iter().map(|n| &from.tables[*n].name[..]).collect();
     let copy = format!("SELECT {mark} {function}()");
-    let seen_too = format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`");
+    let seen_too = format!("SELECT COUNT(*) FROM {name}.`{SEEN}`");
     let written = control.run(REWRITING, copy).and_then(|()| control.one(REWRITING, seen_too));
     if !matches!(written, Ok(Some(0_u64))) {
         control.run(REWRITING, "ROLLBACK")?;

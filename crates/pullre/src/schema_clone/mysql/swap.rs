@@ -94,6 +94,11 @@ pub(super) fn take_back(job: &Job<'_>, control: &mut Session) -> Result<(), Faul
     swap.back(control)
 }
 
+/// Whether there is something for [`finish`] to do.
+pub(super) fn is_written_down(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
+    Ok(written_down(job, control)?.is_some())
+}
+
 fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Swap<'a>>, Fault> {
     let (building, outgoing) = beside(job.destination.as_str());
     let previous = previous(job.destination.as_str());
