@@ -23,7 +23,7 @@ struct Inner {
     next: VecDeque<(PostError, bool)>,
     /// The next post tells here that it is under way, and waits there before it arrives.
     halt: Option<(Sender<()>, Receiver<()>)>,
-    /// Whether what a process sends as it dies is still under way, and that.
+    /// Whether what a process makes as it dies is still under way, and that.
     is_slow: bool,
     late: Vec<Post>,
     /// Interfaces that are forbidden, by their names in [`interface`].
@@ -203,17 +203,20 @@ impl Hub {
         (told, release)
     }
 
-    /// From now on what a process sends as it dies is under way until it [arrives](Self::arrive).
+    /// From now on what a process makes as it dies is under way until it [arrives](Self::arrive).
     pub fn slow_down(&self) {
         self.inner().is_slow = true;
     }
 
-    pub fn arrive(&self) {
+    /// Returns how much was on its way.
+    pub fn arrive(&self) -> usize {
         let mut inner = self.inner();
-        for post in std::mem::take(&mut inner.late) {
+        let late = std::mem::take(&mut inner.late);
+        for post in &late {
             // Nobody is left to hear the answer.
-            let _ = inner.take(&post);
+            let _ = inner.take(post);
         }
+        late.len()
     }
 
     pub fn told(&self) -> Told {
@@ -334,6 +337,14 @@ fn interface(post: &Post) -> &'static str {
     }
 }
 
+/// Whether it is something new, and no change of what is there.
+fn makes(post: &Post) -> bool {
+    matches!(
+        post,
+        Post::CheckRun { id: None, .. } | Post::Comment { id: None, .. } | Post::Deployment { .. }
+    )
+}
+
 fn fresh_sha(inner: &mut Inner) -> Sha {
     inner.pushes += 1;
     // Spread over the first digits too, since people are shown those.
@@ -436,7 +447,7 @@ impl Forge for HubClient {
         let reached = self.reach();
         if reached.is_err() && self.fuse.burns() {
             let mut inner = self.hub.inner();
-            if inner.is_slow {
+            if inner.is_slow && makes(post) {
                 inner.late.push(post.clone());
             }
         }

@@ -200,10 +200,13 @@ pub struct Said {
     pub id: Option<i64>,
     /// Who made it; None where nobody knows.
     pub credential: Option<String>,
-    /// None: nothing was said yet, though it may be there.
+    /// None: nothing was said yet.
     pub state: Option<State>,
     pub digest: Option<String>,
     pub said_at: Option<Timestamp>,
+    /// When something else was begun to be made in its stead, of which nobody knows whether it is
+    /// there: it has to be looked for.
+    pub begun_at: Option<Timestamp>,
     /// Nothing more is to be said.
     pub settled: bool,
     pub tried: Option<Tried>,

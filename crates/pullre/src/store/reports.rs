@@ -13,6 +13,10 @@ use crate::report::plan::Saying;
 use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
 use crate::store::Step;
 
+/// Rows of what was said, each with what was begun after it.
+const REPORTS: &str = "SELECT r.*, b.begun_at FROM reports r LEFT JOIN report_beginnings b
+    ON b.pull_number = r.pull_number AND b.kind = r.kind AND b.sha = r.sha";
+
 /// A credential's fingerprint, or another short word, that fits its column.
 fn short(text: &str) -> Value {
     text.chars().take(80).collect::<String>().into()
@@ -21,10 +25,12 @@ fn short(text: &str) -> Value {
 impl Store {
     /// Everything that reports are planned from, beside the facts.
     pub fn told(&mut self, facts: &Facts) -> Result<Told> {
-        let mut rows = self.query("SELECT * FROM reports WHERE settled = 0", &[])?;
+        let mut rows = self.query(&format!("{REPORTS} WHERE r.settled = 0"), &[])?;
         rows.extend(self.query(
-            "SELECT r.* FROM pull_requests p JOIN reports r ON r.pull_number = p.number
-             WHERE p.state = 'open' AND r.settled <> 0",
+            &format!(
+                "{REPORTS} JOIN pull_requests p ON p.number = r.pull_number
+                 WHERE p.state = 'open' AND r.settled <> 0"
+            ),
             &[],
         )?);
         let mut told = self.told_by(&rows, facts)?;
@@ -35,8 +41,8 @@ impl Store {
 
     /// The same, of one pull request alone.
     pub fn told_of(&mut self, number: PullNumber, facts: &Facts) -> Result<Told> {
-        let sql = "SELECT * FROM reports WHERE pull_number = ?";
-        let rows = self.query(sql, &[number.0.into()])?;
+        let sql = format!("{REPORTS} WHERE r.pull_number = ?");
+        let rows = self.query(&sql, &[number.0.into()])?;
         let mut told = self.told_by(&rows, facts)?;
         self.steps_for_reports(facts, &mut told, Some(number))?;
         self.answers(&mut told, Some(number))?;
@@ -84,7 +90,10 @@ impl Store {
         }
         let (of_one, params) = one(only, "a.pull_number");
         let sql = format!(
-            "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status, s.output
+            // Only the output of the step that failed is shown, and it may be long.
+            "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status,
+                 CASE WHEN d.outcome = 'failed' AND s.name = d.failed_step THEN s.output ELSE '' END
+                     AS output
              FROM deployment_steps s
              JOIN assignments a ON a.deployment_id = s.deployment_id
              JOIN deployments d ON d.id = a.deployment_id
@@ -128,6 +137,7 @@ impl Store {
     ) -> Result<()> {
         self.transaction(|store| {
             store.report_row(&saying.key)?;
+            store.forget_beginning(&saying.key)?;
             let [number, kind, sha] = key_values(&saying.key);
             store.execute(
                 "UPDATE reports SET remote_id = ?, credential = ?, state = ?, digest = ?, said_at = ?,
@@ -218,15 +228,35 @@ impl Store {
     }
 
     /// Something is about to be made, and may be there although nothing more is recorded of it.
-    /// What was said before it counts no more.
+    /// What was said before it stays known: it may be all that is there.
     pub fn report_begun(&mut self, key: &Key, now: Timestamp) -> Result<()> {
-        self.report_row(key)?;
-        let [number, kind, sha] = key_values(key);
+        self.transaction(|store| {
+            store.report_row(key)?;
+            let [number, kind, sha] = key_values(key);
+            store.execute(
+                "UPDATE reports SET settled = 0 WHERE pull_number = ? AND kind = ? AND sha = ?",
+                &[number.clone(), kind.clone(), sha.clone()],
+            )?;
+            store.forget_beginning(key)?;
+            store
+                .execute(
+                    "INSERT INTO report_beginnings (pull_number, kind, sha, begun_at)
+                     VALUES (?, ?, ?, ?)",
+                    &[number, kind, sha, now.into()],
+                )
+                .map(drop)
+        })
+    }
+
+    /// GitHub has answered that it did not make it.
+    pub fn report_not_made(&mut self, key: &Key) -> Result<()> {
+        self.forget_beginning(key)
+    }
+
+    fn forget_beginning(&mut self, key: &Key) -> Result<()> {
         self.execute(
-            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = ?,
-                 settled = 0
-             WHERE pull_number = ? AND kind = ? AND sha = ?",
-            &[now.into(), number, kind, sha],
+            "DELETE FROM report_beginnings WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &key_values(key),
         )
         .map(drop)
     }
@@ -247,7 +277,10 @@ impl Store {
         .map(drop)
     }
 
+    /// Nothing more is to be said of it. Under the lock of its pull request's reports: what was said
+    /// anew is not settled by what was known before.
     pub fn settle_report(&mut self, key: &Key) -> Result<()> {
+        self.forget_beginning(key)?;
         self.execute(
             "UPDATE reports SET settled = 1 WHERE pull_number = ? AND kind = ? AND sha = ?",
             &key_values(key),
@@ -417,6 +450,7 @@ fn said(row: &Row) -> Result<(Key, Said)> {
         state: row.opt_parsed("state")?,
         digest: row.opt_text("digest")?,
         said_at: row.opt_time("said_at")?,
+        begun_at: row.opt_time("begun_at")?,
         settled: row.opt_int("settled")? == Some(1),
         tried,
     };

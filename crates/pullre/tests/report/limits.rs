@@ -5,7 +5,7 @@ use pullre::ports::{ForgeError, PostError, Reaction};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, checks, opened, ready, seen};
+use super::{ONE, checks, comment, deployments, opened, ready, seen};
 
 #[test]
 fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_first() {
@@ -27,6 +27,46 @@ fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_fi
     world.minutes(4);
     assert_eq!(world.hub.told().comments.len(), 50);
     assert_eq!(world.facts().report_trouble, None);
+}
+
+#[test]
+fn what_no_write_is_left_for_is_not_begun() {
+    let world = ready();
+    let said = |world: &World| world.store().told(&world.facts()).unwrap().said;
+    let before = said(&world);
+    let minute = world.now.as_second() / 60;
+    world.by_hand(&format!("INSERT INTO report_writes VALUES ({minute}, 60)"));
+    world.by_hand("UPDATE server_facts SET app_pull = NULL, app_sha = NULL");
+    for _ in 0..2 {
+        world.tick();
+        assert_eq!(said(&world), before, "nothing else was said");
+        assert!(world.facts().report_trouble.is_some(), "and that is known");
+    }
+}
+
+#[test]
+fn what_is_over_while_it_is_refused_is_said_when_it_is_permitted() {
+    let all = ["check", "comment", "deployment"];
+    let mut world = opened(1);
+    world.report.deployments = true;
+    world.tick();
+    world.settle_machines();
+    world.tick();
+    all.iter().for_each(|interface| world.hub.forbid(interface));
+    world.hub.close(ONE, world.now);
+    world.minutes(3);
+    all.iter().for_each(|interface| world.hub.permit(interface));
+    world.advance(3600);
+    world.minutes(1);
+    assert_eq!(checks(&world), ["1:9e3779b cancelled: Closed"]);
+    assert!(comment(&world, ONE).contains("closed"), "{}", comment(&world, ONE));
+    assert_eq!(
+        deployments(&world),
+        "[deployment pr-1 of 9e3779b] in_progress, in_progress, inactive -"
+    );
+    let writes = world.hub.told().writes;
+    world.minutes(1);
+    assert_eq!(world.hub.told().writes, writes, "all is said");
 }
 
 #[test]

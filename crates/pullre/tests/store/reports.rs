@@ -3,7 +3,7 @@
 use pullre::domain::PullNumber;
 use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
-use pullre::report::{Key, Kind, State};
+use pullre::report::{Key, Kind, Said, State};
 use pullre::store::backend::Value;
 use pullre::store::{CommandState, StoredCommand, Won};
 
@@ -20,7 +20,7 @@ on_each_engine!(
     an_alert_is_kept_from_its_beginning_to_its_end,
     rows_of_nonsense_concern_nobody_else,
     what_is_known_of_one_is_what_is_known_of_it_among_all,
-    what_is_begun_may_be_there_whatever_was_said_before,
+    what_is_begun_stands_beside_what_was_said_until_it_is_known,
     what_is_over_is_forgotten_and_what_is_open_is_not,
 );
 
@@ -146,23 +146,40 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
         db.report_said(&Saying { settles: true, ..check }, 11, "token", at(0)).unwrap();
     }
     db.open_pull(8);
-    // What was begun and given up was never said.
-    let begun = saying(7, Kind::Comment, "", "one");
-    db.report_begun(&begun.key, at(1)).unwrap();
-    db.settle_report(&begun.key).unwrap();
+    // What was tried and given up was never said.
+    let tried = saying(7, Kind::Comment, "", "one");
+    db.report_tried(&tried, at(1)).unwrap();
+    db.settle_report(&tried.key).unwrap();
     db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
     let left = db.read("SELECT pull_number FROM reports");
     assert_eq!(left, [[Value::Int(8)]]);
 }
 
-fn what_is_begun_may_be_there_whatever_was_said_before(db: &mut Db) {
+fn what_is_begun_stands_beside_what_was_said_until_it_is_known(db: &mut Db) {
     let check = saying(7, Kind::Check, "abc", "one");
     db.report_said(&check, 11, "token", at(0)).unwrap();
-    db.report_begun(&check.key, at(1)).unwrap();
     let facts = db.facts().unwrap();
-    let said = db.told(&facts).unwrap().said.remove(&check.key).unwrap();
-    assert_eq!((said.id, said.state, said.digest), (None, None, None));
-    assert_eq!(said.said_at, Some(at(1)), "when it was begun");
+    let one = |db: &mut Db| db.told(&facts).unwrap().said.remove(&check.key).unwrap();
+    let before = one(db);
+    for second in [1, 2] {
+        db.report_begun(&check.key, at(second)).unwrap();
+    }
+    let said = one(db);
+    let was = Said { begun_at: None, ..said.clone() };
+    assert_eq!(said.begun_at, Some(at(2)));
+    assert_eq!(was, before, "it may be all that is there");
+    db.report_not_made(&check.key).unwrap();
+    assert_eq!(one(db), before);
+    db.report_begun(&check.key, at(3)).unwrap();
+    db.report_said(&check, 12, "token", at(4)).unwrap();
+    assert_eq!((one(db).id, one(db).begun_at), (Some(12), None));
+    // What was settled and is begun again is looked at until it is settled again.
+    db.settle_report(&check.key).unwrap();
+    assert!(db.told(&facts).unwrap().said.is_empty());
+    db.report_begun(&check.key, at(5)).unwrap();
+    assert_eq!((one(db).id, one(db).begun_at), (Some(12), Some(at(5))));
+    db.settle_report(&check.key).unwrap();
+    assert!(db.read("SELECT * FROM report_beginnings").is_empty());
 }
 
 fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
