@@ -157,7 +157,7 @@ impl Hub {
 
     /// From now on it cannot be told whether this account may write.
     pub fn never_know(&self, login: &str) {
-        self.inner().unknown.insert(login.into());
+        self.inner().unknown.insert(login.to_lowercase());
     }
 
     /// What is asked and said of this commit is answered like this; None: no more.
@@ -475,9 +475,10 @@ impl Forge for HubClient {
 
     fn may_write(&self, login: &Login) -> Result<bool, PostError> {
         let inner = self.reach()?;
-        match inner.unknown.contains(&login.0) {
+        let login = login.0.to_lowercase();
+        match inner.unknown.contains(&login) {
             true => Err(ForgeError::Unavailable("it answers 502".into()).into()),
-            false => Ok(inner.writers.contains(&login.0.to_lowercase())),
+            false => Ok(inner.writers.contains(&login)),
         }
     }
 }

@@ -258,7 +258,7 @@ impl Controller<'_> {
             return Ok(false);
         }
         let facts = store.facts()?;
-        Ok(commands::obey(self, store, &facts, clock.now())? > 0)
+        Ok(commands::obey(self, store, &facts, clock)? > 0)
     }
 
     fn remember(&self, records: &[Record], report: &mut Report) {

@@ -28,6 +28,18 @@ const WRITES_AN_HOUR: u32 = 450;
 const SHARE_OF_THE_REST: u32 = 70;
 /// As many things that GitHub does not answer well are one thing with GitHub.
 const MOST_ODD: usize = 3;
+
+/// What GitHub did not answer well in this tick.
+#[derive(Default)]
+pub(crate) struct Odd(usize);
+
+impl Odd {
+    /// One more. It comes back where it is no matter of this thing alone.
+    pub(crate) fn add(&mut self, e: ForgeError) -> Result<(), ForgeError> {
+        self.0 += 1;
+        if !is_of_one(&e) || self.0 >= MOST_ODD { Err(e) } else { Ok(()) }
+    }
+}
 /// A request may be on its way for so long after whoever sent it was killed.
 const IN_FLIGHT: Duration = Duration::from_secs(30);
 
@@ -133,7 +145,7 @@ impl Speaker<'_> {
         let told = store.told(facts)?;
         let mut sayings = self.plan(facts, &told);
         // Where check runs turn out to be refused, statuses are planned; once is enough.
-        let mut odd = 0;
+        let mut odd = Odd::default();
         for _ in 0..2 {
             let mut refused = BTreeSet::new();
             for saying in &sayings {
@@ -143,12 +155,7 @@ impl Speaker<'_> {
                 match self.one(saying, store)? {
                     Done::Said | Done::Left => {}
                     Done::Refused => drop(refused.insert(saying.key.kind)),
-                    Done::Odd(e) => {
-                        odd += 1;
-                        if odd == MOST_ODD {
-                            return Err(Stop::Forge(e));
-                        }
-                    }
+                    Done::Odd(e) => odd.add(e)?,
                 }
             }
             if refused.is_empty() {
@@ -400,7 +407,7 @@ fn is_answered(e: &PostError) -> bool {
 }
 
 /// Whether this may be about the one thing that was asked, and nothing else.
-pub(crate) fn is_of_one(e: &ForgeError) -> bool {
+fn is_of_one(e: &ForgeError) -> bool {
     matches!(e, ForgeError::Unavailable(_) | ForgeError::Malformed(_) | ForgeError::Rejected(_))
 }
 

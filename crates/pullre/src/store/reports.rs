@@ -9,6 +9,7 @@ use super::effects::Won;
 use super::{Result, Store, StoreError, harmless_twice};
 use crate::domain::{Invalid, PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Outcome};
+use crate::ports::Reaction;
 use crate::report::plan::Saying;
 use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
 use crate::store::Step;
@@ -430,7 +431,7 @@ fn command(row: &Row) -> Result<StoredCommand> {
         verb: row.text("verb")?,
         state: row.parsed("state")?,
         changed_at: row.time("changed_at")?,
-        reaction: row.opt_text("reaction")?,
+        reaction: row.opt_parsed("reaction")?,
     })
 }
 
@@ -466,7 +467,7 @@ pub struct StoredCommand {
     pub verb: String,
     pub state: CommandState,
     pub changed_at: Timestamp,
-    pub reaction: Option<String>,
+    pub reaction: Option<Reaction>,
 }
 
 /// What is between two of these may be lost by a crash, and is never done twice.
@@ -563,12 +564,12 @@ impl Store {
         &mut self,
         command: &StoredCommand,
         state: CommandState,
-        answer: Option<(&str, Option<&str>)>,
+        answer: Option<(Reaction, Option<&str>)>,
         now: Timestamp,
     ) -> Result<Won> {
         let (reaction, text) = match answer {
             Some((reaction, text)) => (Some(reaction), text),
-            None => (command.reaction.as_deref(), None),
+            None => (command.reaction, None),
         };
         let keep = if answer.is_some() { "answer = ?" } else { "answer = COALESCE(?, answer)" };
         let matched = self.execute(
@@ -579,7 +580,7 @@ impl Store {
             &[
                 state.as_str().into(),
                 now.into(),
-                reaction.into(),
+                reaction.map(Reaction::as_str).into(),
                 text.into(),
                 command.comment.into(),
                 command.state.as_str().into(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use insta::assert_snapshot;
 use pullre::domain::InstanceState;
@@ -261,6 +262,27 @@ fn what_is_reopened_while_another_one_speaks_of_its_end_is_not_closed_for_good()
     1:9e3779b success: Ready on stg1
     1:9e3779b cancelled: Closed
     ");
+}
+
+#[test]
+fn what_is_begun_late_in_a_long_talk_is_not_as_old_as_the_talk() {
+    let world = opened(0);
+    let (under_way, go_on) = world.hub.halt_next_post();
+    std::thread::scope(|scope| {
+        let talk = scope.spawn(|| world.tick());
+        under_way.recv().unwrap();
+        let (second_under_way, second_goes_on) = world.hub.halt_next_post();
+        let pause = Duration::from_millis(50);
+        std::thread::sleep(pause);
+        go_on.send(()).unwrap();
+        second_under_way.recv().unwrap();
+        let said = world.store().told(&world.facts()).unwrap().said;
+        let begun: Vec<_> = said.values().filter_map(|said| said.begun_at).collect();
+        assert_eq!(begun.len(), 1, "{said:?}");
+        assert!(begun[0] >= world.now + pause, "{}", begun[0]);
+        second_goes_on.send(()).unwrap();
+        talk.join().unwrap();
+    });
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_fi
     assert_eq!(world.hub.told().checks.len(), 42, "check runs before comments");
     world.tick();
     assert_eq!(world.hub.told().writes, 42, "a second tick of the minute shares it");
-    assert!(world.facts().report_trouble.unwrap().contains("used up"), "warned of once");
+    assert!(world.facts().report_trouble.unwrap().contains("used up"));
     // What is over is said in the same minute.
     world.hub.forks_of_all(world.now);
     world.tick();
@@ -26,6 +26,44 @@ fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_fi
     world.advance(60);
     world.minutes(4);
     assert_eq!(world.hub.told().comments.len(), 50);
+    assert_eq!(world.facts().report_trouble, None);
+}
+
+#[test]
+fn of_an_hour_too_a_part_is_left_to_conclusions() {
+    let mut world = World::new(0).speaks();
+    world.report.comment = false;
+    let earlier = world.now.as_second() / 60 - 30;
+    world.by_hand(&format!("INSERT INTO report_writes VALUES ({earlier}, 314)"));
+    let said = |world: &World, fork: bool| {
+        for _ in 0..3 {
+            world.hub.open("dev1", fork, world.now);
+        }
+        world.tick();
+        world.hub.told().writes
+    };
+    assert_eq!(said(&world, false), 1, "315 of 450");
+    assert_eq!(said(&world, true), 4);
+    world.by_hand(&format!("UPDATE report_writes SET writes = 444 WHERE minute = {earlier}"));
+    assert_eq!(said(&world, true), 6, "and no more than that");
+}
+
+#[test]
+fn three_odd_answers_are_one_trouble_with_github() {
+    let mut world = World::new(0).speaks();
+    world.report.comment = false;
+    for _ in 0..5 {
+        world.hub.open("dev1", false, world.now);
+    }
+    for _ in 0..3 {
+        world.hub.fail_next_post(ForgeError::Unavailable("it answers 502".into()).into(), false);
+    }
+    world.tick();
+    assert_eq!(world.hub.told().checks.len(), 0, "the others are not even tried");
+    assert!(world.facts().report_trouble.unwrap().contains("502"));
+    world.advance(60);
+    world.minutes(2);
+    assert_eq!(world.hub.told().checks.len(), 5);
     assert_eq!(world.facts().report_trouble, None);
 }
 
@@ -88,11 +126,13 @@ fn strangers_use_up_nobodys_budget() {
         world.hub.comment(ONE, "mallory", "/pullre stop", world.now);
     }
     let hers = world.hub.comment(ONE, "alice", "/pullre redeploy", world.now);
+    // A fork's is concluded at once, and that a merge may wait for.
+    world.hub.open("dev1", true, world.now);
     world.tick();
     let reactions = world.hub.told().reactions;
     assert!(reactions.contains(&(hers, Reaction::Done)), "hers comes first");
     assert!(reactions.len() < 43, "{}", reactions.len());
-    assert!(!world.hub.told().checks.is_empty());
+    assert_eq!(world.hub.told().checks.len(), 2);
 }
 
 #[test]
@@ -293,6 +333,7 @@ fn what_one_saying_reads_is_not_what_all_the_others_have() {
         fuse.bytes_read()
     };
     let idle = read();
+    assert!(idle > 4 * LONG, "{idle} bytes, of which all outputs are a part");
     let writes = world.hub.told().writes;
     world.by_hand("UPDATE reports SET digest = 'x' WHERE pull_number = 1 AND kind = 'comment'");
     let busy = read();

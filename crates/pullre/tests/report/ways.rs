@@ -46,9 +46,9 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
     let writes = world.hub.told().writes;
     world.minutes(3);
     assert_eq!(world.hub.told().writes, writes, "an idle tick says nothing");
-    // A day later it is asked again, and now it may.
+    // An hour later it is asked again, and now it may.
     world.hub.permit("check");
-    world.advance(86_400);
+    world.advance(3600);
     world.client_ticks(&Fuse::never(), |_| true);
     world.minutes(1);
     assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");

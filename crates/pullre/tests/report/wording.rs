@@ -33,6 +33,23 @@ fn the_password_of_a_check_url_is_never_shown() {
 }
 
 #[test]
+fn what_lets_in_without_a_password_and_a_short_one_are_never_shown_either() {
+    for (login, printed, shown) in [
+        ("t0ken", "GET as t0ken", "GET as ***"),
+        ("tester:pass", "tester:pass is tester, pass", "*** is tester, ***"),
+    ] {
+        let mut world = failed(1);
+        let set = [format!("check_url=http://{login}@stg1.example:8000/")];
+        world.operator(&mut world.store()).server_set("stg1", &set).unwrap();
+        world.by_hand(&format!("UPDATE deployment_steps SET output = '{printed}'"));
+        world.advance(1);
+        world.tick();
+        let seen = seen(&world);
+        assert!(seen.contains(&format!("    {shown}\n")), "{seen}");
+    }
+}
+
+#[test]
 fn colours_of_an_output_are_left_out_and_hide_no_secret() {
     let mut world = World::new(1).speaks();
     world.report.secrets = vec![Secret::new("p_ss!w0rd*")];
@@ -170,14 +187,23 @@ fn a_details_link_leads_to_the_console_page_of_that_pull_request() {
 #[test]
 fn a_completed_check_run_tells_when_it_began_and_ended() {
     let mut world = failed(1);
+    // It began a second before it ended.
+    let began = |world: &World| {
+        let began = world.now.as_millisecond() - 1000;
+        world.by_hand(&format!("UPDATE deployments SET started_at = {began}"));
+    };
+    began(&world);
     world.tick();
     let times = |world: &World| {
         let told = world.hub.told();
         let run = told.checks.values().last().unwrap().1.clone();
         format!("{:?}: {:?} to {:?}", run.state, run.started_at.unwrap(), run.completed_at.unwrap())
     };
-    assert_snapshot!(times(&world), @"Failure: 2026-11-22T12:00:00Z to 2026-11-22T12:00:00Z");
+    assert_snapshot!(times(&world), @"Failure: 2026-11-22T11:59:59Z to 2026-11-22T12:00:00Z");
     world.advance(60);
-    world.minutes(3);
-    assert_snapshot!(times(&world), @"Success: 2026-11-22T12:01:00Z to 2026-11-22T12:01:00Z");
+    world.tick();
+    world.client_ticks(&Fuse::never(), |_| true);
+    began(&world);
+    world.tick();
+    assert_snapshot!(times(&world), @"Success: 2026-11-22T12:00:59Z to 2026-11-22T12:01:00Z");
 }

@@ -1,13 +1,14 @@
 //! What was said on GitHub, and what it may cost.
 
 use pullre::domain::PullNumber;
+use pullre::ports::Reaction;
 use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
 use pullre::report::{Key, Kind, Said, State};
 use pullre::store::backend::Value;
-use pullre::store::{CommandState, StoredCommand, Won};
+use pullre::store::{CommandState, Won};
 
-use crate::db::{Db, at};
+use crate::db::{Db, at, command};
 
 on_each_engine!(
     what_was_said_is_remembered_until_it_is_settled,
@@ -22,6 +23,7 @@ on_each_engine!(
     what_is_known_of_one_is_what_is_known_of_it_among_all,
     what_is_begun_stands_beside_what_was_said_until_it_is_known,
     what_is_over_is_forgotten_and_what_is_open_is_not,
+    of_all_outputs_only_that_of_the_failed_step_is_read,
 );
 
 fn saying(number: u32, kind: Kind, sha: &str, digest: &str) -> Saying {
@@ -91,15 +93,7 @@ fn writes_fit_into_a_minute_and_an_hour(db: &mut Db) {
 }
 
 fn a_command_is_kept_once_and_taken_once(db: &mut Db) {
-    let command = StoredCommand {
-        comment: 5,
-        number: PullNumber(7),
-        login: "alice".into(),
-        verb: "redeploy".into(),
-        state: CommandState::New,
-        changed_at: at(0),
-        reaction: None,
-    };
+    let command = command(5);
     for _ in 0..2 {
         db.comments_read(std::slice::from_ref(&command), at(3), "mark").unwrap();
     }
@@ -108,10 +102,10 @@ fn a_command_is_kept_once_and_taken_once(db: &mut Db) {
     let taken = |db: &mut Db| db.command_is(&command, CommandState::Taken, None, at(4)).unwrap();
     assert_eq!([taken(db), taken(db)], [Won::Yes, Won::No]);
     let mut taken = db.open_commands().unwrap().remove(0);
-    let answer = Some(("+1", Some("it is done")));
+    let answer = Some((Reaction::Done, Some("it is done")));
     assert_eq!(db.command_is(&taken, CommandState::Answered, answer, at(5)).unwrap(), Won::Yes);
     taken.state = CommandState::Answered;
-    taken.reaction = Some("+1".into());
+    taken.reaction = Some(Reaction::Done);
     assert_eq!(db.command_is(&taken, CommandState::Done, None, at(6)).unwrap(), Won::Yes);
     assert!(db.open_commands().unwrap().is_empty());
     db.open_pull(7);
@@ -200,6 +194,24 @@ fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
     let (key, said) = one.said.first_key_value().unwrap();
     assert_eq!((key.number, said), (PullNumber(2), &all.said[key]));
     assert_eq!(one.answers[&PullNumber(2)], all.answers[&PullNumber(2)]);
+}
+
+fn of_all_outputs_only_that_of_the_failed_step_is_read(db: &mut Db) {
+    for number in [1, 2] {
+        let (_, _, deployment) = db.running(number);
+        for name in ["checkout", "migrate"] {
+            let step = db.step_started(deployment.id, name, at(5)).unwrap();
+            db.step_finished(step, Some(1), &format!("{name} of {number}"), at(6)).unwrap();
+        }
+        if number == 2 {
+            let failed = db.deployment_failed(&deployment, "migrate", "exit status 1", at(7));
+            assert_eq!(failed.unwrap(), Won::Yes);
+        }
+    }
+    let facts = db.facts_without_bodies().unwrap();
+    let steps = db.told(&facts).unwrap().steps.into_values();
+    let outputs: Vec<_> = steps.flatten().map(|step| step.output).collect();
+    assert_eq!(outputs, ["", "", "", "migrate of 2"]);
 }
 
 fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {
