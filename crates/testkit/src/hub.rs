@@ -31,7 +31,7 @@ struct Inner {
     writers: BTreeSet<String>,
     /// Logins that nobody can be asked about.
     unknown: BTreeSet<String>,
-    /// What is said of this commit is answered like this.
+    /// Who looks for a check run of this commit is answered like this.
     odd: Option<(Sha, PostError)>,
     /// Who speaks; what another one has made cannot be changed.
     credential: String,
@@ -160,9 +160,14 @@ impl Hub {
         self.inner().unknown.insert(login.to_lowercase());
     }
 
-    /// What is asked and said of this commit is answered like this; None: no more.
+    /// Who looks for a check run of this commit is answered like this; None: no more.
     pub fn never_take(&self, head: &Sha, error: Option<PostError>) {
         self.inner().odd = error.map(|error| (head.clone(), error));
+    }
+
+    /// As if no check run had ever been made.
+    pub fn forget_checks(&self) {
+        self.inner().told.checks.clear();
     }
 
     /// Somebody deletes every deployment.

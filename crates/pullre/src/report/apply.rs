@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::plan::{Saying, What, mark_of, plan, plan_one};
 use super::show::View;
-use super::{Kind, Said, Told};
+use super::{Kind, LastSaid, Told};
 use crate::facts::{Assignment, Facts};
 use crate::ports::{CheckState, Find, ForgeError, Found, Post, PostError};
 use crate::reconcile::lock::LockName;
@@ -234,7 +234,12 @@ impl Speaker<'_> {
 
     /// Returns the id of what says it now; None where it is the last word on something that is not
     /// there.
-    fn say(&self, saying: &Saying, said: &Said, store: &mut Store) -> Result<Option<i64>, Trouble> {
+    fn say(
+        &self,
+        saying: &Saying,
+        said: &LastSaid,
+        store: &mut Store,
+    ) -> Result<Option<i64>, Trouble> {
         let credential = self.controller.forge.credential();
         let same_hand = said.credential.as_ref().is_none_or(|other| *other == credential);
         match &saying.what {
@@ -250,7 +255,7 @@ impl Speaker<'_> {
                     .state
                     .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
                 let id = said.id.filter(|_| same_hand && !stays);
-                let ours = Said { id, ..said.clone() };
+                let ours = LastSaid { id, ..said.clone() };
                 self.change_or_make(saying, &ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
@@ -300,7 +305,7 @@ impl Speaker<'_> {
     fn change_or_make(
         &self,
         saying: &Saying,
-        said: &Said,
+        said: &LastSaid,
         find: &Find,
         check: Option<CheckState>,
         post: impl Fn(Option<i64>) -> Post,
@@ -331,13 +336,13 @@ impl Speaker<'_> {
     }
 
     /// Whether this is known to be what these credentials have made.
-    fn has_made(&self, said: &Said) -> bool {
+    fn has_made(&self, said: &LastSaid) -> bool {
         said.credential.as_deref() == Some(&self.controller.forge.credential())
     }
 
     /// Whether somebody began to make it a moment ago and did not record it: whoever was killed
     /// then may have a request on its way that GitHub shows only later.
-    fn is_in_flight(&self, said: &Said) -> bool {
+    fn is_in_flight(&self, said: &LastSaid) -> bool {
         said.begun_at.is_some_and(|at| words::between(at, self.clock.now()) < IN_FLIGHT)
     }
 

@@ -112,8 +112,8 @@ pub(crate) fn obey(
     }
     match read_and_do(controller, store, facts, clock) {
         Ok(done) => Ok(done),
-        Err(Trouble::Store(e)) => Err(e),
-        Err(Trouble::Forge(e)) => {
+        Err(Stop::Store(e)) => Err(e),
+        Err(Stop::Forge(e)) => {
             let why = format!("commands in comments wait: {e}");
             warn_once(store, why).map(|()| 0)
         }
@@ -127,20 +127,21 @@ fn warn_once(store: &mut Store, why: String) -> Result<(), StoreError> {
     Ok(())
 }
 
-enum Trouble {
+/// Why a command waits, and perhaps all others with it.
+enum Stop {
     Store(StoreError),
     Forge(ForgeError),
 }
 
-impl From<StoreError> for Trouble {
-    fn from(e: StoreError) -> Trouble {
-        Trouble::Store(e)
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Stop {
+        Stop::Store(e)
     }
 }
 
-impl From<ForgeError> for Trouble {
-    fn from(e: ForgeError) -> Trouble {
-        Trouble::Forge(e)
+impl From<ForgeError> for Stop {
+    fn from(e: ForgeError) -> Stop {
+        Stop::Forge(e)
     }
 }
 
@@ -149,7 +150,7 @@ fn read_and_do(
     store: &mut Store,
     facts: &Facts,
     clock: Clock,
-) -> Result<usize, Trouble> {
+) -> Result<usize, Stop> {
     let now = clock.now();
     if let Some(due) = &facts.comments_due {
         let oldest = now.saturating_sub(OLDEST).unwrap_or(now);
@@ -188,13 +189,13 @@ fn read_and_do(
     }
     let (mut done, mut odd) = (0, Odd::default());
     let doer = Doer { controller, facts, clock };
-    let mut go_on = |did: Result<bool, Trouble>| match did {
+    let mut go_on = |did: Result<bool, Stop>| match did {
         Ok(did) => {
             done += usize::from(did);
             Ok(())
         }
         // It may be this one alone; a day later it is too old, and is asked about no more.
-        Err(Trouble::Forge(e)) => {
+        Err(Stop::Forge(e)) => {
             let why = e.to_string();
             odd.add(e)?;
             tracing::warn!("a command in a comment waits: {why}");
@@ -245,7 +246,7 @@ struct Doer<'a> {
 
 impl Doer<'_> {
     /// Whether something was done.
-    fn one(&self, mut command: StoredCommand, store: &mut Store) -> Result<bool, Trouble> {
+    fn one(&self, mut command: StoredCommand, store: &mut Store) -> Result<bool, Stop> {
         match command.state {
             CommandState::New => {
                 let login = Login(command.login.clone());
@@ -314,7 +315,7 @@ impl Doer<'_> {
         Ok(won)
     }
 
-    fn may(&self, login: &Login) -> Result<bool, Trouble> {
+    fn may(&self, login: &Login) -> Result<bool, Stop> {
         match self.controller.forge.may_write(login) {
             Ok(may) => Ok(may),
             // Whoever cannot be asked about has no right.
@@ -327,13 +328,13 @@ impl Doer<'_> {
         }
     }
 
-    fn is_at_work(&self, number: PullNumber) -> Result<bool, Trouble> {
+    fn is_at_work(&self, number: PullNumber) -> Result<bool, Stop> {
         let lock = self.controller.locks.try_lock(&LockName::Environment(number));
         lock.map(|held| held.is_none())
-            .map_err(|e| Trouble::Forge(ForgeError::Local(format!("cannot lock: {e}"))))
+            .map_err(|e| Stop::Forge(ForgeError::Local(format!("cannot lock: {e}"))))
     }
 
-    fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Trouble> {
+    fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Stop> {
         let reaction = command.reaction.unwrap_or(Reaction::NotUnderstood);
         if !may_write(store, !is_refused(&command), self.clock.now())? {
             return Ok(());
@@ -350,11 +351,7 @@ impl Doer<'_> {
         Ok(())
     }
 
-    fn act(
-        &self,
-        command: &StoredCommand,
-        store: &mut Store,
-    ) -> Result<(Reaction, String), Trouble> {
+    fn act(&self, command: &StoredCommand, store: &mut Store) -> Result<(Reaction, String), Stop> {
         let Some(verb) = Verb::of(&command.verb) else {
             let text = match command.verb.as_str() {
                 SEVERAL => "one command in a comment, please".to_owned(),

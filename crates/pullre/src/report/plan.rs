@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::show::{Shown, View, mark, show};
-use super::{ADOPTED, Key, Kind, Refusal, Said, State, digest, markdown};
+use super::{ADOPTED, Key, Kind, LastSaid, Refusal, State, digest, markdown};
 use crate::condition::{hold, pause_after};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::Pull;
@@ -271,7 +271,7 @@ impl Planner<'_> {
         stays && app.is_some_and(|app| app.pull == key.number && app.sha.as_str() == key.sha)
     }
 
-    fn last_comment(&mut self, key: &Key, said: &Said) {
+    fn last_comment(&mut self, key: &Key, said: &LastSaid) {
         let (facts, told) = (self.view.facts, self.view.told);
         let pull = facts.pulls.get(&key.number).or_else(|| told.closed.get(&key.number));
         let shown = pull.and_then(|pull| show(pull, self.view));
@@ -292,13 +292,13 @@ impl Planner<'_> {
     }
 
     /// What is there says its last word when it is permitted again.
-    fn wait(&mut self, key: &Key, said: &Said) {
+    fn wait(&mut self, key: &Key, said: &LastSaid) {
         if !is_known(said) {
             self.settle(key);
         }
     }
 
-    fn last_word(&mut self, key: &Key, said: &Said, open: Option<&Pull>) {
+    fn last_word(&mut self, key: &Key, said: &LastSaid, open: Option<&Pull>) {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
             Kind::Deployment => said.state != Some(State::Cancelled),
@@ -350,7 +350,7 @@ impl Planner<'_> {
     }
 
     /// Whether the server that something was said of is the environment's no more.
-    fn is_lost(&self, number: PullNumber, said: &Said) -> bool {
+    fn is_lost(&self, number: PullNumber, said: &LastSaid) -> bool {
         match self.view.facts.assignments.get(&number) {
             None => true,
             Some(assignment) => said.said_at.is_some_and(|at| at < assignment.assigned_at),
@@ -426,7 +426,7 @@ fn digest_of(what: &What) -> String {
 }
 
 /// Whether something of it is on GitHub, or may be, by what is recorded.
-fn is_known(said: &Said) -> bool {
+fn is_known(said: &LastSaid) -> bool {
     said.id.is_some() || said.state.is_some() || said.begun_at.is_some()
 }
 

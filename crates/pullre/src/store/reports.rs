@@ -11,11 +11,11 @@ use crate::domain::{Invalid, PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Outcome};
 use crate::ports::Reaction;
 use crate::report::plan::Saying;
-use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
+use crate::report::{Answer, Key, Kind, LastSaid, Refusal, State, Told, Tried};
 use crate::store::Step;
 
-/// Rows of what was said, each with what was begun after it.
-const REPORTS: &str = "SELECT r.*, b.begun_at FROM reports r LEFT JOIN report_beginnings b
+/// What was begun after what `reports r` says.
+const BEGUN: &str = "LEFT JOIN report_beginnings b
     ON b.pull_number = r.pull_number AND b.kind = r.kind AND b.sha = r.sha";
 
 /// A credential's fingerprint, or another short word, that fits its column.
@@ -26,10 +26,14 @@ fn short(text: &str) -> Value {
 impl Store {
     /// Everything that reports are planned from, beside the facts.
     pub fn told(&mut self, facts: &Facts) -> Result<Told> {
-        let mut rows = self.query(&format!("{REPORTS} WHERE r.settled = 0"), &[])?;
+        let mut rows = self.query(
+            &format!("SELECT r.*, b.begun_at FROM reports r {BEGUN} WHERE r.settled = 0"),
+            &[],
+        )?;
         rows.extend(self.query(
             &format!(
-                "{REPORTS} JOIN pull_requests p ON p.number = r.pull_number
+                "SELECT r.*, b.begun_at FROM pull_requests p
+                 JOIN reports r ON r.pull_number = p.number {BEGUN}
                  WHERE p.state = 'open' AND r.settled <> 0"
             ),
             &[],
@@ -42,7 +46,7 @@ impl Store {
 
     /// The same, of one pull request alone.
     pub fn told_of(&mut self, number: PullNumber, facts: &Facts) -> Result<Told> {
-        let sql = format!("{REPORTS} WHERE r.pull_number = ?");
+        let sql = format!("SELECT r.*, b.begun_at FROM reports r {BEGUN} WHERE r.pull_number = ?");
         let rows = self.query(&sql, &[number.0.into()])?;
         let mut told = self.told_by(&rows, facts)?;
         self.steps_for_reports(facts, &mut told, Some(number))?;
@@ -435,7 +439,7 @@ fn command(row: &Row) -> Result<StoredCommand> {
     })
 }
 
-fn said(row: &Row) -> Result<(Key, Said)> {
+fn said(row: &Row) -> Result<(Key, LastSaid)> {
     let key = Key {
         number: PullNumber(row.u32("pull_number")?),
         kind: row.parsed("kind")?,
@@ -445,7 +449,7 @@ fn said(row: &Row) -> Result<(Key, Said)> {
         (Some(digest), Some(at)) => Some(Tried { digest, at, attempts: row.u32("attempts")? }),
         _ => None,
     };
-    let said = Said {
+    let said = LastSaid {
         id: row.opt_int("remote_id")?,
         credential: row.opt_text("credential")?,
         state: row.opt_parsed("state")?,

@@ -166,6 +166,7 @@ fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
     let mut late = 0;
     for operations in 0.. {
         let mut world = opened(2);
+        world.report.deployments = true;
         // What it was sending when it died arrives after somebody has looked.
         world.hub.slow_down();
         let fuse = Fuse::after(operations);
@@ -182,6 +183,10 @@ fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
         }
         for (_, comment) in world.hub.told().comments.values() {
             assert!(comment.body.contains("closed"), "killed after {operations}");
+        }
+        for (_, _, statuses) in world.hub.told().deployments.values() {
+            let last = statuses.last().map(|status| status.state);
+            assert_eq!(last, Some("inactive"), "killed after {operations}");
         }
         if !fuse.has_burnt() {
             assert!(late > 0 && operations > 20, "{late} late of {operations}");

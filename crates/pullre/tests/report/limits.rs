@@ -5,7 +5,7 @@ use pullre::ports::{ForgeError, PostError, Reaction};
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, checks, comment, deployments, opened, ready, seen};
+use super::{ONE, checks, comment, deployments, opened, ready, seen, without_checks};
 
 #[test]
 fn what_the_budget_does_not_allow_is_said_in_later_minutes_and_conclusions_go_first() {
@@ -160,14 +160,15 @@ fn one_that_is_answered_oddly_keeps_no_other_from_being_said() {
 
 #[test]
 fn what_is_refused_once_is_not_asked_for_each() {
-    let world = World::new(0).speaks();
-    world.hub.forbid("check");
+    let world = without_checks(0);
     for _ in 0..5 {
         world.hub.open("dev1", false, world.now);
     }
     world.tick();
     assert_eq!(world.hub.told().refused, 1);
     assert_eq!(world.hub.told().statuses.len(), 5);
+    let said = world.store().told(&world.facts()).unwrap().said;
+    assert!(said.values().all(|said| said.begun_at.is_none()), "it is known not to be there");
 }
 
 #[test]
@@ -178,8 +179,7 @@ fn a_status_that_a_token_left_is_corrected_by_the_app() {
     };
     let pending = |description: &str| Some(("pending", description.to_owned()));
     // What is neutral is said as pending.
-    let mut world = World::new(1).speaks();
-    world.hub.forbid("check");
+    let mut world = without_checks(1);
     world.hub.open("dev1", true, world.now);
     world.minutes(1);
     let told = last(&world).unwrap();
@@ -191,8 +191,7 @@ fn a_status_that_a_token_left_is_corrected_by_the_app() {
     world.minutes(4);
     assert_eq!(last(&world), Some(("success", "Ready on stg1".to_owned())));
     // And what was closed as an error.
-    let mut world = World::new(0).speaks();
-    world.hub.forbid("check");
+    let mut world = without_checks(0);
     world.hub.open("dev1", false, world.now);
     world.minutes(1);
     world.hub.close(ONE, world.now);
@@ -207,8 +206,7 @@ fn a_status_that_a_token_left_is_corrected_by_the_app() {
 
 #[test]
 fn a_neutral_status_ends_with_its_pull_request() {
-    let mut world = World::new(0).speaks();
-    world.hub.forbid("check");
+    let mut world = without_checks(0);
     world.hub.open("dev1", true, world.now);
     world.minutes(1);
     world.hub.close(ONE, world.now);
@@ -293,7 +291,7 @@ fn forbidden_comments_are_tried_again_when_the_credential_changes() {
     assert_eq!(world.hub.told().checks.len(), 2);
     world.hub.permit("comment");
     world.minutes(3);
-    assert_eq!(world.hub.told().comments.len(), 0, "left alone for a day");
+    assert_eq!(world.hub.told().comments.len(), 0, "left alone for an hour");
     world.hub.set_credential("app");
     world.minutes(1);
     assert_eq!(world.hub.told().comments.len(), 2);
@@ -301,8 +299,7 @@ fn forbidden_comments_are_tried_again_when_the_credential_changes() {
 
 #[test]
 fn what_was_refused_is_asked_again_after_an_hour() {
-    let mut world = World::new(0).speaks();
-    world.hub.forbid("check");
+    let mut world = without_checks(0);
     world.hub.open("dev1", false, world.now);
     world.minutes(1);
     world.hub.permit("check");

@@ -145,6 +145,23 @@ fn a_failure_that_arrived_and_was_not_recorded_is_followed_by_a_success() {
 }
 
 #[test]
+fn the_first_success_is_no_older_than_a_failure_that_was_not_recorded() {
+    let mut world = ready();
+    // Nothing is known of what was said until now.
+    world.by_hand("DELETE FROM reports");
+    world.hub.forget_checks();
+    world.advance(700);
+    let lost = ForgeError::Unavailable("the connection was cut".into());
+    world.hub.fail_next_post(lost.into(), true);
+    world.tick();
+    assert_eq!(newest(&world).state, CheckState::Failure);
+    world.client_ticks(&Fuse::never(), |_| true);
+    world.advance(60);
+    world.tick();
+    assert_eq!((newest(&world).state, newest(&world).completed_at), (CheckState::Success, None));
+}
+
+#[test]
 fn a_success_stays_where_a_failure_was_only_begun_to_be_said() {
     let mut world = ready();
     world.advance(700);

@@ -4,7 +4,7 @@ use pullre::domain::PullNumber;
 use pullre::ports::Reaction;
 use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
-use pullre::report::{Key, Kind, Said, State};
+use pullre::report::{Key, Kind, LastSaid, State};
 use pullre::store::backend::Value;
 use pullre::store::{CommandState, Won};
 
@@ -159,7 +159,7 @@ fn what_is_begun_stands_beside_what_was_said_until_it_is_known(db: &mut Db) {
         db.report_begun(&check.key, at(second)).unwrap();
     }
     let said = one(db);
-    let was = Said { begun_at: None, ..said.clone() };
+    let was = LastSaid { begun_at: None, ..said.clone() };
     assert_eq!(said.begun_at, Some(at(2)));
     assert_eq!(was, before, "it may be all that is there");
     db.report_not_made(&check.key).unwrap();

@@ -37,13 +37,15 @@ fn after_a_failure_the_connection_still_works(db: &mut Db) {
     assert_eq!(db.another().duties_of("renamed").unwrap().len(), 1);
 }
 
+type Work = Box<dyn FnOnce() + Send>;
+
 /// A connection to which something happens.
 struct Troubled {
     inner: Box<dyn Backend>,
     /// How its first commits fail, the last one first.
     commits: Vec<StoreError>,
     /// What another tick does right after this was asked.
-    meanwhile: Option<(&'static str, Box<dyn FnOnce() + Send>)>,
+    meanwhile: Option<(&'static str, Work)>,
 }
 
 impl Troubled {
@@ -113,7 +115,7 @@ fn both(db: &Db, asked: &'static str, work: fn(&mut Store)) {
     let mut other = db.another();
     let overtaken = Arc::new(AtomicBool::new(false));
     let overtakes = overtaken.clone();
-    let meanwhile: Box<dyn FnOnce() + Send> = Box::new(move || {
+    let meanwhile: Work = Box::new(move || {
         work(&mut other);
         overtakes.store(true, Ordering::SeqCst);
     });
