@@ -343,7 +343,10 @@ impl Speaker<'_> {
     /// Whether somebody began to make it a moment ago and did not record it: whoever was killed
     /// then may have a request on its way that GitHub shows only later.
     fn is_in_flight(&self, said: &LastSaid) -> bool {
-        said.begun_at.is_some_and(|at| words::between(at, self.clock.now()) < IN_FLIGHT)
+        let now = self.clock.now();
+        // In both directions: a clock that was put back holds nothing up for long.
+        said.begun_at
+            .is_some_and(|at| words::between(at, now).max(words::between(now, at)) < IN_FLIGHT)
     }
 
     fn find(&self, find: &Find) -> Result<Option<Found>, Trouble> {

@@ -1,15 +1,13 @@
-//! What was said on GitHub, what people asked for in comments, and what the chat was told.
+//! What was said on GitHub, and what the chat was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::backend::{Row, Value};
-use super::effects::Won;
-use super::{Result, Store, StoreError, harmless_twice};
-use crate::domain::{Invalid, PullNumber, PullState};
+use super::{Result, Store, StoreError};
+use crate::domain::{PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Outcome};
-use crate::ports::Reaction;
 use crate::report::plan::Saying;
 use crate::report::{Answer, Key, Kind, LastSaid, Refusal, State, Told, Tried};
 use crate::store::Step;
@@ -388,7 +386,7 @@ fn key_values(key: &Key) -> [Value; 3] {
 }
 
 /// None for what was damaged by hand: it concerns nobody else.
-fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::Row(why)) => {
@@ -427,18 +425,6 @@ fn alert(row: &Row) -> Result<(String, StoredAlert)> {
     Ok((row.text("name")?, alert))
 }
 
-fn command(row: &Row) -> Result<StoredCommand> {
-    Ok(StoredCommand {
-        comment: row.int("comment_id")?,
-        number: PullNumber(row.u32("pull_number")?),
-        login: row.text("login")?,
-        verb: row.text("verb")?,
-        state: row.parsed("state")?,
-        changed_at: row.time("changed_at")?,
-        reaction: row.opt_parsed("reaction")?,
-    })
-}
-
 fn said(row: &Row) -> Result<(Key, LastSaid)> {
     let key = Key {
         number: PullNumber(row.u32("pull_number")?),
@@ -460,138 +446,6 @@ fn said(row: &Row) -> Result<(Key, LastSaid)> {
         tried,
     };
     Ok((key, said))
-}
-
-/// A command that somebody wrote, and how far it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCommand {
-    pub comment: i64,
-    pub number: PullNumber,
-    pub login: String,
-    pub verb: String,
-    pub state: CommandState,
-    pub changed_at: Timestamp,
-    pub reaction: Option<Reaction>,
-}
-
-/// What is between two of these may be lost by a crash, and is never done twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandState {
-    /// Read; nothing was done.
-    New,
-    /// A tick is at it, or died in it: nobody knows whether it was done, so it is not done again.
-    Taken,
-    /// Done or refused; the reaction is still to be put.
-    Answered,
-    Done,
-}
-
-impl CommandState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CommandState::New => "new",
-            CommandState::Taken => "taken",
-            CommandState::Answered => "answered",
-            CommandState::Done => "done",
-        }
-    }
-}
-
-impl std::str::FromStr for CommandState {
-    type Err = Invalid;
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        Ok(match s {
-            "new" => CommandState::New,
-            "taken" => CommandState::Taken,
-            "answered" => CommandState::Answered,
-            "done" => CommandState::Done,
-            _ => return Err(Invalid::new(s, "the state of a command")),
-        })
-    }
-}
-
-impl Store {
-    /// Comments were read up to `read`; these commands were among them. `due`: the mark that made
-    /// us read them, unless the list has changed again.
-    pub fn comments_read(
-        &mut self,
-        commands: &[StoredCommand],
-        read: Timestamp,
-        due: &str,
-    ) -> Result<()> {
-        self.transaction(|store| {
-            for command in commands {
-                let id = Value::from(command.comment);
-                let known = store.query_one(
-                    "SELECT comment_id FROM comment_commands WHERE comment_id = ?",
-                    std::slice::from_ref(&id),
-                )?;
-                if known.is_some() {
-                    continue;
-                }
-                // Another tick may have read it in the meantime.
-                harmless_twice(store.execute(
-                    "INSERT INTO comment_commands
-                         (comment_id, pull_number, login, verb, state, changed_at)
-                     VALUES (?, ?, ?, ?, ?, ?)",
-                    &[
-                        id,
-                        command.number.0.into(),
-                        command.login.chars().take(128).collect::<String>().into(),
-                        command.verb.chars().take(20).collect::<String>().into(),
-                        CommandState::New.as_str().into(),
-                        command.changed_at.into(),
-                    ],
-                ))?;
-            }
-            store.set_setting("comments_read", Some(read.to_string()))?;
-            store
-                .execute(
-                    "DELETE FROM settings WHERE name = 'comments_due' AND content = ?",
-                    &[due.into()],
-                )
-                .map(drop)
-        })
-    }
-
-    /// Commands that are not done yet, the oldest first.
-    pub fn open_commands(&mut self) -> Result<Vec<StoredCommand>> {
-        let rows = self.query(
-            "SELECT * FROM comment_commands WHERE state <> 'done' ORDER BY comment_id",
-            &[],
-        )?;
-        rows.iter().filter_map(|row| readable(command(row)).transpose()).collect()
-    }
-
-    /// `No` where another tick was faster.
-    pub fn command_is(
-        &mut self,
-        command: &StoredCommand,
-        state: CommandState,
-        answer: Option<(Reaction, Option<&str>)>,
-        now: Timestamp,
-    ) -> Result<Won> {
-        let (reaction, text) = match answer {
-            Some((reaction, text)) => (Some(reaction), text),
-            None => (command.reaction, None),
-        };
-        let keep = if answer.is_some() { "answer = ?" } else { "answer = COALESCE(?, answer)" };
-        let matched = self.execute(
-            &format!(
-                "UPDATE comment_commands SET state = ?, changed_at = ?, reaction = ?, {keep}
-                 WHERE comment_id = ? AND state = ?"
-            ),
-            &[
-                state.as_str().into(),
-                now.into(),
-                reaction.map(Reaction::as_str).into(),
-                text.into(),
-                command.comment.into(),
-                command.state.as_str().into(),
-            ],
-        )?;
-        Ok(matched.into())
-    }
 }
 
 /// Something that the chat shall know, or knows.
@@ -625,6 +479,3 @@ impl Store {
         self.execute("DELETE FROM alerts WHERE name = ?", &[name.into()]).map(drop)
     }
 }
-
-/// Comments that were changed in the same second as the last one read are read again.
-pub const COMMENTS_OVERLAP: SignedDuration = SignedDuration::from_mins(1);

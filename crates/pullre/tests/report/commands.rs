@@ -261,7 +261,7 @@ fn a_closed_one_that_is_held_is_released_by_a_comment() {
 }
 
 #[test]
-fn comments_that_may_not_be_read_are_warned_of_once_and_heard_when_they_may() {
+fn comments_that_may_not_be_read_are_heard_when_they_may() {
     let mut world = writable();
     world.hub.forbid("comments of all");
     world.hub.comment(ONE, "alice", "/pullre hold", world.now);

@@ -244,6 +244,21 @@ fn a_post_whose_answer_was_lost_is_not_made_twice() {
 }
 
 #[test]
+fn what_was_begun_by_a_clock_that_was_ahead_is_made_all_the_same() {
+    let mut world = World::new(0).speaks();
+    world.hub.open("dev1", false, world.now);
+    for _ in 0..2 {
+        let lost = ForgeError::Unavailable("it answers 502".into());
+        world.hub.fail_next_post(lost.into(), false);
+    }
+    world.tick();
+    world.by_hand("UPDATE report_beginnings SET begun_at = begun_at + 86400000");
+    world.advance(65);
+    world.minutes(1);
+    assert_eq!(checks(&world), ["1:9e3779b queued: Queued, place 1"]);
+}
+
+#[test]
 fn what_is_rejected_is_tried_again_with_growing_pauses() {
     let mut world = World::new(0).speaks();
     world.report.comment = false;
