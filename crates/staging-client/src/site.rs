@@ -17,7 +17,7 @@ use pullre_http::probe::Prober;
 use crate::apart::Look;
 use crate::app::AppRecord;
 use crate::command::{Limits, without_secrets};
-use crate::groups::Group;
+use crate::groups::{self, Group};
 use crate::processes::{MARK, Mark, ProcessId, STEP, Sign, Trace};
 use crate::state_dir::{Log, StateDir, masked};
 use crate::user::AppUser;
@@ -126,8 +126,9 @@ impl Site<'_> {
                 let name = &self.duty.name;
                 tracing::warn!(
                     server = name,
-                    "{name}: the app could not enter {}: what it starts is found by its environment only",
-                    group.entrance().display()
+                    "{name}: the app could not enter {}: {}",
+                    group.entrance().display(),
+                    groups::WITHOUT
                 );
                 return;
             }
