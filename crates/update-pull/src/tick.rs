@@ -134,7 +134,7 @@ fn alert(installation: &Installation, store: &mut Store, forge: Option<&str>) ->
     let (facts, now) = (store.facts()?, Timestamp::now());
     let page = installation.report.list();
     let wanted = alerts::alerts(&facts, &installation.policy, forge, page.as_deref(), now);
-    let send = |text: &str| installation.tell_chat(text);
+    let send = |text: &str| installation.tell_chat(text, &facts);
     Ok(alerts::tell(&wanted, store, &installation.locks, now, &send)?)
 }
 
