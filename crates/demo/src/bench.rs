@@ -17,9 +17,6 @@ use crate::installation::{self, Installation, free_port};
 pub const ROUNDS: usize = 3;
 const RUNS: usize = 20;
 
-/// What a Python program pays before it does anything of what a tick does.
-const PYTHON: [&str; 3] = ["python3", "-c", "import json, sqlite3, ssl, urllib.request"];
-
 /// Runs a command so many times and prints what its processes cost; in a process of its own,
 /// since the system adds up all children of one.
 pub fn measure(runs: usize, words: &[String]) -> Result<()> {
@@ -138,7 +135,6 @@ fn idle_ticks(folder: &Path) -> Result<()> {
     let (update, client) = (binary("update-pull"), binary("staging-client"));
     let mut subjects = [
         crate::bench_controller::python()?,
-        Subject::new("python3 with four modules of its own, nothing done", RUNS, &PYTHON),
         Subject::new("update-pull, idle tick", RUNS, &[&update, "--config", &ini]),
         Subject::new("staging-client, idle tick", RUNS, &[&client, "--config", &ini]),
     ];

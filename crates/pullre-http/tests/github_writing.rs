@@ -190,6 +190,38 @@ fn what_is_completed_stays_and_of_several_the_newest_is_found() {
 }
 
 #[test]
+fn the_newest_of_many_is_found_on_whatever_page() {
+    let (setup, head) = setup();
+    let github = app(&setup);
+    let post = |state| github.post(&Post::CheckRun { id: None, run: run(&head, state) }).unwrap();
+    for _ in 0..100 {
+        post(CheckState::Failure);
+    }
+    let newest = post(CheckState::Success);
+    setup.fake.take_requests();
+    let external_id = format!("1:{head}");
+    let find = Find::CheckRun { head: head.clone(), name: "pullre".into(), external_id };
+    let found = github.find(&find).unwrap().unwrap();
+    assert_eq!((found.id, found.conclusion.as_deref()), (newest, Some("success")));
+    assert_eq!(setup.asked().len(), 2, "pages");
+}
+
+#[test]
+fn comments_that_may_not_be_read_are_told_from_a_question_that_is_not_taken() {
+    let (setup, _) = setup();
+    let read = |fault| {
+        setup.fake.fail_next(fault);
+        setup.github().read_comments(Timestamp::now()).unwrap_err()
+    };
+    let why = "Resource not accessible by personal access token";
+    assert_eq!(read(Fault::Forbidden(why.into())), ForgeError::Forbidden(why.into()));
+    let error = read(Fault::Status(404));
+    assert!(matches!(error, ForgeError::Forbidden(_)), "{error}");
+    let error = read(Fault::Status(422));
+    assert!(matches!(error, ForgeError::Rejected(_)), "{error}");
+}
+
+#[test]
 fn what_is_left_out_does_not_stay() {
     let (setup, head) = setup();
     let github = app(&setup);
@@ -378,9 +410,11 @@ fn who_may_write_is_asked_of_github() {
 fn comments_since_a_moment_are_read_page_by_page() {
     let (setup, _) = setup();
     let since = setup.fake.change(|world| {
-        world.comment(1, "ann", "before");
+        world.comment(1, "ann", "long before");
+        let before = world.comment(1, "ann", "before");
         world.advance(600);
         let since = world.now();
+        world.edit_comment(before, "edited");
         for n in 0..150 {
             world.comment(1, "ann", &format!("number {n}"));
             world.advance(1);
@@ -388,7 +422,10 @@ fn comments_since_a_moment_are_read_page_by_page() {
         since
     });
     let comments = setup.github().read_comments(since).unwrap();
-    assert_eq!(comments.len(), 150);
+    assert_eq!(comments.len(), 151);
+    let edited = &comments[0];
+    assert_eq!(edited.body, "edited");
+    assert!(edited.created_at < since && edited.updated_at >= since, "an edit makes nothing newer");
     let last = comments.last().unwrap();
     assert_eq!((last.number, last.body.as_str()), (ONE, "number 149"));
     assert!(comments.is_sorted_by_key(|comment| comment.updated_at));

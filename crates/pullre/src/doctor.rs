@@ -231,3 +231,42 @@ pub fn foreign_writes(
     });
     signs.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::report::Refusal;
+
+    fn refused(kinds: &[Kind], credential: &str, after: i64) -> String {
+        let at: Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
+        let refusal =
+            || Refusal { credential: credential.into(), at, why: "not accessible".into() };
+        let refusals: BTreeMap<_, _> = kinds.iter().map(|kind| (*kind, refusal())).collect();
+        let told = Told { refusals, ..Told::default() };
+        let lines = super::refusals(&told, credential, at + SignedDuration::from_mins(after));
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn a_refusal_counts_for_as_much_as_what_takes_its_place_leaves_unsaid() {
+        let app = "app 7";
+        assert_snapshot!(refused(&[Kind::Check], app, 10), @"warn     GitHub        did not permit a check at 2026-11-23 09:00 UTC (not accessible): it needs checks: write (GitHub Apps only); commit statuses take their place. Tried again hourly");
+        assert_snapshot!(refused(&[Kind::Status], app, 10), @"warn     GitHub        did not permit a status at 2026-11-23 09:00 UTC (not accessible): it needs commit statuses: write. Tried again hourly");
+        assert_snapshot!(refused(&[Kind::Check, Kind::Status], app, 10), @"
+        warn     GitHub        did not permit a check at 2026-11-23 09:00 UTC (not accessible): it needs checks: write (GitHub Apps only); commit statuses take their place. Tried again hourly
+        MISSING  GitHub        did not permit a status at 2026-11-23 09:00 UTC (not accessible): it needs commit statuses: write. Tried again hourly
+        ");
+        assert_snapshot!(refused(&[Kind::Comment, Kind::Deployment], app, 10), @"
+        MISSING  GitHub        did not permit a comment at 2026-11-23 09:00 UTC (not accessible): it needs issues: write and pull requests: write. Tried again hourly
+        MISSING  GitHub        did not permit a deployment at 2026-11-23 09:00 UTC (not accessible): it needs deployments: write. Tried again hourly
+        ");
+        // A token makes no check runs, and nobody expects any.
+        assert_snapshot!(refused(&[Kind::Check, Kind::Status], "token 1234", 10), @"MISSING  GitHub        did not permit a status at 2026-11-23 09:00 UTC (not accessible): it needs commit statuses: write. Tried again hourly");
+        assert_eq!(refused(&[Kind::Check], app, 70), "", "it is tried again by now");
+    }
+}

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::domain::{Instance, InstanceId, Login, PullNumber, PullRequest, Sha};
+use crate::domain::{Instance, InstanceId, Invalid, Login, PullNumber, PullRequest, Sha};
 
 /// Where pull requests come from: GitHub.
 pub trait Forge: Send + Sync {
@@ -233,6 +234,16 @@ impl Reaction {
             Reaction::NotUnderstood => "confused",
             Reaction::Refused => "-1",
         }
+    }
+}
+
+impl FromStr for Reaction {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        [Reaction::Done, Reaction::NotUnderstood, Reaction::Refused]
+            .into_iter()
+            .find(|reaction| reaction.as_str() == s)
+            .ok_or_else(|| Invalid::new(s, "a reaction to a comment"))
     }
 }
 

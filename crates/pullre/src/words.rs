@@ -65,9 +65,16 @@ pub fn without_colours(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// The password in a URL, if it has one.
-pub fn password_of(url: &str) -> Option<&str> {
-    login_of(url)?.split_once(':').map(|(_, password)| password)
+/// What a URL lets in with: all that stands in front of its `@`, and the password. Where there is
+/// none, the name is what nobody shall know.
+pub fn secrets_of(url: &str) -> impl Iterator<Item = &str> {
+    let login = login_of(url);
+    let alone = login.and_then(|login| match login.split_once(':') {
+        Some((name, "")) => Some(name),
+        Some((_, password)) => Some(password),
+        None => None,
+    });
+    login.into_iter().chain(alone)
 }
 
 /// What stands in front of the `@` in a URL: a name, or name and password.
@@ -148,10 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_found_in_a_url() {
-        let of = |url| password_of(url).unwrap_or("-");
-        assert_eq!(of("https://u:p%40:x@h:8/a"), "p%40:x");
-        assert_eq!(of("https://u:p@y@h"), "p@y");
-        assert_eq!([of("https://u@h"), of("https://h:8/a@b:c"), of("u:p@h")], ["-", "-", "-"]);
+    fn what_a_url_lets_in_with_is_found_in_it() {
+        let of = |url| secrets_of(url).collect::<Vec<_>>().join(" ");
+        assert_eq!(of("https://u:p%40:x@h:8/a"), "u:p%40:x p%40:x");
+        assert_eq!(of("https://u:p@y@h"), "u:p@y p@y");
+        assert_eq!([of("https://token@h"), of("https://token:@h")], ["token", "token: token"]);
+        assert_eq!([of("https://h:8/a@b:c"), of("u:p@h"), of("")], ["", "", ""]);
     }
 }

@@ -17,7 +17,7 @@ use crate::site::{Site, Work};
 use crate::state_dir::trouble;
 use crate::submodules;
 use crate::tidy;
-use crate::worktree::{self, WorkTree};
+use crate::worktree::{self, Transport, WorkTree};
 
 /// What was fetched last. git tells the remote what it has by names only: without one, each fetch
 /// would bring the whole history again.
@@ -42,6 +42,9 @@ fn fetch_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
         return Ok(());
     }
     clear_locks(git, &tree)?;
+    if tree.transport() == Transport::Ssh {
+        git.find_ssh(&tree.path)?;
+    }
     // What is shallow stays so, and what is whole stays whole.
     let wanted = git.site.config.git.depth;
     let depth = match (tree.is_shallow()?, tree.head()?.is_none()) {
@@ -199,6 +202,10 @@ fn checkout_commit(git: &mut Git<'_, '_>, task: &Task) -> Result<()> {
     clear_locks(git, &tree)?;
     let folder = tree.path.clone();
     let (with_submodules, server) = (git.site.config.git.submodules, git.site.duty.server);
+    // Submodules may come by it, and files of LFS do where origin does.
+    if with_submodules || tree.transport() == Transport::Ssh {
+        git.find_ssh(&folder)?;
+    }
     let head = tree.head()?;
     let known = git.site.state.scan(server).filter(|scan| {
         // Nothing where somebody else checked out another commit.
@@ -311,6 +318,7 @@ pub fn ask_remote(site: &Site<'_>, pulse: &mut Pulse<'_>) -> Result<String> {
         (None, None) => bail!("there is no work tree and no git_url"),
     };
     let mut git = Git::beside(site, "doctor", pulse)?.within(PATIENCE);
+    git.find_ssh(&folder)?;
     match git.run(&folder, &["ls-remote", "--quiet", "--", &remote, "HEAD"])? {
         (ended, _) if ended.success() => Ok(remote),
         (ended, output) => bail!(reason("git ls-remote", ended, &output)),

@@ -140,15 +140,48 @@ pub struct Limits<'a> {
 /// Runs a command that leads a session of its own (`Site::enclosed`). When it fails or its time is up, all that the
 /// deployment's steps started is killed; after a success what stays in the background goes on.
 pub fn run(
-    mut command: Command,
+    command: Command,
     limits: &Limits<'_>,
     pulse: &mut Pulse<'_>,
 ) -> Result<(Ended, String)> {
-    let log = limits.log;
-    let from = log.len()?;
+    let from = limits.log.len()?;
+    let ended = to_its_end(command, limits.log, limits, from, pulse)?;
+    Ok((ended, masked(&limits.log.end(from)?, &limits.secrets)))
+}
+
+/// What a program answered to us.
+#[derive(Debug)]
+pub struct Answer {
+    pub ended: Ended,
+    /// As it is: neither masked nor mixed with what the program says to people.
+    pub stdout: Vec<u8>,
+    /// The rest, fit to be kept.
+    pub said: String,
+}
+
+/// The same for what is read by us and not by people; `stdout` is empty and nobody else's.
+pub fn ask(
+    command: Command,
+    stdout: &Log,
+    limits: &Limits<'_>,
+    pulse: &mut Pulse<'_>,
+) -> Result<Answer> {
+    let from = limits.log.len()?;
+    let ended = to_its_end(command, stdout, limits, from, pulse)?;
+    let said = masked(&limits.log.end(from)?, &limits.secrets);
+    Ok(Answer { ended, stdout: stdout.all()?, said })
+}
+
+fn to_its_end(
+    mut command: Command,
+    stdout: &Log,
+    limits: &Limits<'_>,
+    from: u64,
+    pulse: &mut Pulse<'_>,
+) -> Result<Ended> {
     let program = command.get_program().to_string_lossy().into_owned();
     let folder = command.get_current_dir().map(ToOwned::to_owned);
-    command.stdin(Stdio::null()).stdout(log.writer()?).stderr(log.writer()?);
+    command.stdin(Stdio::null()).stdout(stdout.writer()?).stderr(limits.log.writer()?);
     let mut child = command.spawn().map_err(|e| match (e.kind(), &folder) {
         // The same error stands for a missing program and a missing folder.
         (_, Some(folder)) if !folder.is_dir() => trouble("enter", folder, e),
@@ -157,8 +190,7 @@ pub fn run(
         }
         _ => anyhow::anyhow!("`{program}` cannot be started: {e}"),
     })?;
-    let ended = wait(&mut child, limits, from, pulse)?;
-    Ok((ended, masked(&log.end(from)?, &limits.secrets)))
+    wait(&mut child, limits, from, pulse)
 }
 
 /// What was printed since `from`, in whole lines: half of a secret would not be masked.
@@ -174,7 +206,7 @@ fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>
     let began = Instant::now();
     // A child that was not waited for keeps its number.
     let leader = ProcessId::of(child.id());
-    let ended = told_of_end(child)?;
+    let ended = told_of_end(child);
     loop {
         let end = |leader| {
             let all = |all: &Processes| all.step(leader, limits.sign, limits.deployment);
@@ -215,23 +247,62 @@ fn wait(child: &mut Child, limits: &Limits<'_>, from: u64, pulse: &mut Pulse<'_>
 }
 
 /// Hears of the child's end in the moment that it comes: most of git's work takes less than a
-/// second, and each pause counts there. The child is left to be waited for.
-fn told_of_end(child: &Child) -> Result<Receiver<()>> {
-    let pid = Pid::from_raw(i32::try_from(child.id()).context("the number of a process")?);
+/// second, and each pause counts there. The child is left to be waited for. Where no thread can be
+/// made nobody tells (`Disconnected`): the child is there already, and must not be left alone.
+fn told_of_end(child: &Child) -> Receiver<()> {
     let (tell, ended) = mpsc::channel();
+    let Ok(pid) = i32::try_from(child.id()).map(Pid::from_raw) else { return ended };
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     let wait = move || {
         while let Err(Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
         // Nobody may listen any more.
         let _ = tell.send(());
     };
-    thread::Builder::new().name("wait".into()).spawn(wait).context("starting a thread")?;
-    Ok(ended)
+    if let Err(e) = thread::Builder::new().name("wait".into()).spawn(wait) {
+        tracing::debug!("no thread can be made ({e}): the command is looked at in pauses");
+    }
+    ended
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_end_is_told_when_it_comes_and_the_child_is_left_to_be_waited_for() {
+        let mut child = Command::new("sh")
+            .args(["-c", "read x; exit 3"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ended = told_of_end(&child);
+        assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(child.stdin.take());
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(()));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+
+    #[test]
+    fn where_no_thread_can_be_made_nobody_tells_and_nothing_fails() {
+        const NAME: &str =
+            "command::tests::where_no_thread_can_be_made_nobody_tells_and_nothing_fails";
+        const SIZE: &str = "RUST_MIN_STACK";
+        // Larger than any machine's memory can be.
+        let size = (1_u64 << 50).to_string();
+        if std::env::var(SIZE).is_ok_and(|found| found == size) {
+            let mut child = Command::new("true").spawn().unwrap();
+            assert_eq!(told_of_end(&child).recv(), Err(mpsc::RecvError));
+            assert!(child.wait().unwrap().success());
+            return;
+        }
+        // With one thread a test has that of the program.
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", NAME, "--test-threads=1"]).env(SIZE, &size);
+        let out = again.output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && said.contains("1 passed"), "{out:?}");
+    }
 
     #[test]
     fn a_secret_is_seen_alone_and_in_a_url_but_not_in_any_word() {

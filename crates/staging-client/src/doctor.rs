@@ -261,9 +261,10 @@ fn of_server(site: &Site<'_>, store: &mut Store, report: &mut Report) {
 /// By trial: a folder that can be made need not be one that a process may enter.
 fn group(site: &Site<'_>, report: &mut Report) {
     const WHAT: &str = "cgroup";
-    let otherwise = "what a deployment started is found by its session and environment only, \
-                     which an app can leave; staging-client as root, or `Delegate=yes` in its \
-                     systemd unit, makes it exact";
+    let otherwise = format!(
+        "{}; staging-client as root, or `Delegate=yes` in its systemd unit, makes it exact",
+        groups::WITHOUT
+    );
     let tried = || -> Result<bool> {
         let mark = ProcessMark { deployment: 0, step: true };
         let Some(group) = site.state.make_group(site.duty.server, mark)? else { return Ok(false) };

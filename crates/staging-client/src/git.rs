@@ -1,6 +1,7 @@
 //! The git program, as it is called for a work tree that strangers' commits are brought to.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -8,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::apart::Look;
-use crate::command::{self, Ended, Report};
+use crate::command::{self, Answer, Ended, Limits, Report};
 use crate::groups::Group;
 use crate::processes::Mark;
 use crate::pulse::Pulse;
@@ -70,6 +70,8 @@ pub struct Git<'a, 'p> {
     began: Instant,
     timeout: Duration,
     pulse: &'a mut Pulse<'p>,
+    /// How ssh is called, where nobody else has said it.
+    ssh: Option<&'static str>,
     pub report: Report,
     /// Ends a program whose deployment nobody waits for any more.
     pub watched: Option<i64>,
@@ -102,8 +104,8 @@ impl<'a, 'p> Git<'a, 'p> {
         pulse: &'a mut Pulse<'p>,
     ) -> Git<'a, 'p> {
         let (began, timeout) = (Instant::now(), site.config.step_timeout);
-        let report = Report::default();
-        Git { site, work, step, deployment, log, began, timeout, pulse, report, watched: None }
+        let (report, ssh, watched) = (Report::default(), None, None);
+        Git { site, work, step, deployment, log, began, timeout, pulse, ssh, report, watched }
     }
 
     /// The same for what shall not take long.
@@ -112,29 +114,70 @@ impl<'a, 'p> Git<'a, 'p> {
         self
     }
 
-    pub fn run(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
-        let done = self.ask(folder, args)?;
-        self.say(&format!("$ git {}\n{}", args.join(" "), done.1));
-        Ok(done)
+    pub fn run(&mut self, folder: &Path, args: &[impl AsRef<OsStr>]) -> Result<(Ended, String)> {
+        let words = words_of_git(args);
+        let (ended, output) = self.call(folder, &words, command::run)?;
+        self.say(&format!("$ git {}\n{output}", shown(args)));
+        Ok((self.note(ended), output))
     }
 
     /// For an answer that is for us and not for people.
-    pub fn ask(&mut self, folder: &Path, args: &[&str]) -> Result<(Ended, String)> {
-        let lfs = if has_lfs() { LFS } else { NO_LFS };
-        let settings = SAFE.iter().chain(&lfs).flat_map(|setting| ["-c", setting]);
-        let words: Vec<&str> = ["git"].into_iter().chain(settings).collect();
-        self.call(folder, &words, args)
+    pub fn ask(&mut self, folder: &Path, args: &[impl AsRef<OsStr>]) -> Result<Answer> {
+        // A file and not a pipe, as for every output.
+        let stdout = self.site.state.nameless_log(self.site.duty.server)?;
+        let words = words_of_git(args);
+        let mut answer = self.call(folder, &words, |command, limits, pulse| {
+            command::ask(command, &stdout, limits, pulse)
+        })?;
+        answer.ended = self.note(answer.ended);
+        if !answer.said.is_empty() {
+            self.say(&format!("$ git {}\n{}", shown(args), answer.said));
+        }
+        Ok(answer)
     }
 
     /// Any other program that the step needs.
     pub fn program(&mut self, folder: &Path, words: &[&str]) -> Result<(Ended, String)> {
-        let done = self.call(folder, &[], words)?;
-        self.say(&format!("$ {}\n{}", words.join(" "), done.1));
-        Ok(done)
+        let (ended, output) = self.call(folder, words, command::run)?;
+        self.say(&format!("$ {}\n{output}", words.join(" ")));
+        Ok((self.note(ended), output))
     }
 
-    fn call(&mut self, folder: &Path, front: &[&str], args: &[&str]) -> Result<(Ended, String)> {
-        if let Some(program) = front.first().or(args.first())
+    /// Its end as the step's: a program has only what the ones before it left of the time.
+    fn note(&mut self, ended: Ended) -> Ended {
+        self.report.exit_status = ended.exit_status();
+        match ended {
+            Ended::TimedOut(_) => Ended::TimedOut(self.timeout),
+            ended => ended,
+        }
+    }
+
+    /// Once, before a program may call ssh: it shall not hang or ask, but where somebody has said how
+    /// it is called nothing of that is replaced. Git itself is asked, as the user whom it will run
+    /// as and where it will run: the setting may be the repository's own.
+    pub fn find_ssh(&mut self, folder: &Path) -> Result<()> {
+        if ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| env::var_os(name).is_some()) {
+            return Ok(());
+        }
+        let answer = self.ask(folder, &["config", "--get", "core.sshCommand"])?;
+        match answer.ended.exit_status() {
+            Some(0) => Ok(()),
+            Some(1) => {
+                self.report.exit_status = None;
+                self.ssh = Some("ssh -oBatchMode=yes -oConnectTimeout=20");
+                Ok(())
+            }
+            _ => bail!(reason("git config", answer.ended, &answer.said)),
+        }
+    }
+
+    fn call<T>(
+        &mut self,
+        folder: &Path,
+        args: &[impl AsRef<OsStr>],
+        run: impl FnOnce(Command, &Limits<'_>, &mut Pulse<'_>) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(program) = args.first().and_then(|program| program.as_ref().to_str())
             && !is_installed(program)
         {
             bail!("the program `{program}` is not installed: install it");
@@ -142,7 +185,7 @@ impl<'a, 'p> Git<'a, 'p> {
         let mark = Mark { deployment: self.deployment, step: true };
         let (words, group) = self.site.enclosed(mark)?;
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(front).args(args).current_dir(folder);
+        command.args(&words[1..]).args(args).current_dir(folder);
         self.site.tell(&mut command, self.work, self.deployment, Some(self.step));
         command
             .env("LC_ALL", "C")
@@ -155,23 +198,17 @@ impl<'a, 'p> Git<'a, 'p> {
         if !has_lfs() {
             command.env("GIT_LFS_SKIP_SMUDGE", "1");
         }
-        if !ssh_is_configured(&self.site.eyes()?)? {
-            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
+        if let Some(ssh) = self.ssh {
+            command.env("GIT_SSH_COMMAND", ssh);
         }
         let timeout = self.timeout.saturating_sub(self.began.elapsed());
         let sign = self.site.sign();
         let mut limits = self.site.limits(&self.log, timeout, &sign, self.deployment);
         limits.watched = self.watched;
-        let ran = command::run(command, &limits, self.pulse);
+        let ran = run(command, &limits, self.pulse);
         // What a filter left in the background stays in it, and is ended by the next deployment.
         group.inspect(Group::remove_if_empty);
-        let (ended, output) = ran?;
-        let ended = match ended {
-            Ended::TimedOut(_) => Ended::TimedOut(self.timeout),
-            ended => ended,
-        };
-        self.report.exit_status = ended.exit_status();
-        Ok((ended, output))
+        ran
     }
 
     pub fn say(&mut self, text: &str) {
@@ -181,7 +218,7 @@ impl<'a, 'p> Git<'a, 'p> {
         }
     }
 
-    pub fn must(&mut self, folder: &Path, args: &[&str], what: &str) -> Result<()> {
+    pub fn must(&mut self, folder: &Path, args: &[impl AsRef<OsStr>], what: &str) -> Result<()> {
         match self.run(folder, args)? {
             (ended, _) if ended.success() => Ok(()),
             (ended, output) => bail!(reason(what, ended, &output)),
@@ -199,6 +236,19 @@ impl<'a, 'p> Git<'a, 'p> {
         self.report.failure = result.err().map(|e| format!("{e:#}"));
         self.report
     }
+}
+
+/// git with what holds for each call of it.
+fn words_of_git(args: &[impl AsRef<OsStr>]) -> Vec<&OsStr> {
+    let lfs = if has_lfs() { LFS } else { NO_LFS };
+    let settings = SAFE.into_iter().chain(lfs).flat_map(|setting| ["-c", setting]);
+    let front = ["git"].into_iter().chain(settings).map(OsStr::new);
+    front.chain(args.iter().map(AsRef::as_ref)).collect()
+}
+
+fn shown(args: &[impl AsRef<OsStr>]) -> String {
+    let words: Vec<_> = args.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    words.join(" ")
 }
 
 /// Why git failed; where it wanted a password, what gives it one.
@@ -219,20 +269,4 @@ pub fn reason(what: &str, ended: Ended, output: &str) -> String {
         );
     }
     reason
-}
-
-/// The operator has said how ssh is to be called: nothing of that is replaced.
-fn ssh_is_configured(look: &Look) -> Result<bool> {
-    if ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| env::var_os(name).is_some()) {
-        return Ok(true);
-    }
-    let file = look.user.as_ref().map(|user| user.home().join(".gitconfig"));
-    let place = file.clone().unwrap_or_else(|| ".gitconfig".into());
-    look.at(&place, move || {
-        let config = match file {
-            Some(file) => git2::Config::open(&file),
-            None => git2::Config::open_default(),
-        };
-        config.is_ok_and(|config| config.get_entry("core.sshCommand").is_ok())
-    })
 }

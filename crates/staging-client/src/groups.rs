@@ -17,6 +17,10 @@ pub struct Groups {
     name: String,
 }
 
+/// What is said where there is none. docs/OPERATIONS.md says it in the same words.
+pub const WITHOUT: &str = "what a deployment started is found by its session, its parents and a mark \
+                           in its environment only, which an app can leave";
+
 /// A group that a command can be put into.
 #[derive(Debug, Clone)]
 pub struct Group(PathBuf);

@@ -16,14 +16,17 @@ pub fn notices(config: &ClientConfig, pulse: Option<&Pulse>) -> Vec<String> {
         notices
             .push(format!("app.ini can be read by other users of this machine: chmod 600 {file}"));
     }
-    // On a single machine it is the controller's file too: nobody but its user may read it, and
-    // the app's commands run as another one.
+    // On a single machine it is the controller's file too. What would keep code of pull requests
+    // from it, another user, cannot write the databases there.
     let is_shared = matches!(config.database, DatabaseConfig::Sqlite { .. });
     let is_safe = is_shared && config.app.user.is_some() && !open;
     if !config.controllers_secrets.is_empty() && !is_safe {
         let names = config.controllers_secrets.join(", ");
         let remedy = match is_shared {
-            true => "set `exec_user`, so that code of pull requests cannot read them",
+            true => {
+                "code of pull requests runs as a user who can read them, so serve only people whom \
+                 you trust with them, or use MySQL and a machine or an `exec_user` of its own for it"
+            }
             false => "take them out, a staging server does not need them",
         };
         notices.push(format!("app.ini holds secrets of the controller ({names}): {remedy}"));

@@ -17,7 +17,7 @@ use pullre_http::probe::Prober;
 use crate::apart::Look;
 use crate::app::AppRecord;
 use crate::command::{Limits, without_secrets};
-use crate::groups::Group;
+use crate::groups::{self, Group};
 use crate::processes::{MARK, Mark, ProcessId, STEP, Sign, Trace};
 use crate::state_dir::{Log, StateDir, masked};
 use crate::user::AppUser;
@@ -126,8 +126,9 @@ impl Site<'_> {
                 let name = &self.duty.name;
                 tracing::warn!(
                     server = name,
-                    "{name}: the app could not enter {}: what it starts is found by its environment only",
-                    group.entrance().display()
+                    "{name}: the app could not enter {}: {}",
+                    group.entrance().display(),
+                    groups::WITHOUT
                 );
                 return;
             }
@@ -210,13 +211,9 @@ impl Site<'_> {
 /// none leaves the rest of another.
 pub fn hidden<'a>(secrets: &[&'a str], check_url: Option<&'a str>) -> Vec<&'a str> {
     let mut all = secrets.to_vec();
-    if let Some((login, password)) =
-        check_url.and_then(|url| Some((words::login_of(url)?, words::password_of(url)?)))
-    {
-        let long = |secret: &&str| secret.chars().count() >= SHORTEST_MASKED;
-        all.extend([login, password].into_iter().filter(long));
-        all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    }
+    let long = |secret: &&str| secret.chars().count() >= SHORTEST_MASKED;
+    all.extend(check_url.into_iter().flat_map(words::secrets_of).filter(long));
+    all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     all
 }
 
@@ -233,6 +230,14 @@ pub fn explicit_port(url: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_check_url_lets_in_with_is_hidden() {
+        let of = |url| hidden(&["a secret of ours"], Some(url)).join(", ");
+        assert_eq!(of("http://tester:hunter2@h/"), "a secret of ours, tester:hunter2, hunter2");
+        assert_eq!(of("http://TOKEN@h/"), "a secret of ours, TOKEN");
+        assert_eq!(of("http://u@h/"), "a secret of ours");
+    }
 
     #[test]
     fn a_port_is_read_where_the_url_names_one() {

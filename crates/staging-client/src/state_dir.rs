@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use pullre::domain::ServerId;
 
 use crate::app::AppRecord;
@@ -18,8 +18,10 @@ use crate::user::AppUser;
 const COLLECT_EVERY: Duration = Duration::from_secs(86_400);
 /// A longer log is put aside.
 const LOG_LIMIT: u64 = 10 << 20;
+/// A program that answers us with more is not believed.
+const LONGEST_ANSWER: u64 = 1 << 20;
 /// How much of an output is kept in the deployment.
-pub const KEPT_OUTPUT: usize = 64 << 10;
+const KEPT_OUTPUT: usize = 64 << 10;
 
 /// An error with the thing that it is about and, where one is known, the remedy.
 pub fn trouble(doing: &str, path: &Path, error: io::Error) -> anyhow::Error {
@@ -407,8 +409,27 @@ impl Log {
         // It was put aside since.
         let from = if from > len { 0 } else { from };
         let start = from.max(len.saturating_sub(most));
-        // Not by the path, which may be another file's by now, nor at the place of a writer.
-        let mut bytes = vec![0; usize::try_from(len - start).unwrap_or_default()];
+        let mut bytes = self.part(start, len)?;
+        if start > from {
+            // The second half of a secret would not be masked.
+            let line = bytes.iter().take(MORE).position(|b| *b == b'\n').map(|at| at + 1);
+            bytes.drain(..line.unwrap_or(MORE).min(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Every byte: half of an answer would be another one.
+    pub fn all(&self) -> Result<Vec<u8>> {
+        let len = self.len()?;
+        if len > LONGEST_ANSWER {
+            bail!("an answer of {len} bytes is not read: {LONGEST_ANSWER} at most");
+        }
+        self.part(0, len)
+    }
+
+    /// Not by the path, which may be another file's by now, nor at the place of a writer.
+    fn part(&self, start: u64, end: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or_default()];
         let mut filled = 0;
         while filled < bytes.len() {
             let at = start + filled as u64;
@@ -420,11 +441,6 @@ impl Log {
             }
         }
         bytes.truncate(filled);
-        if start > from {
-            // The second half of a secret would not be masked.
-            let line = bytes.iter().take(MORE).position(|b| *b == b'\n').map(|at| at + 1);
-            bytes.drain(..line.unwrap_or(MORE).min(bytes.len()));
-        }
         Ok(bytes)
     }
 }

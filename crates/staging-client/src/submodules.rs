@@ -1,16 +1,20 @@
 //! The submodules of a commit, where `git_submodules = yes`. Their URLs are strangers' words.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::git::{Git, reason};
-use crate::state_dir::KEPT_OUTPUT;
+use crate::state_dir::trouble;
 use crate::worktree::{Transport, WorkTree};
 
 /// Submodules in submodules.
 const DEEPEST: usize = 10;
+const NOT_TAKEN: &str = "a submodule is not taken";
 
 /// Brings every submodule to the commit that its parent names, and cleans it. Level by level, so
 /// that each `.gitmodules` is looked at before git takes a URL of it.
@@ -38,17 +42,22 @@ pub fn update(git: &mut Git<'_, '_>, tree: &WorkTree) -> Result<()> {
         http,
     ];
     let is_shallow = tree.is_shallow()?;
-    let mut folders = vec![(String::from("."), 0)];
+    let mut folders = vec![(PathBuf::from("."), 0)];
     while let Some((folder, depth)) = folders.pop() {
         if !check(git, &tree.path, &folder)? {
             continue;
         }
         if depth == DEEPEST {
-            bail!("a submodule is not taken: {folder} is in more than {DEEPEST} others");
+            let shown = folder.display();
+            bail!("{NOT_TAKEN}: {shown} is in {DEEPEST} others, and has some of its own");
         }
-        let at = [&settings[..], &["-C", &folder, "submodule", "--quiet"]].concat();
-        let mut run = |args: &[&str], what: &str| -> Result<()> {
-            let (ended, output) = git.run(&tree.path, &[&at, args].concat())?;
+        let at = |args: &[&'static str]| {
+            let front = settings.into_iter().chain(["-C"]).map(OsStr::new).chain([folder.as_ref()]);
+            let args = ["submodule", "--quiet"].iter().chain(args).copied().map(OsStr::new);
+            front.chain(args).collect::<Vec<_>>()
+        };
+        let mut run = |args: &[&'static str], what: &str| -> Result<()> {
+            let (ended, output) = git.run(&tree.path, &at(args))?;
             if !ended.success() {
                 // It tries twice, and ends with less than it began with.
                 let first = output.lines().find(|line| line.starts_with("fatal: "));
@@ -63,53 +72,49 @@ pub fn update(git: &mut Git<'_, '_>, tree: &WorkTree) -> Result<()> {
         let update = ["update", "--init", "--force", "--checkout"];
         let depth_wanted: &[&str] = if is_shallow { &["--depth=1"] } else { &[] };
         run(&[&update, depth_wanted].concat(), "git submodule update")?;
-        run(&["foreach", "git clean -q -f -f -d"], "git submodule foreach")?;
-        let list = ["foreach", "printf '%s\\0' \"$sm_path\""];
-        let (ended, output) = git.ask(&tree.path, &[&at, &list[..]].concat())?;
-        if !ended.success() {
-            bail!(reason("git submodule foreach", ended, &output));
+        let each = "git clean -q -f -f -d >&2 && printf '%s\\0' \"$sm_path\"";
+        let answer = git.ask(&tree.path, &at(&["foreach", each])).context(NOT_TAKEN)?;
+        if !answer.ended.success() {
+            bail!(reason("git submodule foreach", answer.ended, &answer.said));
         }
-        whole(&output, &folder)?;
-        let inside = output.split('\0').filter(|path| !path.is_empty());
-        folders.extend(inside.map(|path| (format!("{folder}/{path}"), depth + 1)));
+        let inside = answer.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        folders.extend(inside.map(|path| (folder.join(OsStr::from_bytes(path)), depth + 1)));
     }
     Ok(())
 }
 
 /// Looks at the `.gitmodules` of a folder as git reads it. False where there is none.
-fn check(git: &mut Git<'_, '_>, top: &Path, folder: &str) -> Result<bool> {
+fn check(git: &mut Git<'_, '_>, top: &Path, folder: &Path) -> Result<bool> {
     let file = top.join(folder).join(".gitmodules");
+    let shown = folder.display();
     match fs::symlink_metadata(&file) {
-        Err(_) => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        // Whatever else is wrong, a checkout without what belongs to it is no checkout.
+        Err(e) => return Err(trouble("look at", &file, e)).context(NOT_TAKEN),
         Ok(found) if found.is_file() => {}
-        Ok(_) => bail!("a submodule is not taken: {folder}/.gitmodules is no file"),
+        Ok(_) => bail!("{NOT_TAKEN}: {shown}/.gitmodules is no file"),
     }
-    let list = ["-C", folder, "config", "--file=.gitmodules", "--null", "--list"];
-    let (ended, output) = git.ask(top, &list)?;
-    if !ended.success() {
-        bail!(reason("a submodule is not taken: git config", ended, &output));
+    let list = ["config", "--file=.gitmodules", "--null", "--list"];
+    let args =
+        [OsStr::new("-C"), folder.as_os_str()].into_iter().chain(list.iter().map(OsStr::new));
+    let answer = git.ask(top, &args.collect::<Vec<_>>()).context(NOT_TAKEN)?;
+    if !answer.ended.success() {
+        bail!(reason(&format!("{NOT_TAKEN}: git config"), answer.ended, &answer.said));
     }
-    whole(&output, folder)?;
-    if let Some(setting) = refused(&output) {
-        let shown = pullre::words::plain(&setting);
-        bail!("a submodule is not taken: `{shown}` in .gitmodules of {folder}");
+    if let Some(setting) = refused(&answer.stdout) {
+        let setting = pullre::words::plain(&setting);
+        bail!("{NOT_TAKEN}: `{setting}` in .gitmodules of {shown}");
     }
     Ok(true)
-}
-
-/// Only the end of a long output is kept.
-fn whole(output: &str, folder: &str) -> Result<()> {
-    if output.len() > KEPT_OUTPUT / 2 {
-        bail!("a submodule is not taken: there are too many in {folder}");
-    }
-    Ok(())
 }
 
 /// A setting of .gitmodules that is no plain URL or path, of what `git config --null --list`
 /// prints. Git refuses the known ones of these by itself since 2018; it may be older, and the next
 /// one is not known.
-fn refused(list: &str) -> Option<String> {
-    list.split('\0').find_map(|setting| {
+fn refused(list: &[u8]) -> Option<String> {
+    list.split(|byte| *byte == 0).find_map(|setting| {
+        // Only for the look: no byte that is looked for gets lost or comes of others.
+        let setting = String::from_utf8_lossy(setting);
         let (key, value) = setting.split_once('\n')?;
         let last = key.rsplit_once('.').map_or(key, |(_, last)| last);
         let bad = match last {
@@ -147,7 +152,7 @@ mod tests {
             "submodule.a.shallow\0",
             "",
         ] {
-            assert_eq!(refused(good), None, "{good}");
+            assert_eq!(refused(good.as_bytes()), None, "{good}");
         }
         for bad in [
             "submodule.a.url\n-u./payload\0",
@@ -163,7 +168,7 @@ mod tests {
             "submodule.a.path\n-rf\0",
             "submodule.a.update\n!touch x\0",
         ] {
-            assert!(refused(bad).is_some(), "{bad}");
+            assert!(refused(bad.as_bytes()).is_some(), "{bad}");
         }
     }
 }

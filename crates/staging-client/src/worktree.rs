@@ -188,7 +188,9 @@ pub enum Transport {
     File,
     /// Not encrypted.
     Http,
-    Other,
+    Https,
+    /// By ssh, or in a way that only git knows.
+    Ssh,
 }
 
 impl Transport {
@@ -196,7 +198,8 @@ impl Transport {
         match url {
             url if is_path(url) || url.starts_with("file://") => Transport::File,
             url if url.starts_with("http://") => Transport::Http,
-            _ => Transport::Other,
+            url if url.starts_with("https://") => Transport::Https,
+            _ => Transport::Ssh,
         }
     }
 }

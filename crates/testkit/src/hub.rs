@@ -23,7 +23,7 @@ struct Inner {
     next: VecDeque<(PostError, bool)>,
     /// The next post tells here that it is under way, and waits there before it arrives.
     halt: Option<(Sender<()>, Receiver<()>)>,
-    /// Whether what a process sends as it dies is still under way, and that.
+    /// Whether what a process makes as it dies is still under way, and that.
     is_slow: bool,
     late: Vec<Post>,
     /// Interfaces that are forbidden, by their names in [`interface`].
@@ -31,7 +31,7 @@ struct Inner {
     writers: BTreeSet<String>,
     /// Logins that nobody can be asked about.
     unknown: BTreeSet<String>,
-    /// What is said of this commit is answered like this.
+    /// Who looks for a check run of this commit is answered like this.
     odd: Option<(Sha, PostError)>,
     /// Who speaks; what another one has made cannot be changed.
     credential: String,
@@ -157,12 +157,17 @@ impl Hub {
 
     /// From now on it cannot be told whether this account may write.
     pub fn never_know(&self, login: &str) {
-        self.inner().unknown.insert(login.into());
+        self.inner().unknown.insert(login.to_lowercase());
     }
 
-    /// What is asked and said of this commit is answered like this; None: no more.
+    /// Who looks for a check run of this commit is answered like this; None: no more.
     pub fn never_take(&self, head: &Sha, error: Option<PostError>) {
         self.inner().odd = error.map(|error| (head.clone(), error));
+    }
+
+    /// As if no check run had ever been made.
+    pub fn forget_checks(&self) {
+        self.inner().told.checks.clear();
     }
 
     /// Somebody deletes every deployment.
@@ -203,17 +208,20 @@ impl Hub {
         (told, release)
     }
 
-    /// From now on what a process sends as it dies is under way until it [arrives](Self::arrive).
+    /// From now on what a process makes as it dies is under way until it [arrives](Self::arrive).
     pub fn slow_down(&self) {
         self.inner().is_slow = true;
     }
 
-    pub fn arrive(&self) {
+    /// Returns how much was on its way.
+    pub fn arrive(&self) -> usize {
         let mut inner = self.inner();
-        for post in std::mem::take(&mut inner.late) {
+        let late = std::mem::take(&mut inner.late);
+        for post in &late {
             // Nobody is left to hear the answer.
-            let _ = inner.take(&post);
+            let _ = inner.take(post);
         }
+        late.len()
     }
 
     pub fn told(&self) -> Told {
@@ -334,6 +342,14 @@ fn interface(post: &Post) -> &'static str {
     }
 }
 
+/// Whether it is something new, and no change of what is there.
+fn makes(post: &Post) -> bool {
+    matches!(
+        post,
+        Post::CheckRun { id: None, .. } | Post::Comment { id: None, .. } | Post::Deployment { .. }
+    )
+}
+
 fn fresh_sha(inner: &mut Inner) -> Sha {
     inner.pushes += 1;
     // Spread over the first digits too, since people are shown those.
@@ -436,7 +452,7 @@ impl Forge for HubClient {
         let reached = self.reach();
         if reached.is_err() && self.fuse.burns() {
             let mut inner = self.hub.inner();
-            if inner.is_slow {
+            if inner.is_slow && makes(post) {
                 inner.late.push(post.clone());
             }
         }
@@ -464,9 +480,10 @@ impl Forge for HubClient {
 
     fn may_write(&self, login: &Login) -> Result<bool, PostError> {
         let inner = self.reach()?;
-        match inner.unknown.contains(&login.0) {
+        let login = login.0.to_lowercase();
+        match inner.unknown.contains(&login) {
             true => Err(ForgeError::Unavailable("it answers 502".into()).into()),
-            false => Ok(inner.writers.contains(&login.0.to_lowercase())),
+            false => Ok(inner.writers.contains(&login)),
         }
     }
 }

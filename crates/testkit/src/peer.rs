@@ -11,11 +11,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The shell stands between us and the server: when we end, in whatever way, its input ends, and
 /// it stops the server and what that has started: node may be a program that starts another one.
+/// Before `setsid` has run there is no group of its own yet.
 const WATCHDOG: &str = r#"
 setsid "$@" >/dev/null 2>&1 </dev/null &
 server=$!
 read -r _
-kill -9 "-$server"
+kill -9 "-$server" 2>/dev/null || kill -9 "$server"
 wait "$server"
 "#;
 
@@ -97,5 +98,37 @@ impl Drop for Peer {
         self.line = None;
         // It only reaps: the watchdog ends by itself.
         let _ = self.watchdog.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_we_leave_before_it_leads_a_group_is_stopped_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let slow = folder.path().join("setsid");
+        std::fs::write(&slow, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        std::fs::set_permissions(&slow, PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog", "true"])
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while watchdog.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_secs(60) {
+                watchdog.kill().unwrap();
+                panic!("it waits for a server that nobody has stopped");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

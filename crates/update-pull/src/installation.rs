@@ -9,6 +9,7 @@ use pullre::condition::Policy;
 use pullre::config::{
     ComputeKind, ConfigErrors, ControllerConfig, DatabaseConfig, RawConfig, Secret,
 };
+use pullre::facts::Facts;
 use pullre::local_compute::LocalCompute;
 use pullre::ports::Compute;
 use pullre::reconcile::Controller;
@@ -83,11 +84,12 @@ impl Installation {
 
     /// Tells every chat that is set up. An error where none of them could be told: one that is dead
     /// is no reason to tell the others again.
-    pub fn tell_chat(&self, text: &str) -> Result<(), String> {
+    pub fn tell_chat(&self, text: &str, facts: &Facts) -> Result<(), String> {
         let report = &self.config.report;
         let chats = [(Chat::Slack, &report.slack_url), (Chat::Google, &report.google_chat_url)];
         let text = format!("{}/{}: {text}", self.config.owner, self.config.repo);
-        let text = Masking::new(self.report.secrets.iter().map(Secret::expose)).masked(&text);
+        let masking = Masking::of(&self.report, facts);
+        let text = masking.masked(&text);
         let sent = chats
             .into_iter()
             .filter_map(|(chat, url)| Some(chat::send(chat, url.as_ref()?, &text)));

@@ -134,7 +134,7 @@ fn alert(installation: &Installation, store: &mut Store, report: &Report) -> Res
     }
     let standings = Standings::new(&report.facts, &installation.policy, report.known_at);
     let alerts = alerts::alerts(&standings, &installation.report, report.forge.as_deref());
-    let send = |text: &str| installation.tell_chat(text);
+    let send = |text: &str| installation.tell_chat(text, &report.facts);
     Ok(alerts::tell(&alerts, store, &installation.locks, report.known_at, &send)?)
 }
 

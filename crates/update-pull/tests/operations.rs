@@ -302,3 +302,50 @@ fn doctor_names_each_right_that_the_database_login_lacks() {
     MISSING  database      it cannot remove from git_hub_users: the MySQL login may not do this: DELETE command denied to user 'NAME_reader'@'127.0.0.1' for table `NAME`.`git_hub_users` (error 1142). `update-pull grants` prints what it needs
     ");
 }
+
+#[test]
+fn doctor_names_the_rights_that_clones_lack_by_what_lacks_them() {
+    let site = Site::bare();
+    let config = Mariadb::shared().database();
+    let DatabaseConfig::Mysql { host, port, name, .. } = &config else { panic!("MySQL") };
+    let mut administrator = Mariadb::shared().administrator();
+    let account = format!("{name}_cloner");
+    let mut by_administrator = |statements: &[String]| {
+        for sql in statements {
+            mysql::prelude::Queryable::query_drop(&mut administrator, sql).unwrap();
+        }
+    };
+    by_administrator(&[
+        format!("CREATE USER {account} IDENTIFIED BY 's3cret'"),
+        format!("GRANT ALL ON {name}.* TO {account}"),
+        format!("GRANT SELECT, SHOW VIEW, TRIGGER ON {name}_dev.* TO {account}"),
+        format!("GRANT ALL ON {name}_stg1.* TO {account}"),
+    ]);
+    site.write_ini_more(&format!(
+        "mysql_host = {host}\nmysql_port = {port}\nmysql_user = {account}\nmysql_pw = s3cret\n\
+         mysql_db = {name}\ncompute = local\nswap_busy = kill\n"
+    ));
+    site.private();
+    site.run("init");
+    site.run(&format!("user set alice {name}_dev"));
+    for server in ["stg1", "stg2"] {
+        site.run(&format!("server register {server}"));
+        site.run(&format!("server set {server} db_schema={name}_{server}"));
+    }
+    let warned = || {
+        let told = site.run("doctor").replace(name.as_str(), "NAME");
+        let lines = told.lines().filter(|line| line.starts_with("warn     schemas"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(warned(), @"
+    warn     schemas       no grant gives NAME_cloner the rights SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, LOCK TABLES, CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE, EVENT on NAME_stg1~new, NAME_stg1~old, NAME_stg1~prev, NAME_stg2, NAME_stg2~new, NAME_stg2~old, NAME_stg2~prev (a role may): `update-pull grants` prints them
+    warn     schemas       `swap_busy = kill` needs PROCESS, and CONNECTION ADMIN (CONNECTION_ADMIN on MySQL 8, else SUPER), on *.*, which no grant gives NAME_cloner (a role may): grant them, or set `wait`
+    ");
+    // Whoever has all of it, by a pattern too, is told nothing.
+    by_administrator(&[
+        format!("GRANT ALL ON `{name}_stg2%`.* TO {account}"),
+        format!("GRANT ALL ON `{name}_stg1~%`.* TO {account}"),
+        format!("GRANT PROCESS, CONNECTION ADMIN ON *.* TO {account}"),
+    ]);
+    assert_eq!(warned(), "");
+}

@@ -40,13 +40,7 @@ pub struct GitConfig {
 impl GitConfig {
     pub(super) fn read(r: &mut Reader<'_>) -> GitConfig {
         GitConfig {
-            submodules: r
-                .parsed("git_submodules", "`yes` or `no`", |value| match value {
-                    "yes" => Some(true),
-                    "no" => Some(false),
-                    _ => None,
-                })
-                .unwrap_or(false),
+            submodules: r.yes_or_no("git_submodules", false),
             depth: r.parsed("git_depth", "a number of commits from 1", |value| {
                 value.parse().ok().filter(|depth| *depth > 0)
             }),

@@ -38,17 +38,9 @@ impl CloneConfig {
             "kill" => Some(SwapBusy::Kill),
             _ => None,
         });
-        let keep_previous = r.parsed("keep_previous", "`yes` or `no`", |value| match value {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        });
+        let keep_previous = r.yes_or_no("keep_previous", false);
         CloneConfig {
-            cloning: Cloning {
-                timeout,
-                mask: mask(r, dialect),
-                keep_previous: keep_previous.unwrap_or(false),
-            },
+            cloning: Cloning { timeout, mask: mask(r, dialect), keep_previous },
             workers,
             max_bytes,
             max_running,

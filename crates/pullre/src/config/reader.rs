@@ -122,6 +122,15 @@ impl<'a> Reader<'a> {
         self.parsed(key, expected, read)
     }
 
+    pub fn yes_or_no(&mut self, key: &'static str, default: bool) -> bool {
+        self.parsed(key, "`yes` or `no`", |value| match value {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        })
+        .unwrap_or(default)
+    }
+
     /// A whole number within `range`, else `default`.
     pub fn number<T>(
         &mut self,

@@ -30,15 +30,6 @@ pub struct ReportConfig {
 }
 
 impl Reader<'_> {
-    pub(super) fn yes_or_no(&mut self, key: &'static str, default: bool) -> bool {
-        self.parsed(key, "`yes` or `no`", |value| match value {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        })
-        .unwrap_or(default)
-    }
-
     /// Words between commas; none where the key is not set.
     fn list(&mut self, key: &'static str) -> Vec<String> {
         let text = self.text(key).unwrap_or_default();

@@ -93,13 +93,13 @@ pub struct Report {
 
 /// `now`, going on from the moment at which the tick began. Virtual time of tests stays virtual.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(crate) struct Clock {
     began: Timestamp,
     since: Instant,
 }
 
 impl Clock {
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let passed = jiff::SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
         self.began.saturating_add(passed).unwrap_or(self.began)
     }
@@ -250,7 +250,7 @@ impl Controller<'_> {
         if observed.forge.known().is_none() {
             return Ok(());
         }
-        voice::speak(self, store, facts, chains, clock.now(), &|saying| say(Said::Told(saying)))
+        voice::speak(self, store, facts, chains, clock, &|saying| say(Said::Told(saying)))
     }
 
     /// Whether people asked for something in comments, and it was done.
@@ -259,7 +259,7 @@ impl Controller<'_> {
             return Ok(false);
         }
         let facts = store.facts_without_bodies()?;
-        Ok(commands::obey(self, store, &facts, clock.now())? > 0)
+        Ok(commands::obey(self, store, &facts, clock)? > 0)
     }
 
     fn remember(&self, records: &[Record], report: &mut Report) {

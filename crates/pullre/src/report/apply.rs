@@ -12,12 +12,12 @@ use jiff::Timestamp;
 
 use super::plan::{Saying, What, mark_of, plan, plan_one};
 use super::show::View;
-use super::{Kind, Said, Told};
+use super::{Kind, LastSaid, Told};
 use crate::facts::{Assignment, Facts};
 use crate::ports::{CheckState, Find, ForgeError, Found, Post, PostError};
-use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
 use crate::reconcile::plan::{Action, Chain, Subject};
+use crate::reconcile::{Clock, Controller};
 use crate::store::{Store, StoreError};
 use crate::words;
 
@@ -28,6 +28,18 @@ const WRITES_AN_HOUR: u32 = 450;
 const SHARE_OF_THE_REST: u32 = 70;
 /// As many things that GitHub does not answer well are one thing with GitHub.
 const MOST_ODD: usize = 3;
+
+/// What GitHub did not answer well in this tick.
+#[derive(Default)]
+pub(crate) struct Odd(usize);
+
+impl Odd {
+    /// One more. It comes back where it is no matter of this thing alone.
+    pub(crate) fn add(&mut self, e: ForgeError) -> Result<(), ForgeError> {
+        self.0 += 1;
+        if !is_of_one(&e) || self.0 >= MOST_ODD { Err(e) } else { Ok(()) }
+    }
+}
 /// A request may be on its way for so long after whoever sent it was killed.
 const IN_FLIGHT: Duration = Duration::from_secs(30);
 
@@ -87,13 +99,13 @@ pub(crate) fn speak(
     store: &mut Store,
     facts: &Facts,
     chains: &[Chain],
-    now: Timestamp,
+    clock: Clock,
     say: &dyn Fn(&Saying),
 ) -> Result<(), StoreError> {
     if !controller.report.report || facts.paused.is_some() {
         return Ok(());
     }
-    let speaker = Speaker { controller, chains, now, say };
+    let speaker = Speaker { controller, chains, clock, say };
     match speaker.all(store, facts) {
         Ok(()) if facts.report_trouble.is_none() => Ok(()),
         Ok(()) => store.report_trouble(None).map(drop),
@@ -117,14 +129,15 @@ fn trouble(store: &mut Store, why: &str) -> Result<(), StoreError> {
 struct Speaker<'a> {
     controller: &'a Controller<'a>,
     chains: &'a [Chain],
-    now: Timestamp,
+    /// All that is said may take many minutes.
+    clock: Clock,
     say: &'a dyn Fn(&Saying),
 }
 
 impl Speaker<'_> {
     fn plan(&self, facts: &Facts, told: &Told) -> Vec<Saying> {
         let Controller { report, policy, forge, .. } = self.controller;
-        let view = View::new(facts, told, report, policy, self.now);
+        let view = View::new(facts, told, report, policy, self.clock.now());
         plan(&view, &forge.credential())
     }
 
@@ -132,32 +145,23 @@ impl Speaker<'_> {
         let told = store.told(facts)?;
         let mut sayings = self.plan(facts, &told);
         // Where check runs turn out to be refused, statuses are planned; once is enough.
-        let mut odd = 0;
+        let mut odd = Odd::default();
         for _ in 0..2 {
             let mut refused = BTreeSet::new();
             for saying in &sayings {
-                if saying.what == What::Settle {
-                    store.settle_report(&saying.key)?;
-                    continue;
-                }
                 if refused.contains(&saying.key.kind) {
                     continue;
                 }
                 match self.one(saying, store)? {
                     Done::Said | Done::Left => {}
                     Done::Refused => drop(refused.insert(saying.key.kind)),
-                    Done::Odd(e) => {
-                        odd += 1;
-                        if odd == MOST_ODD {
-                            return Err(Stop::Forge(e));
-                        }
-                    }
+                    Done::Odd(e) => odd.add(e)?,
                 }
             }
             if refused.is_empty() {
                 break;
             }
-            let facts = facts_with(store, self.chains, self.now)?;
+            let facts = facts_with(store, self.chains, self.clock.now())?;
             let told = store.told(&facts)?;
             sayings = self.plan(&facts, &told);
         }
@@ -172,18 +176,18 @@ impl Speaker<'_> {
             Err(e) => return Err(ForgeError::Local(format!("cannot lock: {e}")).into()),
         };
         // Again, from what is true under the lock.
-        let facts = facts_with(store, self.chains, self.now)?;
+        let now = self.clock.now();
+        let facts = facts_with(store, self.chains, now)?;
         let told = store.told_of(announced.key.number, &facts)?;
         let Controller { report, policy, forge, .. } = self.controller;
-        let view = View::new(&facts, &told, report, policy, self.now);
+        let view = View::new(&facts, &told, report, policy, now);
         let again = plan_one(&view, &forge.credential(), announced.key.number);
         let again = again.into_iter().find(|saying| saying.key == announced.key);
-        let Some(saying) = again.filter(|saying| saying.what != What::Settle) else {
-            return Ok(Done::Left);
-        };
-        let said = told.said.get(&saying.key).cloned().unwrap_or_default();
-        if !held.is_held() {
-            return Ok(Done::Left);
+        let Some(saying) = again.filter(|_| held.is_held()) else { return Ok(Done::Left) };
+        let mut said = told.said.get(&saying.key).cloned().unwrap_or_default();
+        if said.begun_at.is_some() {
+            // It may be there, and is newer: that is looked for.
+            said.id = None;
         }
         let kind = saying.key.kind;
         let mut odd = None;
@@ -194,7 +198,7 @@ impl Speaker<'_> {
             }
             Ok(Some(id)) => {
                 let credential = self.controller.forge.credential();
-                store.report_said(&saying, id, &credential, self.now)?;
+                store.report_said(&saying, id, &credential, self.clock.now())?;
                 (self.say)(&saying);
                 return Ok(Done::Said);
             }
@@ -206,7 +210,7 @@ impl Speaker<'_> {
             Err(Trouble::Post(PostError::Forge(e))) => odd.insert(e).to_string(),
             Err(Trouble::Post(PostError::Forbidden(why))) => {
                 let credential = self.controller.forge.credential();
-                if store.report_refused(kind, &credential, &why, self.now)? {
+                if store.report_refused(kind, &credential, &why, self.clock.now())? {
                     let needed = kind.permission();
                     let instead = match kind {
                         Kind::Check => "; commit statuses take its place",
@@ -222,7 +226,7 @@ impl Speaker<'_> {
         };
         // What may be a moment's trouble with GitHub is no news about this one.
         let news = if odd.is_some() { 3 } else { 1 };
-        if store.report_tried(&saying, self.now)? == news {
+        if store.report_tried(&saying, self.clock.now())? == news {
             tracing::warn!("{} {kind}: {why}; tried again with growing pauses", saying.key.number);
         }
         Ok(odd.map_or(Done::Left, Done::Odd))
@@ -230,7 +234,12 @@ impl Speaker<'_> {
 
     /// Returns the id of what says it now; None where it is the last word on something that is not
     /// there.
-    fn say(&self, saying: &Saying, said: &Said, store: &mut Store) -> Result<Option<i64>, Trouble> {
+    fn say(
+        &self,
+        saying: &Saying,
+        said: &LastSaid,
+        store: &mut Store,
+    ) -> Result<Option<i64>, Trouble> {
         let credential = self.controller.forge.credential();
         let same_hand = said.credential.as_ref().is_none_or(|other| *other == credential);
         match &saying.what {
@@ -246,7 +255,7 @@ impl Speaker<'_> {
                     .state
                     .is_some_and(|before| before.has_ended() && before.of_check() != run.state);
                 let id = said.id.filter(|_| same_hand && !stays);
-                let ours = Said { id, ..said.clone() };
+                let ours = LastSaid { id, ..said.clone() };
                 self.change_or_make(saying, &ours, &find, Some(run.state), post, store)
             }
             What::Status { head, status } => {
@@ -276,13 +285,12 @@ impl Speaker<'_> {
                 let there = found.filter(|id| Some(*id) != known);
                 let id = match there {
                     Some(id) => id,
-                    None if saying.settles => return Ok(None),
                     None if self.is_in_flight(said) => return Err(Trouble::InFlight),
+                    None if saying.settles => return Ok(None),
                     None => {
-                        store.report_begun(&saying.key, self.now).map_err(Stop::Store)?;
                         let description = format!("Staging of {}", saying.key.number);
                         let made = Post::Deployment { head, environment, description };
-                        self.post(saying, &made, store)?
+                        self.make(saying, &made, store)?
                     }
                 };
                 self.post(saying, &state(id), store)?;
@@ -297,49 +305,76 @@ impl Speaker<'_> {
     fn change_or_make(
         &self,
         saying: &Saying,
-        said: &Said,
+        said: &LastSaid,
         find: &Find,
         check: Option<CheckState>,
         post: impl Fn(Option<i64>) -> Post,
         store: &mut Store,
     ) -> Result<Option<i64>, Trouble> {
         let known = said.id;
+        let mut forbidden = None;
         if let Some(id) = known {
             match self.post(saying, &post(Some(id)), store) {
-                Err(Trouble::Post(PostError::Gone(_) | PostError::Forbidden(_))) => {}
+                Err(Trouble::Post(PostError::Gone(_))) => {}
+                // Perhaps only because another hand has made it.
+                Err(Trouble::Post(PostError::Forbidden(why))) => forbidden = Some(why),
                 other => return other.map(Some),
             }
         }
         let can = |found: &Found| check.is_none_or(|state| found.may_say(state));
         let found = self.find(find)?.filter(|found| Some(found.id) != known && can(found));
-        let found = found.map(|found| found.id);
         match found {
+            Some(found) => self.post(saying, &post(Some(found.id)), store).map(Some),
+            None if self.is_in_flight(said) => Err(Trouble::InFlight),
             // Nothing is made only to say that it is over.
-            None if saying.settles => return Ok(None),
-            None if self.is_in_flight(said) => return Err(Trouble::InFlight),
-            // Should this process die before the record, another one knows that it has to look.
-            None => store.report_begun(&saying.key, self.now).map_err(Stop::Store)?,
-            Some(_) => {}
+            None if saying.settles => match forbidden.filter(|_| self.has_made(said)) {
+                Some(why) => Err(PostError::Forbidden(why).into()),
+                None => Ok(None),
+            },
+            None => self.make(saying, &post(None), store).map(Some),
         }
-        self.post(saying, &post(found), store).map(Some)
+    }
+
+    /// Whether this is known to be what these credentials have made.
+    fn has_made(&self, said: &LastSaid) -> bool {
+        said.credential.as_deref() == Some(&self.controller.forge.credential())
     }
 
     /// Whether somebody began to make it a moment ago and did not record it: whoever was killed
     /// then may have a request on its way that GitHub shows only later.
-    fn is_in_flight(&self, said: &Said) -> bool {
-        said.state.is_none()
-            && said.said_at.is_some_and(|at| words::between(at, self.now) < IN_FLIGHT)
+    fn is_in_flight(&self, said: &LastSaid) -> bool {
+        let now = self.clock.now();
+        // In both directions: a clock that was put back holds nothing up for long.
+        said.begun_at
+            .is_some_and(|at| words::between(at, now).max(words::between(now, at)) < IN_FLIGHT)
     }
 
     fn find(&self, find: &Find) -> Result<Option<Found>, Trouble> {
         Ok(self.controller.forge.find(find)?)
     }
 
-    fn post(&self, saying: &Saying, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
-        if !may_write(store, saying.is_urgent(), self.now).map_err(Stop::Store)? {
-            return Err(Trouble::Stop(Stop::Budget));
+    fn reserve(&self, saying: &Saying, store: &mut Store) -> Result<(), Stop> {
+        match may_write(store, saying.is_urgent(), self.clock.now())? {
+            true => Ok(()),
+            false => Err(Stop::Budget),
         }
+    }
+
+    fn post(&self, saying: &Saying, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
+        self.reserve(saying, store)?;
         Ok(self.controller.forge.post(post)?)
+    }
+
+    /// Posts what is not there yet. Should this process die before the record, another one knows
+    /// that it has to look.
+    fn make(&self, saying: &Saying, post: &Post, store: &mut Store) -> Result<i64, Trouble> {
+        self.reserve(saying, store)?;
+        store.report_begun(&saying.key, self.clock.now()).map_err(Stop::Store)?;
+        let made = self.controller.forge.post(post);
+        if made.as_ref().is_err_and(is_answered) {
+            store.report_not_made(&saying.key).map_err(Stop::Store)?;
+        }
+        Ok(made?)
     }
 }
 
@@ -368,8 +403,19 @@ impl From<ForgeError> for Stop {
     }
 }
 
+/// Whether GitHub has said no: what was posted is not there, and not on its way.
+fn is_answered(e: &PostError) -> bool {
+    use PostError::{Forbidden, Gone, Rejected};
+    match e {
+        Forbidden(_) | Gone(_) | Rejected(_) => true,
+        PostError::Forge(e) => {
+            matches!(e, ForgeError::RateLimited { .. } | ForgeError::Unauthorized)
+        }
+    }
+}
+
 /// Whether this may be about the one thing that was asked, and nothing else.
-pub(crate) fn is_of_one(e: &ForgeError) -> bool {
+fn is_of_one(e: &ForgeError) -> bool {
     matches!(e, ForgeError::Unavailable(_) | ForgeError::Malformed(_) | ForgeError::Rejected(_))
 }
 

@@ -4,15 +4,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use super::apply::{is_of_one, may_write};
+use super::apply::{Odd, may_write};
 use crate::domain::{Login, PullNumber};
 use crate::facts::Facts;
 use crate::ops::{Operator, OpsError};
 use crate::ports::{Comment, ForgeError, Post, PostError, Reaction};
-use crate::reconcile::Controller;
 use crate::reconcile::lock::LockName;
+use crate::reconcile::{Clock, Controller};
 use crate::store::{COMMENTS_OVERLAP, CommandState, Store, StoreError, StoredCommand, Won};
 use crate::words;
 
@@ -22,6 +22,8 @@ const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 const TAKEN_FOR: Duration = Duration::from_secs(600);
 
 const PREFIX: &str = "/pullre";
+/// What is kept as the verb of a comment that has more than one.
+const SEVERAL: &str = "(several)";
 const VERBS: &str = "`redeploy`, `reset-db`, `hold`, `release`, `stop` and `explain`";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,11 @@ impl Verb {
             "explain" => Verb::Explain,
             _ => return None,
         })
+    }
+
+    /// Whether it is done under the lock of the environment, which a tick at work holds for long.
+    fn needs_lock(self) -> bool {
+        matches!(self, Verb::Redeploy | Verb::ResetDb)
     }
 }
 
@@ -98,15 +105,15 @@ pub(crate) fn obey(
     controller: &Controller<'_>,
     store: &mut Store,
     facts: &Facts,
-    now: Timestamp,
+    clock: Clock,
 ) -> Result<usize, StoreError> {
     if facts.paused.is_some() {
         return Ok(0);
     }
-    match read_and_do(controller, store, facts, now) {
+    match read_and_do(controller, store, facts, clock) {
         Ok(done) => Ok(done),
-        Err(Trouble::Store(e)) => Err(e),
-        Err(Trouble::Forge(e)) => {
+        Err(Stop::Store(e)) => Err(e),
+        Err(Stop::Forge(e)) => {
             let why = format!("commands in comments wait: {e}");
             warn_once(store, why).map(|()| 0)
         }
@@ -120,23 +127,21 @@ fn warn_once(store: &mut Store, why: String) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// As many that cannot be asked about are one trouble with GitHub.
-const MOST_ODD: usize = 3;
-
-enum Trouble {
+/// Why a command waits, and perhaps all others with it.
+enum Stop {
     Store(StoreError),
     Forge(ForgeError),
 }
 
-impl From<StoreError> for Trouble {
-    fn from(e: StoreError) -> Trouble {
-        Trouble::Store(e)
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Stop {
+        Stop::Store(e)
     }
 }
 
-impl From<ForgeError> for Trouble {
-    fn from(e: ForgeError) -> Trouble {
-        Trouble::Forge(e)
+impl From<ForgeError> for Stop {
+    fn from(e: ForgeError) -> Stop {
+        Stop::Forge(e)
     }
 }
 
@@ -144,8 +149,9 @@ fn read_and_do(
     controller: &Controller<'_>,
     store: &mut Store,
     facts: &Facts,
-    now: Timestamp,
-) -> Result<usize, Trouble> {
+    clock: Clock,
+) -> Result<usize, Stop> {
+    let now = clock.now();
     if let Some(due) = &facts.comments_due {
         let oldest = now.saturating_sub(OLDEST).unwrap_or(now);
         let since = facts.comments_read.unwrap_or(now).max(oldest);
@@ -181,17 +187,18 @@ fn read_and_do(
             store.comments_read(&[], now, due)?;
         }
     }
-    let (mut done, mut odd) = (0, 0);
-    let doer = Doer { controller, facts, now };
-    let mut go_on = |did: Result<bool, Trouble>| match did {
+    let (mut done, mut odd) = (0, Odd::default());
+    let doer = Doer { controller, facts, clock };
+    let mut go_on = |did: Result<bool, Stop>| match did {
         Ok(did) => {
             done += usize::from(did);
             Ok(())
         }
         // It may be this one alone; a day later it is too old, and is asked about no more.
-        Err(Trouble::Forge(e)) if is_of_one(&e) && odd + 1 < MOST_ODD => {
-            odd += 1;
-            tracing::warn!("a command in a comment waits: {e}");
+        Err(Stop::Forge(e)) => {
+            let why = e.to_string();
+            odd.add(e)?;
+            tracing::warn!("a command in a comment waits: {why}");
             Ok(())
         }
         Err(e) => Err(e),
@@ -208,8 +215,7 @@ fn read_and_do(
 
 /// Whether all that is left is to say no.
 fn is_refused(command: &StoredCommand) -> bool {
-    command.state == CommandState::Answered
-        && command.reaction.as_deref() == Some(Reaction::Refused.as_str())
+    command.state == CommandState::Answered && command.reaction == Some(Reaction::Refused)
 }
 
 /// The command in a comment, if there is one.
@@ -218,7 +224,7 @@ fn command(comment: Comment) -> Option<StoredCommand> {
     let verb = match parse(&comment.body).as_slice() {
         [] => return None,
         [one] => one.clone(),
-        [_, ..] => "(several)".to_owned(),
+        [_, ..] => SEVERAL.to_owned(),
     };
     Some(StoredCommand {
         comment: comment.id,
@@ -235,16 +241,17 @@ fn command(comment: Comment) -> Option<StoredCommand> {
 struct Doer<'a> {
     controller: &'a Controller<'a>,
     facts: &'a Facts,
-    now: Timestamp,
+    clock: Clock,
 }
 
 impl Doer<'_> {
     /// Whether something was done.
-    fn one(&self, mut command: StoredCommand, store: &mut Store) -> Result<bool, Trouble> {
+    fn one(&self, mut command: StoredCommand, store: &mut Store) -> Result<bool, Stop> {
         match command.state {
             CommandState::New => {
                 let login = Login(command.login.clone());
-                let old = words::between(command.changed_at, self.now) > OLDEST.unsigned_abs();
+                let asked = command.changed_at;
+                let old = words::between(asked, self.clock.now()) > OLDEST.unsigned_abs();
                 let may = match self.may(&login) {
                     Err(_) if old => false,
                     other => other?,
@@ -258,7 +265,9 @@ impl Doer<'_> {
                 } else if !self.facts.pulls.contains_key(&command.number) {
                     let text = "not done: it was closed; ask again once it is open";
                     (CommandState::Answered, Reaction::NotUnderstood, Some(text.to_owned()))
-                } else if self.is_at_work(command.number)? {
+                } else if Verb::of(&command.verb).is_some_and(Verb::needs_lock)
+                    && self.is_at_work(command.number)?
+                {
                     return Ok(false); // A tick is at it; the next one does this.
                 } else {
                     // Before it is done: a crash must not do it twice.
@@ -268,16 +277,18 @@ impl Doer<'_> {
                     let (reaction, text) = self.act(&command, store)?;
                     (CommandState::Answered, reaction, Some(text))
                 };
-                let answer = Some((reaction.as_str(), text.as_deref()));
+                let answer = Some((reaction, text.as_deref()));
                 if self.is(&mut command, state, answer, store)? == Won::Yes && may {
                     self.react(command, store)?;
                 }
                 Ok(may)
             }
-            CommandState::Taken if words::between(command.changed_at, self.now) > TAKEN_FOR => {
+            CommandState::Taken
+                if words::between(command.changed_at, self.clock.now()) > TAKEN_FOR =>
+            {
                 let text =
                     "it was interrupted; if the stage above is not what you asked for, ask again";
-                let answer = Some((Reaction::NotUnderstood.as_str(), Some(text)));
+                let answer = Some((Reaction::NotUnderstood, Some(text)));
                 if self.is(&mut command, CommandState::Answered, answer, store)? == Won::Yes {
                     self.react(command, store)?;
                 }
@@ -293,18 +304,18 @@ impl Doer<'_> {
         &self,
         command: &mut StoredCommand,
         state: CommandState,
-        answer: Option<(&str, Option<&str>)>,
+        answer: Option<(Reaction, Option<&str>)>,
         store: &mut Store,
     ) -> Result<Won, StoreError> {
-        let won = store.command_is(command, state, answer, self.now)?;
+        let won = store.command_is(command, state, answer, self.clock.now())?;
         command.state = state;
         if let Some((reaction, _)) = answer {
-            command.reaction = Some(reaction.to_owned());
+            command.reaction = Some(reaction);
         }
         Ok(won)
     }
 
-    fn may(&self, login: &Login) -> Result<bool, Trouble> {
+    fn may(&self, login: &Login) -> Result<bool, Stop> {
         match self.controller.forge.may_write(login) {
             Ok(may) => Ok(may),
             // Whoever cannot be asked about has no right.
@@ -317,19 +328,15 @@ impl Doer<'_> {
         }
     }
 
-    fn is_at_work(&self, number: PullNumber) -> Result<bool, Trouble> {
+    fn is_at_work(&self, number: PullNumber) -> Result<bool, Stop> {
         let lock = self.controller.locks.try_lock(&LockName::Environment(number));
         lock.map(|held| held.is_none())
-            .map_err(|e| Trouble::Forge(ForgeError::Local(format!("cannot lock: {e}"))))
+            .map_err(|e| Stop::Forge(ForgeError::Local(format!("cannot lock: {e}"))))
     }
 
-    fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Trouble> {
-        let reaction = match command.reaction.as_deref() {
-            Some("+1") => Reaction::Done,
-            Some("-1") => Reaction::Refused,
-            _ => Reaction::NotUnderstood,
-        };
-        if !may_write(store, !is_refused(&command), self.now)? {
+    fn react(&self, mut command: StoredCommand, store: &mut Store) -> Result<(), Stop> {
+        let reaction = command.reaction.unwrap_or(Reaction::NotUnderstood);
+        if !may_write(store, !is_refused(&command), self.clock.now())? {
             return Ok(());
         }
         let post = Post::Reaction { comment: command.comment, reaction };
@@ -344,14 +351,10 @@ impl Doer<'_> {
         Ok(())
     }
 
-    fn act(
-        &self,
-        command: &StoredCommand,
-        store: &mut Store,
-    ) -> Result<(Reaction, String), Trouble> {
+    fn act(&self, command: &StoredCommand, store: &mut Store) -> Result<(Reaction, String), Stop> {
         let Some(verb) = Verb::of(&command.verb) else {
             let text = match command.verb.as_str() {
-                "(several)" => "one command in a comment, please".to_owned(),
+                SEVERAL => "one command in a comment, please".to_owned(),
                 _ => format!("not understood; there are {VERBS}, without more words"),
             };
             return Ok((Reaction::NotUnderstood, text));
@@ -359,7 +362,7 @@ impl Doer<'_> {
         let Controller { policy, locks, .. } = self.controller;
         let number = command.number;
         let who = format!("{} (comment)", command.login);
-        let mut operator = Operator { store, who: &who, now: self.now };
+        let mut operator = Operator { store, who: &who, now: self.clock.now() };
         let done = match verb {
             Verb::Redeploy => operator.redeploy(number, policy, locks).map(str::to_owned),
             Verb::ResetDb => operator.reset_db(number, locks).map(|()| {

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 
 use memchr::memmem::Finder;
 
+use super::Settings;
+use crate::config::{SHORTEST_MASKED, Secret};
+use crate::facts::Facts;
 use crate::words;
 
 /// GitHub takes 65,535 characters for a field; this leaves room for what stands around it.
 const LONGEST: usize = 40_000;
 const LONGEST_LINE: usize = 500;
-/// Shorter ones would blacken half of the text.
-const SHORTEST_SECRET: usize = 6;
 
 /// A sentence of ours, in which words of strangers may stand. What is between backticks stays code.
 pub fn prose(text: &str) -> String {
@@ -111,23 +112,32 @@ pub fn link(url: &str) -> String {
 
 /// What is left out of every text that is shown, made ready once for all of them.
 #[derive(Debug)]
-pub struct Masking<'a>(Vec<Finder<'a>>);
+pub struct Masking<'a>(Vec<(Finder<'a>, &'a str)>);
 
 impl<'a> Masking<'a> {
-    pub fn new(secrets: impl IntoIterator<Item = &'a str>) -> Masking<'a> {
-        let known = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET);
-        Masking(known.map(Finder::new).collect())
+    /// Of the secrets of app.ini, and of what a step may have printed of PULLRE_CHECK_URL.
+    pub fn of(settings: &'a Settings, facts: &'a Facts) -> Masking<'a> {
+        let urls = facts.servers.values().filter_map(|server| server.check_url.as_deref());
+        let known = settings.secrets.iter().map(Secret::expose);
+        Masking::new(known.chain(urls.flat_map(words::secrets_of)))
+    }
+
+    fn new(secrets: impl Iterator<Item = &'a str>) -> Masking<'a> {
+        let mut known: Vec<_> =
+            secrets.filter(|secret| secret.chars().count() >= SHORTEST_MASKED).collect();
+        // The longest first, so that none leaves the rest of another.
+        known.sort_by_key(|secret| (std::cmp::Reverse(secret.len()), *secret));
+        known.dedup();
+        Masking(known.into_iter().map(|secret| (Finder::new(secret), secret)).collect())
     }
 
     /// Without what nobody shall read: known secrets, logins in addresses, and the colours of a
     /// terminal.
     pub fn masked<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let text = changed(words::without_colours(text), words::without_logins);
-        self.0.iter().fold(text, |text, secret| {
-            match (secret.find(text.as_bytes()), str::from_utf8(secret.needle())) {
-                (Some(_), Ok(secret)) => text.replace(secret, "***").into(),
-                _ => text,
-            }
+        self.0.iter().fold(text, |text, (finder, secret)| match finder.find(text.as_bytes()) {
+            Some(_) => text.replace(secret, "***").into(),
+            None => text,
         })
     }
 }
@@ -177,8 +187,9 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_and_short_ones_cannot_be() {
-        let masking = Masking::new(["hunter2!", "abc"]);
-        assert_eq!(masking.masked("pw hunter2! abc"), "pw *** abc");
+        let masking = Masking::new(["word", "äöü", "hunter2!", "password", "word"].into_iter());
+        assert_eq!(masking.masked("pw hunter2! äöü word"), "pw *** äöü ***");
+        assert_eq!(masking.masked("password"), "***", "nothing is left of the longer one");
         assert_eq!(masking.masked("\u{1b}[31mhttp://hunter2!@h/"), "http://h/");
     }
 }

@@ -184,21 +184,24 @@ pub struct Key {
     pub sha: String,
 }
 
-/// What stands in [`Said::digest`] for what pullre-kun said: it counts as said as long as it is
+/// What stands in [`LastSaid::digest`] for what pullre-kun said: it counts as said as long as it is
 /// true, whatever its words.
 pub const ADOPTED: &str = "adopted";
 
 /// What was last said of something.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct LastSaid {
     /// What GitHub calls it.
     pub id: Option<i64>,
     /// Who made it; None where nobody knows.
     pub credential: Option<String>,
-    /// None: nothing was said yet, though it may be there.
+    /// None: nothing was said yet.
     pub state: Option<State>,
     pub digest: Option<String>,
     pub said_at: Option<Timestamp>,
+    /// When something else was begun to be made in its stead, of which nobody knows whether it is
+    /// there: it has to be looked for.
+    pub begun_at: Option<Timestamp>,
     /// Nothing more is to be said.
     pub settled: bool,
     pub tried: Option<Tried>,
@@ -233,7 +236,7 @@ pub struct Answer {
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     /// Of open pull requests, and what is not settled yet.
-    pub said: BTreeMap<Key, Said>,
+    pub said: BTreeMap<Key, LastSaid>,
     pub refusals: BTreeMap<Kind, Refusal>,
     /// Of deployments that run or failed, while their environment has them.
     pub steps: BTreeMap<i64, Vec<Step>>,

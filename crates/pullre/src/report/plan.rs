@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::show::{Shown, View, mark, show};
-use super::{ADOPTED, Key, Kind, Refusal, Said, State, digest, markdown};
+use super::{ADOPTED, Key, Kind, LastSaid, Refusal, State, digest, markdown};
 use crate::condition::{hold, pause_after};
 use crate::domain::{PullNumber, PullState, Sha};
 use crate::facts::Pull;
@@ -171,9 +171,12 @@ impl Planner<'_> {
         let key = Key { number, kind: Kind::Check, sha: head.to_string() };
         let said = self.view.told.said.get(&key);
         let concluded = said.filter(|said| said.state.is_some_and(State::has_ended));
+        let concluded = concluded.and_then(|said| said.said_at);
+        // What was begun may be there, and completed.
+        let last = concluded.max(said.and_then(|said| said.begun_at));
         // GitHub goes by the moment of completion: what became true again after something else was
         // said is not as old as its deployment. Where none is sent, GitHub takes its own.
-        let dated = |at: &Timestamp| concluded.is_none_or(|said| said.said_at < Some(*at));
+        let dated = |at: &Timestamp| last < Some(*at);
         let ended = shown.ended.filter(dated);
         CheckRun {
             name: settings.check_name.clone(),
@@ -248,7 +251,7 @@ impl Planner<'_> {
             }
             match key.kind {
                 Kind::Deployment if self.is_served(key) => {}
-                Kind::Comment if open.is_none() => self.last_comment(key),
+                Kind::Comment if open.is_none() => self.last_comment(key, said),
                 Kind::Comment => {}
                 Kind::Check | Kind::Status | Kind::Deployment => self.last_word(key, said, open),
             }
@@ -268,15 +271,17 @@ impl Planner<'_> {
         stays && app.is_some_and(|app| app.pull == key.number && app.sha.as_str() == key.sha)
     }
 
-    fn last_comment(&mut self, key: &Key) {
+    fn last_comment(&mut self, key: &Key, said: &LastSaid) {
         let (facts, told) = (self.view.facts, self.view.told);
         let pull = facts.pulls.get(&key.number).or_else(|| told.closed.get(&key.number));
         let shown = pull.and_then(|pull| show(pull, self.view));
-        // One that was begun and not recorded may be there.
-        let said = told.said.get(key);
-        let is_there = said.is_some_and(|said| said.id.is_some() || said.state.is_none());
+        // One of which nothing is recorded may be there.
+        let is_there = said.id.is_some() || said.begun_at.is_some() || said.state.is_none();
         match shown {
-            Some(shown) if is_there && self.view.settings.comment && !self.refuses(key.kind) => {
+            Some(_) if is_there && self.view.settings.comment && self.refuses(key.kind) => {
+                self.wait(key, said);
+            }
+            Some(shown) if is_there && self.view.settings.comment => {
                 if !shown.is_over {
                     return self.propose(key.clone(), State::Held, What::Comment(shown.comment));
                 }
@@ -286,16 +291,25 @@ impl Planner<'_> {
         }
     }
 
-    fn last_word(&mut self, key: &Key, said: &Said, open: Option<&Pull>) {
+    /// What is there says its last word when it is permitted again.
+    fn wait(&mut self, key: &Key, said: &LastSaid) {
+        if !is_known(said) {
+            self.settle(key);
+        }
+    }
+
+    fn last_word(&mut self, key: &Key, said: &LastSaid, open: Option<&Pull>) {
         let Ok(head) = key.sha.parse::<Sha>() else { return self.settle(key) };
         let over = match key.kind {
             Kind::Deployment => said.state != Some(State::Cancelled),
             Kind::Status => said.state.is_none_or(is_open_status),
-            // What was begun and not recorded may be there.
             _ => said.state.is_none_or(|state| !state.has_ended()),
         };
-        if !over || self.refuses(key.kind) {
+        if !over && said.begun_at.is_none() {
             return self.settle(key);
+        }
+        if self.refuses(key.kind) {
+            return self.wait(key, said);
         }
         let (title, why) = match open {
             Some(pull) => {
@@ -336,7 +350,7 @@ impl Planner<'_> {
     }
 
     /// Whether the server that something was said of is the environment's no more.
-    fn is_lost(&self, number: PullNumber, said: &Said) -> bool {
+    fn is_lost(&self, number: PullNumber, said: &LastSaid) -> bool {
         match self.view.facts.assignments.get(&number) {
             None => true,
             Some(assignment) => said.said_at.is_some_and(|at| at < assignment.assigned_at),
@@ -361,7 +375,8 @@ impl Planner<'_> {
         let digest = digest_of(&what);
         let saying = Saying { key, state, what, digest, settles };
         if let Some(said) = self.view.told.said.get(&saying.key) {
-            if said.digest.as_ref() == Some(&saying.digest) {
+            let is_all = said.begun_at.is_none();
+            if is_all && said.digest.as_ref() == Some(&saying.digest) {
                 if settles {
                     self.settle(&saying.key);
                 }
@@ -376,7 +391,7 @@ impl Planner<'_> {
                     (Kind::Status, State::Neutral | State::Cancelled) => false,
                     _ => is_commit && !settles && !before.gives_way_to(state, lost),
                 };
-                if adopted || stays {
+                if (adopted && is_all) || stays {
                     return;
                 }
             }
@@ -408,6 +423,11 @@ fn digest_of(what: &What) -> String {
         completed_at: _,
     } = &**run;
     digest(&(name, head, external_id, state, title, summary, text, details_url))
+}
+
+/// Whether something of it is on GitHub, or may be, by what is recorded.
+fn is_known(said: &LastSaid) -> bool {
+    said.id.is_some() || said.state.is_some() || said.begun_at.is_some()
 }
 
 /// Whether what is posted for it is no last word.

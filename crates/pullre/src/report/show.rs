@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::markdown::{Masking, code, end_of_output, link, prose, shortened};
 use super::{Answer, Settings, State, Told};
 use crate::condition::{self, Ineligible, Policy};
-use crate::config::Secret;
 use crate::domain::{InstanceState, PullNumber, PullState, Sha};
 use crate::facts::{Assignment, CloneState, Deployment, Facts, Outcome, Pull, Server};
 use crate::stage::{Stage, Standing, Standings};
@@ -28,14 +27,12 @@ const ANSWERS: usize = 3;
 #[derive(Debug)]
 pub struct View<'a> {
     standings: Standings<'a>,
-    /// Of the secrets of app.ini, and of what a step may have printed of PULLRE_CHECK_URL.
     masking: Masking<'a>,
     pub facts: &'a Facts,
     pub told: &'a Told,
     pub settings: &'a Settings,
     pub policy: &'a Policy,
     pub now: Timestamp,
-    places: BTreeMap<PullNumber, usize>,
     /// The lowest open pull request of each head: a commit may be the head of several.
     first_of: BTreeMap<&'a Sha, PullNumber>,
 }
@@ -48,17 +45,13 @@ impl<'a> View<'a> {
         policy: &'a Policy,
         now: Timestamp,
     ) -> View<'a> {
-        let queue = condition::queue(facts, policy, now).into_iter().enumerate();
-        let places = queue.map(|(index, pull)| (pull.request.number, index + 1)).collect();
         let mut first_of = BTreeMap::new();
         for pull in facts.pulls.values().filter(|p| p.request.state == PullState::Open) {
             first_of.entry(&pull.request.head).or_insert(pull.request.number);
         }
         let standings = Standings::new(facts, policy, now);
-        let urls = facts.servers.values().filter_map(|server| server.check_url.as_deref());
-        let passwords = urls.filter_map(words::password_of);
-        let masking = Masking::new(settings.secrets.iter().map(Secret::expose).chain(passwords));
-        View { standings, masking, facts, told, settings, policy, now, places, first_of }
+        let masking = Masking::of(settings, facts);
+        View { standings, masking, facts, told, settings, policy, now, first_of }
     }
 
     /// The lowest open pull request with this head.
@@ -98,21 +91,19 @@ pub fn show(pull: &Pull, view: &View<'_>) -> Option<Shown> {
     let number = pull.request.number;
     let assignment = view.facts.assignments.get(&number);
     let server = assignment.and_then(|a| view.facts.servers.get(&a.server));
-    let standing = match view.places.get(&number) {
-        Some(place) if *place > TOLD_THEIR_PLACE => Standing {
-            stage: Stage::Queued,
-            why: format!("more than {TOLD_THEIR_PLACE} pull requests are before it"),
-            next: None,
-        },
-        Some(place) => Standing {
-            stage: Stage::Queued,
-            // Not of how many: each one that comes or goes would be a message.
-            why: format!("place {place} in the queue; {}", view.standings.waits_for(*place)),
-            next: None,
-        },
+    let place = view.standings.place(pull);
+    let why = place.map(|place| match place {
+        // Not of how many: each one that comes or goes would be a message.
+        ..=TOLD_THEIR_PLACE => {
+            format!("place {place} in the queue; {}", view.standings.waits_for(place))
+        }
+        _ => format!("more than {TOLD_THEIR_PLACE} pull requests are before it"),
+    });
+    let standing = match why {
+        Some(why) => Standing { stage: Stage::Queued, why, next: None },
         None => view.standings.of(pull),
     };
-    let subject = Subject { pull, assignment, server, standing, view };
+    let subject = Subject { pull, assignment, server, place, standing, view };
     Some(subject.shown())
 }
 
@@ -120,6 +111,7 @@ struct Subject<'a> {
     pull: &'a Pull,
     assignment: Option<&'a Assignment>,
     server: Option<&'a Server>,
+    place: Option<usize>,
     standing: Standing,
     view: &'a View<'a>,
 }
@@ -158,6 +150,7 @@ impl Subject<'_> {
         let number = self.pull.request.number.0;
         let title = self.title();
         let (paragraphs, details) = (self.paragraphs(), self.details());
+        let output = self.output();
         let mut summary = format!("Pull request #{number} at {}.", self.commit());
         for paragraph in &paragraphs {
             summary.push_str("\n\n");
@@ -170,13 +163,13 @@ impl Subject<'_> {
         let comment = match (closed, self.standing.stage) {
             (true, Stage::Held) => self.comment_of_held(&paragraphs),
             (true, _) => self.last_comment(),
-            (false, _) => self.comment(&paragraphs, &details),
+            (false, _) => self.comment(&paragraphs, &details, output.as_deref()),
         };
         Shown {
             state,
             title: shortened(&self.masked(&title), 200),
             summary: shortened(&self.masked(&summary), MOST_CHARACTERS),
-            text: self.output().map(|text| self.masked(&text).into_owned()),
+            text: output.map(|text| self.masked(&text).into_owned()),
             url: self.server.and_then(shown_url).filter(|_| ready),
             began: deployment.map(|d| d.started_at.unwrap_or(d.offered_at)),
             ended: deployment.and_then(|d| d.finished_at),
@@ -219,8 +212,8 @@ impl Subject<'_> {
             Stage::Ineligible => {
                 format!("No environment: {}", words::plain(&self.by_comment(&self.standing.why)))
             }
-            Stage::Queued => match self.view.places.get(&self.pull.request.number) {
-                Some(place) if *place <= TOLD_THEIR_PLACE => format!("Queued, place {place}"),
+            Stage::Queued => match self.place {
+                Some(place @ ..=TOLD_THEIR_PLACE) => format!("Queued, place {place}"),
                 _ => "Queued".into(),
             },
             Stage::Starting => format!("Starting {server}"),
@@ -373,7 +366,7 @@ impl Subject<'_> {
         body
     }
 
-    fn comment(&self, paragraphs: &[String], details: &[String]) -> String {
+    fn comment(&self, paragraphs: &[String], details: &[String], output: Option<&str>) -> String {
         let mut body = mark(self.pull.request.number);
         body.push_str(&format!("\n**Staging: {}**", self.standing.stage));
         let url = self.server.and_then(shown_url);
@@ -388,7 +381,7 @@ impl Subject<'_> {
         for line in details.iter().filter(|line| !line.starts_with("- URL:")) {
             body.push_str(&format!("{line}\n"));
         }
-        if let Some(output) = self.output() {
+        if let Some(output) = output {
             body.push_str(&format!(
                 "\n<details><summary>The end of its output</summary>\n\n{output}\n\n</details>\n"
             ));

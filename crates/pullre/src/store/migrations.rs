@@ -143,6 +143,10 @@ const MIGRATIONS: &[Migration] = migrations! {
         remote_id BIGINT, credential VARCHAR(80), state VARCHAR(20), digest VARCHAR(40),
         said_at BIGINT, settled INT NOT NULL, tried_digest VARCHAR(40), tried_at BIGINT,
         attempts INT NOT NULL, PRIMARY KEY (pull_number, kind, sha)) {own}",
+    // What of `reports` may have been made on GitHub and is not recorded.
+    "report_beginnings": "CREATE TABLE IF NOT EXISTS report_beginnings (
+        pull_number INT NOT NULL, kind VARCHAR(20) NOT NULL, sha VARCHAR(64) NOT NULL,
+        begun_at BIGINT NOT NULL, PRIMARY KEY (pull_number, kind, sha)) {own}",
     // What a credential may not do on GitHub.
     "report_refusals": "CREATE TABLE IF NOT EXISTS report_refusals (
         kind VARCHAR(20) NOT NULL PRIMARY KEY, credential VARCHAR(80) NOT NULL,

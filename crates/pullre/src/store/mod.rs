@@ -5,6 +5,7 @@ mod adopt;
 mod agent;
 pub mod backend;
 mod clones;
+mod comments;
 mod console;
 mod doctor;
 mod effects;
@@ -27,13 +28,14 @@ use crate::config::DatabaseConfig;
 pub use agent::{Duty, Task};
 use backend::{Backend, Row, Value};
 pub use backend::{Engine, StoreError};
+pub use comments::{COMMENTS_OVERLAP, CommandState, StoredCommand};
 pub use console::{Busy, ConsoleUser, EnvironmentPulse, GrowingLog, Role, TickRow};
 pub use doctor::Mirrored;
 pub use effects::Won;
 pub use history::{Event, Step};
 pub use migrations::{all_migrations, all_tables};
 pub use operator::{AUTO_WEEKDAYS, SERVER_COLUMNS};
-pub use reports::{COMMENTS_OVERLAP, CommandState, StoredAlert, StoredCommand};
+pub use reports::StoredAlert;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 

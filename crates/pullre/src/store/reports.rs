@@ -1,17 +1,20 @@
-//! What was said on GitHub, what people asked for in comments, and what the chat was told.
+//! What was said on GitHub, and what the chat was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::backend::{Row, Value};
-use super::effects::Won;
-use super::{Result, Store, StoreError, harmless_twice};
-use crate::domain::{Invalid, PullNumber, PullState};
+use super::{Result, Store, StoreError};
+use crate::domain::{PullNumber, PullState};
 use crate::facts::{Assignment, Facts, Outcome};
 use crate::report::plan::Saying;
-use crate::report::{Answer, Key, Kind, Refusal, Said, State, Told, Tried};
+use crate::report::{Answer, Key, Kind, LastSaid, Refusal, State, Told, Tried};
 use crate::store::Step;
+
+/// What was begun after what `reports r` says.
+const BEGUN: &str = "LEFT JOIN report_beginnings b
+    ON b.pull_number = r.pull_number AND b.kind = r.kind AND b.sha = r.sha";
 
 /// A credential's fingerprint, or another short word, that fits its column.
 fn short(text: &str) -> Value {
@@ -21,10 +24,16 @@ fn short(text: &str) -> Value {
 impl Store {
     /// Everything that reports are planned from, beside the facts.
     pub fn told(&mut self, facts: &Facts) -> Result<Told> {
-        let mut rows = self.query("SELECT * FROM reports WHERE settled = 0", &[])?;
+        let mut rows = self.query(
+            &format!("SELECT r.*, b.begun_at FROM reports r {BEGUN} WHERE r.settled = 0"),
+            &[],
+        )?;
         rows.extend(self.query(
-            "SELECT r.* FROM pull_requests p JOIN reports r ON r.pull_number = p.number
-             WHERE p.state = 'open' AND r.settled <> 0",
+            &format!(
+                "SELECT r.*, b.begun_at FROM pull_requests p
+                 JOIN reports r ON r.pull_number = p.number {BEGUN}
+                 WHERE p.state = 'open' AND r.settled <> 0"
+            ),
             &[],
         )?);
         let mut told = self.told_by(&rows, facts)?;
@@ -35,8 +44,8 @@ impl Store {
 
     /// The same, of one pull request alone.
     pub fn told_of(&mut self, number: PullNumber, facts: &Facts) -> Result<Told> {
-        let sql = "SELECT * FROM reports WHERE pull_number = ?";
-        let rows = self.query(sql, &[number.0.into()])?;
+        let sql = format!("SELECT r.*, b.begun_at FROM reports r {BEGUN} WHERE r.pull_number = ?");
+        let rows = self.query(&sql, &[number.0.into()])?;
         let mut told = self.told_by(&rows, facts)?;
         self.steps_for_reports(facts, &mut told, Some(number))?;
         self.answers(&mut told, Some(number))?;
@@ -84,7 +93,10 @@ impl Store {
         }
         let (of_one, params) = one(only, "a.pull_number");
         let sql = format!(
-            "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status, s.output
+            // Only the output of the step that failed is shown, and it may be long.
+            "SELECT s.deployment_id, s.name, s.started_at, s.finished_at, s.exit_status,
+                 CASE WHEN d.outcome = 'failed' AND s.name = d.failed_step THEN s.output ELSE '' END
+                     AS output
              FROM deployment_steps s
              JOIN assignments a ON a.deployment_id = s.deployment_id
              JOIN deployments d ON d.id = a.deployment_id
@@ -128,6 +140,7 @@ impl Store {
     ) -> Result<()> {
         self.transaction(|store| {
             store.report_row(&saying.key)?;
+            store.forget_beginning(&saying.key)?;
             let [number, kind, sha] = key_values(&saying.key);
             store.execute(
                 "UPDATE reports SET remote_id = ?, credential = ?, state = ?, digest = ?, said_at = ?,
@@ -218,15 +231,35 @@ impl Store {
     }
 
     /// Something is about to be made, and may be there although nothing more is recorded of it.
-    /// What was said before it counts no more.
+    /// What was said before it stays known: it may be all that is there.
     pub fn report_begun(&mut self, key: &Key, now: Timestamp) -> Result<()> {
-        self.report_row(key)?;
-        let [number, kind, sha] = key_values(key);
+        self.transaction(|store| {
+            store.report_row(key)?;
+            let [number, kind, sha] = key_values(key);
+            store.execute(
+                "UPDATE reports SET settled = 0 WHERE pull_number = ? AND kind = ? AND sha = ?",
+                &[number.clone(), kind.clone(), sha.clone()],
+            )?;
+            store.forget_beginning(key)?;
+            store
+                .execute(
+                    "INSERT INTO report_beginnings (pull_number, kind, sha, begun_at)
+                     VALUES (?, ?, ?, ?)",
+                    &[number, kind, sha, now.into()],
+                )
+                .map(drop)
+        })
+    }
+
+    /// GitHub has answered that it did not make it.
+    pub fn report_not_made(&mut self, key: &Key) -> Result<()> {
+        self.forget_beginning(key)
+    }
+
+    fn forget_beginning(&mut self, key: &Key) -> Result<()> {
         self.execute(
-            "UPDATE reports SET remote_id = NULL, state = NULL, digest = NULL, said_at = ?,
-                 settled = 0
-             WHERE pull_number = ? AND kind = ? AND sha = ?",
-            &[now.into(), number, kind, sha],
+            "DELETE FROM report_beginnings WHERE pull_number = ? AND kind = ? AND sha = ?",
+            &key_values(key),
         )
         .map(drop)
     }
@@ -247,7 +280,10 @@ impl Store {
         .map(drop)
     }
 
+    /// Nothing more is to be said of it. Under the lock of its pull request's reports: what was said
+    /// anew is not settled by what was known before.
     pub fn settle_report(&mut self, key: &Key) -> Result<()> {
+        self.forget_beginning(key)?;
         self.execute(
             "UPDATE reports SET settled = 1 WHERE pull_number = ? AND kind = ? AND sha = ?",
             &key_values(key),
@@ -350,7 +386,7 @@ fn key_values(key: &Key) -> [Value; 3] {
 }
 
 /// None for what was damaged by hand: it concerns nobody else.
-fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::Row(why)) => {
@@ -389,19 +425,7 @@ fn alert(row: &Row) -> Result<(String, StoredAlert)> {
     Ok((row.text("name")?, alert))
 }
 
-fn command(row: &Row) -> Result<StoredCommand> {
-    Ok(StoredCommand {
-        comment: row.int("comment_id")?,
-        number: PullNumber(row.u32("pull_number")?),
-        login: row.text("login")?,
-        verb: row.text("verb")?,
-        state: row.parsed("state")?,
-        changed_at: row.time("changed_at")?,
-        reaction: row.opt_text("reaction")?,
-    })
-}
-
-fn said(row: &Row) -> Result<(Key, Said)> {
+fn said(row: &Row) -> Result<(Key, LastSaid)> {
     let key = Key {
         number: PullNumber(row.u32("pull_number")?),
         kind: row.parsed("kind")?,
@@ -411,148 +435,17 @@ fn said(row: &Row) -> Result<(Key, Said)> {
         (Some(digest), Some(at)) => Some(Tried { digest, at, attempts: row.u32("attempts")? }),
         _ => None,
     };
-    let said = Said {
+    let said = LastSaid {
         id: row.opt_int("remote_id")?,
         credential: row.opt_text("credential")?,
         state: row.opt_parsed("state")?,
         digest: row.opt_text("digest")?,
         said_at: row.opt_time("said_at")?,
+        begun_at: row.opt_time("begun_at")?,
         settled: row.opt_int("settled")? == Some(1),
         tried,
     };
     Ok((key, said))
-}
-
-/// A command that somebody wrote, and how far it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCommand {
-    pub comment: i64,
-    pub number: PullNumber,
-    pub login: String,
-    pub verb: String,
-    pub state: CommandState,
-    pub changed_at: Timestamp,
-    pub reaction: Option<String>,
-}
-
-/// What is between two of these may be lost by a crash, and is never done twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandState {
-    /// Read; nothing was done.
-    New,
-    /// A tick is at it, or died in it: nobody knows whether it was done, so it is not done again.
-    Taken,
-    /// Done or refused; the reaction is still to be put.
-    Answered,
-    Done,
-}
-
-impl CommandState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CommandState::New => "new",
-            CommandState::Taken => "taken",
-            CommandState::Answered => "answered",
-            CommandState::Done => "done",
-        }
-    }
-}
-
-impl std::str::FromStr for CommandState {
-    type Err = Invalid;
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        Ok(match s {
-            "new" => CommandState::New,
-            "taken" => CommandState::Taken,
-            "answered" => CommandState::Answered,
-            "done" => CommandState::Done,
-            _ => return Err(Invalid::new(s, "the state of a command")),
-        })
-    }
-}
-
-impl Store {
-    /// Comments were read up to `read`; these commands were among them. `due`: the mark that made
-    /// us read them, unless the list has changed again.
-    pub fn comments_read(
-        &mut self,
-        commands: &[StoredCommand],
-        read: Timestamp,
-        due: &str,
-    ) -> Result<()> {
-        self.transaction(|store| {
-            for command in commands {
-                let id = Value::from(command.comment);
-                let known = store.query_one(
-                    "SELECT comment_id FROM comment_commands WHERE comment_id = ?",
-                    std::slice::from_ref(&id),
-                )?;
-                if known.is_some() {
-                    continue;
-                }
-                // Another tick may have read it in the meantime.
-                harmless_twice(store.execute(
-                    "INSERT INTO comment_commands
-                         (comment_id, pull_number, login, verb, state, changed_at)
-                     VALUES (?, ?, ?, ?, ?, ?)",
-                    &[
-                        id,
-                        command.number.0.into(),
-                        command.login.chars().take(128).collect::<String>().into(),
-                        command.verb.chars().take(20).collect::<String>().into(),
-                        CommandState::New.as_str().into(),
-                        command.changed_at.into(),
-                    ],
-                ))?;
-            }
-            store.set_setting("comments_read", Some(read.to_string()))?;
-            store
-                .execute(
-                    "DELETE FROM settings WHERE name = 'comments_due' AND content = ?",
-                    &[due.into()],
-                )
-                .map(drop)
-        })
-    }
-
-    /// Commands that are not done yet, the oldest first.
-    pub fn open_commands(&mut self) -> Result<Vec<StoredCommand>> {
-        let rows = self.query(
-            "SELECT * FROM comment_commands WHERE state <> 'done' ORDER BY comment_id",
-            &[],
-        )?;
-        rows.iter().filter_map(|row| readable(command(row)).transpose()).collect()
-    }
-
-    /// `No` where another tick was faster.
-    pub fn command_is(
-        &mut self,
-        command: &StoredCommand,
-        state: CommandState,
-        answer: Option<(&str, Option<&str>)>,
-        now: Timestamp,
-    ) -> Result<Won> {
-        let (reaction, text) = match answer {
-            Some((reaction, text)) => (Some(reaction), text),
-            None => (command.reaction.as_deref(), None),
-        };
-        let keep = if answer.is_some() { "answer = ?" } else { "answer = COALESCE(?, answer)" };
-        let matched = self.execute(
-            &format!(
-                "UPDATE comment_commands SET state = ?, changed_at = ?, reaction = ?, {keep}
-                 WHERE comment_id = ? AND state = ?"
-            ),
-            &[
-                state.as_str().into(),
-                now.into(),
-                reaction.into(),
-                text.into(),
-                command.comment.into(),
-                command.state.as_str().into(),
-            ],
-        )?;
-        Ok(matched.into())
-    }
 }
 
 /// Something that the chat shall know, or knows.
@@ -586,6 +479,3 @@ impl Store {
         self.execute("DELETE FROM alerts WHERE name = ?", &[name.into()]).map(drop)
     }
 }
-
-/// Comments that were changed in the same second as the last one read are read again.
-pub const COMMENTS_OVERLAP: SignedDuration = SignedDuration::from_mins(1);

@@ -54,6 +54,16 @@ fn child_process() {
     }
 }
 
+/// Clones `a` and `b` into `to` in turn, until it is killed.
+pub fn child(w: &World, [a, b]: [&str; 2], to: &str) -> Command {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["crash::child_process", "--exact", "--nocapture"])
+        .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
+        .stdout(Stdio::null());
+    child
+}
+
 pub fn seed() -> u64 {
     let seed = match std::env::var("PULLRE_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),
@@ -85,12 +95,7 @@ fn kills(rounds: u32, existing: bool) {
         if !existing {
             w.conn().query_drop(format!("DROP DATABASE IF EXISTS {}", quoted(&to))).unwrap();
         }
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["crash::child_process", "--exact", "--nocapture"])
-            .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = child(&w, [&a, &b], &to).spawn().unwrap();
         thread::sleep(Duration::from_micros(5000 + next(&mut random) % usual));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "round {round}: it died by itself");
@@ -141,12 +146,7 @@ fn a_kill_while_tables_are_rewritten_leaves_all_rows_of_one_moment() {
     let mut random = seed();
     let mut unfinished = 0;
     for round in 0..30 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["crash::child_process", "--exact", "--nocapture"])
-            .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = child(&w, [&a, &b], &to).spawn().unwrap();
         thread::sleep(Duration::from_micros(5000 + next(&mut random) % (2 * usual)));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "round {round}: it died by itself");
@@ -163,7 +163,12 @@ fn a_kill_while_tables_are_rewritten_leaves_all_rows_of_one_moment() {
 #[test]
 fn connections_cut_at_any_moment_lose_nothing() {
     let w = world();
-    let (a, b, to) = (generation(&w, "a", "one"), generation(&w, "b", "two"), w.name("to"));
+    cut(&w, generation(&w, "a", "one"), generation(&w, "b", "two"));
+}
+
+/// Clones both in turn while a connection is cut now and then.
+pub fn cut(w: &World, a: String, b: String) {
+    let to = w.name("to");
     w.clone(&b, &to);
     let started = Instant::now();
     w.clone(&a, &to);

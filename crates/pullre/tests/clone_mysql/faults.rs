@@ -97,7 +97,7 @@ fn a_source_that_is_dropped_in_each_phase_leaves_the_old_clone() {
         let from = w.name(&format!("{phase:?}").to_lowercase());
         w.create(&from, SHOP);
         w.clone(&from, &to);
-        w.sql(&to, "CREATE TABLE stray (id INT)");
+        w.outdate(&to);
         let before = w.dump(&to);
         let (source, destination) = (from.parse().unwrap(), to.parse().unwrap());
         let mut dropped = false;
@@ -280,7 +280,7 @@ fn parents_without_a_key_are_made_after_their_children() {
     w.clone(&from, &to);
     w.assert_same(&from, &to);
     // Beside another one and swapped, too.
-    w.sql(&to, "CREATE TABLE stray (a INT)");
+    w.outdate(&to);
     w.clone(&from, &to);
     w.assert_same(&from, &to);
     assert_eq!(w.names(), [from, to]);
@@ -323,7 +323,6 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(&from, SHOP);
     w.clone(&from, &to);
-    w.sql(&to, "CREATE TABLE stray (a INT)");
     let user = w.name("u");
     let mut admin = w.conn();
     admin.query_drop(format!("CREATE USER {user}")).unwrap();
@@ -353,7 +352,17 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
     let own = pattern(&from);
     let rights =
         source.iter().map(|right| (true, *right)).chain(clone.iter().map(|right| (false, *right)));
-    for (of_source, lacking) in rights {
+    // Where all of it is made anew, and where some is exchanged and some is written.
+    let part =
+        "ALTER TABLE a COMMENT 'x'; CREATE TABLE stray (a INT); DELETE FROM big WHERE id = 1";
+    let each =
+        rights.flat_map(|(of_source, right)| [(of_source, right, true), (of_source, right, false)]);
+    for (of_source, lacking, all) in each {
+        if all {
+            w.outdate(&to)
+        } else {
+            w.sql(&to, part)
+        }
         admin.query_drop(format!("REVOKE ALL, GRANT OPTION FROM {user}")).unwrap();
         let but = |all: &[&str], lacks: bool| -> String {
             let kept: Vec<_> =
@@ -369,10 +378,7 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
         let before = w.dump(&to);
         let side = if of_source { "the source" } else { "the clone" };
         match w.try_clone(&from, &to) {
-            Ok(outcome) => {
-                println!("without {lacking} in {side}: {:?}", outcome.notes);
-                w.sql(&to, "CREATE TABLE IF NOT EXISTS stray (a INT)");
-            }
+            Ok(outcome) => println!("without {lacking} in {side}: {:?}", outcome.notes),
             Err(error) => {
                 println!("without {lacking} in {side}: {error}");
                 assert!(
@@ -391,7 +397,6 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
         w.server = server_as(w.mariadb.port(), "root", "");
         w.clone(&from, &to);
         assert_eq!(w.names(), [from.clone(), to.clone()], "{lacking} in {side}");
-        w.sql(&to, "CREATE TABLE stray (a INT)");
         w.server = server_as(w.mariadb.port(), &user, "");
     }
 }
@@ -415,8 +420,11 @@ fn two_thousand_tables_are_copied_and_compared() {
         let outcome = w.server.clone_schema(&request, &mut |_| {}).unwrap();
         assert_eq!((outcome.tables, outcome.rows), (2000, 2000));
     }
-    w.sql(&to, "CREATE TABLE stray (a INT)");
+    w.outdate(&to);
     w.server.clone_schema(&request, &mut |_| {}).unwrap();
+    w.sql(&to, "CREATE TABLE stray (a INT); ALTER TABLE t1990 ADD COLUMN more INT");
+    let outcome = w.server.clone_schema(&request, &mut |_| {}).unwrap();
+    assert_eq!((outcome.tables, outcome.rows), (2000, 2000));
     assert_eq!(w.number(&to, "SELECT SUM(id) FROM t1999"), 1999);
     assert_eq!(w.names(), [from, to]);
 }

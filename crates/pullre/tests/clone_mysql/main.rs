@@ -7,6 +7,7 @@ mod faults;
 mod generated;
 mod masking;
 mod moments;
+mod parts;
 mod previous;
 mod refresh;
 mod refusals;

@@ -78,7 +78,7 @@ fn what_a_mask_hides_is_nowhere_in_the_clone() {
 
     w.clone(&from, &to);
     hidden("again");
-    w.sql(&to, "CREATE TABLE stray (a INT)");
+    w.outdate(&to);
     w.clone(&from, &to);
     hidden("over another one");
     assert_eq!(w.names(), [from, to]);
@@ -202,20 +202,8 @@ fn a_failure_never_tells_what_stood_in_a_row() {
         "CREATE TABLE people (id INT PRIMARY KEY, email VARCHAR(60), day DATE, UNIQUE KEY mail (email));
          INSERT INTO people VALUES (1, 'alice\\'s for key secret@x', '2026-01-01'), (2, 'alice\\'s for key secret@y', NULL)",
     );
-    for (rules, tells) in [
-        ("people.email = LEFT(email, 23)", "for key 'mail'"),
-        ("people.day = STR_TO_DATE(email, '%Y-%m-%d')", "error"),
-        ("people.id = CAST(email AS INT) + id / 0", ""),
-    ] {
-        w.mask_by(rules);
-        match w.try_clone(&from, &to) {
-            Ok(_) => println!("{rules}: it is taken"),
-            Err(error) => {
-                let error = error.to_string();
-                println!("{error}");
-                assert!(!error.contains("alice") && !error.contains("secret"), "{error}");
-                assert!(error.contains(tells) && error.contains("people"), "{error}");
-            }
-        }
-    }
+    w.mask_by("people.email = LEFT(email, 23)");
+    let error = w.try_clone(&from, &to).unwrap_err().to_string();
+    assert!(!error.contains("alice") && !error.contains("secret"), "{error}");
+    assert!(error.contains("people") && error.contains("alike for key 'mail'"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! A clone is of one moment, whatever happens to its source meanwhile.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -58,8 +59,10 @@ fn beside_writers(w: &World, schema: &str, work: impl FnOnce()) -> u64 {
                 }
             });
         }
-        work();
+        // Also where it fails: the writers are waited for.
+        let worked = catch_unwind(AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
+        worked.unwrap_or_else(|panic| resume_unwind(panic));
     });
     written.load(Ordering::Relaxed)
 }
@@ -73,10 +76,11 @@ fn of_thirty_clones_beside_writers_none_is_torn() {
     let mut last = 0;
     let written = beside_writers(&w, &from, || {
         for round in 0..30 {
-            // In place, beside the old one, and only what differs.
-            match round % 3 {
+            // In place, beside the old one, in parts, and only what differs.
+            match round % 4 {
                 0 => w.conn().query_drop(format!("DROP DATABASE IF EXISTS {to}")).unwrap(),
-                1 => w.sql(&to, "CREATE TABLE stray (a INT)"),
+                1 => w.outdate(&to),
+                2 => w.sql(&to, "CREATE TABLE stray (a INT); ALTER TABLE c COMMENT 'x'"),
                 _ => {}
             }
             let outcome = w.clone(&from, &to);
@@ -203,9 +207,7 @@ fn writers_that_wait_for_our_lock_are_no_reason_to_hold_it_longer() {
                 scope.spawn(|| w.sql(&from, "UPDATE c SET n = n + 1 WHERE id = 1"));
             }
             let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'";
-            while w.number(&from, waiting) < 6 {
-                thread::sleep(Duration::from_millis(5));
-            }
+            testkit::until("the writers wait", || w.number(&from, waiting) >= 6);
         };
         let request = Request::new(&source, &destination, MINUTE);
         outcome = Some(w.server.clone_schema(&request, &mut tell).unwrap());
@@ -232,6 +234,6 @@ fn connections_that_are_silent_while_others_copy_are_not_lost() {
         };
         let request = Request::new(&source, &destination, 4 * MINUTE);
         w.server.clone_schema(&request, &mut tell).unwrap();
-        w.sql(&to, "CREATE TABLE stray (a INT)");
+        w.outdate(&to);
     }
 }

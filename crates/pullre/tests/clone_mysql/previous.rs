@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use pullre::schema_clone::{CloneError, Schemas};
 
-use crate::crash::{generation, next, seed};
+use crate::crash::{child, generation, next, seed};
 use crate::world::{MINUTE, World, quoted, server_as, world};
 
 fn kept() -> (World, String, String, String) {
@@ -91,9 +91,15 @@ fn a_login_that_may_not_keep_it_is_told_before_anything_is_replaced() {
     w.server = server_as(w.mariadb.port(), &user, "");
     w.sql(&b, "INSERT INTO u VALUES (9)");
     let before = w.dump(&to);
-    let error = w.try_clone(&b, &to).unwrap_err();
-    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
-    assert_eq!(w.dump(&to), before);
+    let previous = quoted(&format!("{to}~prev").replace('_', "\\_"));
+    let rights = ["ALL", "CREATE", "INSERT", "ALTER", "DROP", "CREATE VIEW", "TRIGGER", "EVENT"];
+    for lacking in rights {
+        admin.query_drop(format!("GRANT ALL ON {previous}.* TO {user}")).unwrap();
+        admin.query_drop(format!("REVOKE {lacking} ON {previous}.* FROM {user}")).unwrap();
+        let error = w.try_clone(&b, &to).unwrap_err();
+        assert!(matches!(error, CloneError::Forbidden { .. }), "{lacking}: {error}");
+        assert!(w.dump(&to) == before, "{lacking}: the clone is not what it was");
+    }
     w.keep_previous = false;
     w.clone(&b, &to);
 }
@@ -115,13 +121,7 @@ fn long_names_have_previous_clones_too() {
 #[test]
 fn a_session_on_the_clone_keeps_both_as_they_are() {
     let (w, a, b, to) = kept();
-    let mut app = w.conn();
-    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM u", quoted(&to));
-    let mut answers = app.query_iter(hold).unwrap();
-    while let Some(rows) = answers.iter() {
-        assert!(rows.count() <= 1);
-    }
-    drop(answers);
+    let mut app = w.holding(&to, "SELECT * FROM u");
     let error = w.undo(&to, 1).unwrap_err();
     assert!(matches!(error, CloneError::DestinationBusy { .. }), "{error}");
     w.assert_same(&b, &to);
@@ -209,9 +209,7 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
     let usual = started.elapsed().as_micros() as u64;
     let mut random = seed();
     for round in 0..40_usize {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["crash::child_process", "--exact", "--nocapture"])
-            .env("PULLRE_TEST_CLONE", format!("{} {a} {b} {to}", w.mariadb.port()))
+        let mut child = child(&w, [&a, &b], &to)
             .env("PULLRE_TEST_KEEP", "1")
             .stdout(Stdio::piped())
             .spawn()
@@ -245,46 +243,49 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
 }
 
 /// Stops the clone of `source` where its RENAME waits for the session that has `u` open, and kills
-/// it there.
-fn killed_while_it_waits(w: &World, source: &str, to: &str) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["crash::child_process", "--exact", "--nocapture"])
-        .env("PULLRE_TEST_CLONE", format!("{} {source} {source} {to}", w.mariadb.port()))
-        .env("PULLRE_TEST_KEEP", "1")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+/// it there. Returns the mark that its statement carries, by which the next run finds it.
+fn killed_while_it_waits(w: &World, source: &str, to: &str) -> String {
+    let mut child = child(w, [source, source], to).env("PULLRE_TEST_KEEP", "1").spawn().unwrap();
     let renames = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'RENAME%{to}%'"
+        "SELECT info FROM information_schema.processlist
+         WHERE info LIKE 'RENAME /* pullre clones into % */%{to}%'"
     );
-    while w.number(to, &renames) == 0 {
-        thread::sleep(Duration::from_millis(5));
-    }
+    let mut statement: Option<String> = None;
+    testkit::until("it waits for the session", || {
+        statement = w.conn().query_first(&renames).unwrap();
+        statement.is_some()
+    });
     child.kill().unwrap();
-    child.wait().unwrap();
-    // It outlives its process, and carries the mark by which the next run finds it.
-    let marked = renames.replace("RENAME%", "RENAME /* pullre clones into % */%");
-    assert_eq!(w.number(to, &marked), 1);
-    while w.number(to, &renames) > 0 {
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert_eq!(child.wait().unwrap().code(), None);
+    testkit::until("the server gives it up", || {
+        w.conn().query_first::<String, _>(&renames).unwrap().is_none()
+    });
+    statement.unwrap().split(" */").next().unwrap().replace("RENAME /* ", "")
 }
 
-fn holding<'c>(conn: &'c mut mysql::Conn, to: &str) -> &'c mut mysql::Conn {
-    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM u", quoted(to));
-    let mut answers = conn.query_iter(hold).unwrap();
-    while let Some(rows) = answers.iter() {
-        rows.for_each(|row| drop(row.unwrap()));
-    }
-    drop(answers);
-    conn
+#[test]
+fn what_a_killed_run_left_at_work_in_the_server_is_ended_before_anything_is_done() {
+    let (mut w, a, _, to) = kept();
+    let app = w.holding(&to, "SELECT * FROM u");
+    let mark = killed_while_it_waits(&w, &a, &to);
+    drop(app);
+    w.keep_previous = false;
+    thread::scope(|scope| {
+        let orphan = scope.spawn(|| w.conn().query_drop(format!("SELECT /* {mark} */ SLEEP(600)")));
+        testkit::until("it sleeps", || {
+            let sleeps = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SLEEP(600)' AND state = 'User sleep'";
+            w.number(&to, sleeps) > 0
+        });
+        w.clone(&a, &to);
+        orphan.join().unwrap().unwrap_err();
+    });
+    w.assert_same(&a, &to);
 }
 
 #[test]
 fn old_tables_that_are_out_already_are_never_dropped() {
     let (w, a, b, to) = kept();
-    let mut app = w.conn();
-    let app = holding(&mut app, &to);
+    let mut app = w.holding(&to, "SELECT * FROM u");
     killed_while_it_waits(&w, &a, &to);
     // As a server leaves it that renames one by one.
     w.sql(&to, &format!("RENAME TABLE only_two TO {}.only_two", quoted(&format!("{to}~old"))));
@@ -312,8 +313,7 @@ fn where_programs_were_not_put_back_as_they_were_the_swap_goes_on() {
     }
     admin.query_drop(format!("GRANT SELECT ON mysql.proc TO {user}")).unwrap();
     w.server = server_as(w.mariadb.port(), &user, "");
-    let mut app = w.conn();
-    let app = holding(&mut app, &to);
+    let mut app = w.holding(&to, "SELECT * FROM u");
     // Its triggers and views are root's, which this login may not say.
     let error = w.try_clone(&a, &to).unwrap_err();
     assert!(matches!(error, CloneError::DestinationBusy { .. }), "{error}");

@@ -12,7 +12,7 @@ CREATE VIEW v AS SELECT * FROM b; CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS 
 INSERT INTO watched VALUES (1)";
 
 /// When the table was made: one that stayed was not made anew.
-fn made(w: &World, schema: &str, table: &str) -> u64 {
+pub fn made(w: &World, schema: &str, table: &str) -> u64 {
     let sql = format!(
         "SELECT table_id FROM information_schema.innodb_sys_tables WHERE name = '{schema}/{table}'"
     );
@@ -82,34 +82,32 @@ fn many_small_tables_that_differ_are_rewritten_where_they_are() {
 }
 
 #[test]
-fn what_differs_in_more_than_rows_is_made_anew() {
+fn what_differs_in_more_than_rows_and_cannot_be_taken_out_is_made_anew() {
     let w = world();
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(&from, SHOP);
     w.clone(&from, &to);
     for (schema, sql) in [
+        // All that lead to it go with it.
         (&to, "ALTER TABLE a ADD KEY (t)"),
         (&from, "ALTER TABLE a MODIFY t VARCHAR(20) COMMENT 'x'"),
-        (&to, "DROP VIEW v"),
+        (&to, "DROP VIEW v; ALTER TABLE c COMMENT 'y'"),
         (&to, "ALTER EVENT e ENABLE"),
-        (
-            &from,
-            "DROP TRIGGER tr; CREATE TRIGGER tr AFTER DELETE ON watched FOR EACH ROW SET @x = 1",
-        ),
         // Its trigger would see it.
         (&to, "DELETE FROM watched"),
-        (&to, "CREATE TABLE stray (a INT)"),
         (
             &from,
             "CREATE TABLE wide (a INT, t CHAR(250)); INSERT INTO wide SELECT seq, 'x' FROM seq_1_to_60000; ANALYZE TABLE wide",
         ),
-        (&to, "DELETE FROM wide LIMIT 5; ANALYZE TABLE wide"),
+        (&to, "DELETE FROM wide LIMIT 5; ANALYZE TABLE wide; ALTER TABLE wide COMMENT 'z'"),
     ] {
         let before = made(&w, &to, "a");
         w.sql(schema, sql);
         w.clone(&from, &to);
         w.assert_same(&from, &to);
-        assert_ne!(made(&w, &to, "a"), before, "{sql}");
+        if !sql.contains(" wide") {
+            assert_ne!(made(&w, &to, "a"), before, "{sql}");
+        }
     }
 }
 

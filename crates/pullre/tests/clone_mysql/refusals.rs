@@ -54,13 +54,7 @@ fn a_session_on_the_old_clone_is_named_or_ended() {
     let mut w = world();
     let (from, to) = old_and_new(&w);
     let before = w.dump(&to);
-    let mut app = w.conn();
-    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM t", quoted(&to));
-    let mut answers = app.query_iter(hold).unwrap();
-    while let Some(rows) = answers.iter() {
-        assert!(rows.count() <= 1);
-    }
-    drop(answers);
+    let mut app = w.holding(&to, "SELECT * FROM t");
     let error = w.try_clone(&from, &to).unwrap_err();
     let session = format!("{} of root@", app.connection_id());
     assert!(matches!(error, CloneError::DestinationBusy { .. }), "{error}");
@@ -95,13 +89,7 @@ fn sessions_that_may_not_be_ended_are_told_and_the_old_clone_stays() {
     }
     w.server = server_as(w.mariadb.port(), &user, "");
     w.server.swap_busy = SwapBusy::Kill;
-    let mut app = w.conn();
-    let hold = format!("USE {}; START TRANSACTION; SELECT * FROM t", quoted(&to));
-    let mut answers = app.query_iter(hold).unwrap();
-    while let Some(rows) = answers.iter() {
-        assert!(rows.count() <= 1);
-    }
-    drop(answers);
+    let app = w.holding(&to, "SELECT * FROM t");
     let error = w.try_clone(&from, &to).unwrap_err();
     assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
     let session = format!("{} of root@", app.connection_id());

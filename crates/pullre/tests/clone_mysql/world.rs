@@ -89,6 +89,33 @@ impl World {
         self.sql(schema, sql);
     }
 
+    /// A session that has begun something there and does not end it.
+    pub fn holding(&self, schema: &str, sql: &str) -> Conn {
+        let mut conn = self.conn();
+        let hold = format!("USE {}; START TRANSACTION; {sql}", quoted(schema));
+        let mut answers = conn.query_iter(hold).unwrap();
+        while let Some(rows) = answers.iter() {
+            rows.for_each(|row| drop(row.unwrap()));
+        }
+        drop(answers);
+        conn
+    }
+
+    /// Every table is defined otherwise from now on, so that the next clone makes them all anew.
+    pub fn outdate(&self, schema: &str) {
+        let tables: Vec<String> = self
+            .conn()
+            .query(format!(
+                "SELECT table_name FROM information_schema.tables
+                 WHERE table_schema = '{schema}' AND table_type = 'BASE TABLE'"
+            ))
+            .unwrap();
+        assert!(!tables.is_empty());
+        for table in tables {
+            self.sql(schema, &format!("ALTER TABLE {} COMMENT = 'outdated'", quoted(&table)));
+        }
+    }
+
     pub fn number(&self, schema: &str, sql: &str) -> u64 {
         let mut conn = self.conn();
         conn.query_drop(format!("USE {}", quoted(schema))).unwrap();

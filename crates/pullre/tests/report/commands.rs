@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use pullre::ports::Reaction;
+use pullre::reconcile::lock::LockName;
 use pullre::stage::{Stage, standing};
 use testkit::fuse::Fuse;
 use testkit::world::World;
@@ -153,6 +154,46 @@ fn one_who_cannot_be_asked_about_keeps_no_other_command_from_being_done() {
 }
 
 #[test]
+fn three_who_cannot_be_asked_about_are_one_trouble_with_github() {
+    let mut world = writable();
+    for login in ["bob", "Carl", "dora"] {
+        world.hub.never_know(&login.to_lowercase());
+        world.hub.comment(ONE, login, "/pullre stop", world.now);
+    }
+    assert_eq!(says(&mut world, "alice", "/pullre hold"), None, "it waits");
+    assert!(world.facts().commands_trouble.unwrap().contains("502"));
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn one_who_could_not_be_asked_about_for_a_day_is_refused_without_a_word() {
+    let world = writable();
+    world.hub.never_know("bob");
+    let long_ago = world.now.as_millisecond() - 25 * 3_600_000;
+    world.by_hand(&format!(
+        "INSERT INTO comment_commands VALUES (77, 1, 'bob', 'stop', 'new', {long_ago}, NULL, NULL)"
+    ));
+    world.tick();
+    assert_eq!(world.hub.told().reactions, [(77, Reaction::Refused)]);
+    assert_eq!(answers(&world), "");
+    assert_eq!(stage(&world), Stage::Ready);
+}
+
+#[test]
+fn what_needs_no_lock_waits_for_none() {
+    let mut world = writable();
+    // As a tick that copies for minutes.
+    let held = world.locks().try_lock(&LockName::Environment(ONE)).unwrap().unwrap();
+    assert_eq!(says(&mut world, "alice", "/pullre redeploy"), None, "it waits");
+    world.advance(1);
+    assert_eq!(says(&mut world, "alice", "/pullre explain"), Some(Reaction::Done));
+    world.advance(1);
+    assert_eq!(says(&mut world, "alice", "/pullre hold"), Some(Reaction::Done));
+    assert_eq!(stage(&world), Stage::Held);
+    drop(held);
+}
+
+#[test]
 fn an_edited_comment_is_not_obeyed_again() {
     let mut world = writable();
     says(&mut world, "alice", "/pullre hold");
@@ -213,13 +254,14 @@ fn a_closed_one_that_is_held_is_released_by_a_comment() {
     world.operator(&mut world.store()).pull_hold(ONE, "", None).unwrap();
     world.hub.close(ONE, world.now);
     world.minutes(1);
+    assert_eq!(world.facts().assignments.len(), 1, "held");
     assert_eq!(says(&mut world, "alice", "/pullre release"), Some(Reaction::Done));
     world.minutes(1);
     assert!(world.facts().assignments.is_empty());
 }
 
 #[test]
-fn comments_that_may_not_be_read_are_warned_of_once_and_heard_when_they_may() {
+fn comments_that_may_not_be_read_are_heard_when_they_may() {
     let mut world = writable();
     world.hub.forbid("comments of all");
     world.hub.comment(ONE, "alice", "/pullre hold", world.now);

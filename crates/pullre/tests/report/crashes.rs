@@ -2,18 +2,23 @@
 //! commit, never two comments, and the truth at the end.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use insta::assert_snapshot;
 use pullre::domain::InstanceState;
 use pullre::facts::Outcome;
 use pullre::ports::CheckState;
+use pullre::reconcile::Said;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, failed, offered, opened, ready};
+use super::{ONE, checks, failed, offered, opened, ready};
 
-/// As many as there shall be, and all of them true.
-fn once_and_true(world: &World, what: &str) {
+/// As many as there shall be, and none that was asked to say what it cannot.
+fn nothing_twice(world: &World, what: &str) {
     let told = world.hub.told();
+    assert_eq!(told.in_vain, 0, "{what}: a completed check run was asked to say something else");
     assert_eq!(told.needless, [] as [String; 0], "{what}: a check run that nobody needs");
     let comments = told.comments.values().filter(|(_, c)| c.body.contains("<!-- pullre:1 -->"));
     assert!(comments.count() <= 1, "{what}: two comments");
@@ -30,28 +35,33 @@ fn killed_anywhere(prepare: impl Fn() -> World, end: &str) {
         // An error is what a killed process looks like from outside.
         let _ = world.try_tick(&fuse);
         let killed = fuse.has_burnt();
-        once_and_true(&world, &format!("right after the kill at {operations}"));
-        world.settle_machines();
-        world.client_ticks(&Fuse::never(), |_| true);
-        world.advance(60);
-        world.minutes(5);
-        once_and_true(&world, &format!("killed after {operations} operations"));
-        let (_, plan) = world.plan();
-        assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
-        let head = &world.hub.pulls()[0].head;
-        for (_, run) in world.hub.told().checks.values() {
-            let ended = run.state.words().1.is_some();
-            assert!(ended, "killed after {operations}, {} never ends", run.external_id);
-        }
-        let told = world.hub.told();
-        let run = told.checks.values().rfind(|(_, run)| run.head == *head).map(|(_, run)| run);
-        let said = run.map_or("nothing", |run| run.title.as_str());
-        assert_eq!(said, end, "killed after {operations} operations");
+        nothing_twice(&world, &format!("right after the kill at {operations}"));
+        ends_well(&mut world, operations, end);
         if !killed {
             assert!(operations > 20, "the tick had hardly anything to do");
             return;
         }
     }
+}
+
+/// Whatever was lost in the kill, in the end this is what GitHub shows of the head.
+fn ends_well(world: &mut World, operations: u32, end: &str) {
+    world.settle_machines();
+    world.client_ticks(&Fuse::never(), |_| true);
+    world.advance(60);
+    world.minutes(5);
+    nothing_twice(world, &format!("killed after {operations} operations"));
+    let (_, plan) = world.plan();
+    assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
+    let head = &world.hub.pulls()[0].head;
+    let told = world.hub.told();
+    for (_, run) in told.checks.values() {
+        let ended = run.state.words().1.is_some();
+        assert!(ended, "killed after {operations}, {} never ends", run.external_id);
+    }
+    let run = told.checks.values().rfind(|(_, run)| run.head == *head).map(|(_, run)| run);
+    let said = run.map_or("nothing", |run| run.title.as_str());
+    assert_eq!(said, end, "killed after {operations} operations");
 }
 
 #[test]
@@ -122,6 +132,8 @@ fn while_a_failure_is_tried_again_that_fails_again() {
             assert_eq!(newest, CheckState::Failure, "killed after {operations}");
         }
         if !fuse.has_burnt() {
+            assert_eq!(offered, Outcome::Failed);
+            assert!(operations > 20, "the tick had hardly anything to do");
             return;
         }
     }
@@ -151,12 +163,19 @@ fn while_a_pull_request_is_closed() {
 
 #[test]
 fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
+    let mut late = 0;
     for operations in 0.. {
         let mut world = opened(2);
+        world.report.deployments = true;
+        // What it was sending when it died arrives after somebody has looked.
+        world.hub.slow_down();
         let fuse = Fuse::after(operations);
         let _ = world.try_tick(&fuse);
-        world.advance(60);
+        world.advance(1);
         world.hub.close(ONE, world.now);
+        world.tick();
+        late += world.hub.arrive();
+        world.advance(60);
         world.minutes(2);
         for (_, run) in world.hub.told().checks.values() {
             let said = (run.title.as_str(), run.state.words().1);
@@ -165,7 +184,12 @@ fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
         for (_, comment) in world.hub.told().comments.values() {
             assert!(comment.body.contains("closed"), "killed after {operations}");
         }
+        for (_, _, statuses) in world.hub.told().deployments.values() {
+            let last = statuses.last().map(|status| status.state);
+            assert_eq!(last, Some("inactive"), "killed after {operations}");
+        }
         if !fuse.has_burnt() {
+            assert!(late > 0 && operations > 20, "{late} late of {operations}");
             return;
         }
     }
@@ -176,19 +200,20 @@ fn two_controllers_speak_once() {
     let world = opened(2);
     // A whole tick of another controller at each thing that this one does.
     world.tick_beside(&|_| drop(world.tick()));
-    once_and_true(&world, "two at once");
+    nothing_twice(&world, "two at once");
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| world.tick());
         }
     });
-    once_and_true(&world, "four at once");
+    nothing_twice(&world, "four at once");
     assert_eq!(world.hub.told().checks.len(), 1);
     assert_eq!(world.hub.told().comments.len(), 1);
 }
 
 #[test]
 fn while_its_request_is_on_its_way_and_arrives_after_another_one_has_looked() {
+    let mut late = 0;
     for operations in 0.. {
         let mut world = opened(2);
         world.report.deployments = true;
@@ -197,18 +222,72 @@ fn while_its_request_is_on_its_way_and_arrives_after_another_one_has_looked() {
         let _ = world.try_tick(&fuse);
         world.advance(1);
         world.tick();
-        world.hub.arrive();
-        world.settle_machines();
-        world.client_ticks(&Fuse::never(), |_| true);
-        world.advance(60);
-        world.minutes(5);
-        once_and_true(&world, &format!("killed after {operations} operations"));
-        let (_, plan) = world.plan();
-        assert!(plan.sayings.is_empty(), "killed after {operations}, still to say:\n{plan}");
-        if !fuse.has_burnt() {
+        late += world.hub.arrive();
+        let killed = fuse.has_burnt();
+        ends_well(&mut world, operations, "Ready on stg1");
+        if !killed {
+            assert!(late > 0 && operations > 20, "{late} late of {operations}");
             return;
         }
     }
+}
+
+#[test]
+fn what_is_reopened_while_another_one_speaks_of_its_end_is_not_closed_for_good() {
+    let mut world = World::new(2).speaks();
+    world.report.comment = false;
+    world.hub.open("dev1", false, world.now);
+    let two = world.hub.open("dev1", false, world.now);
+    world.minutes(3);
+    // One has only its record to be closed, and the other one is told first.
+    world.by_hand(&format!("UPDATE server_facts SET app_pull = NULL WHERE app_pull = {}", two.0));
+    world.hub.close(ONE, world.now);
+    let reopened = AtomicBool::new(false);
+    world.tick_beside(&|said| {
+        if matches!(said, Said::Told(saying) if saying.key.number == two)
+            && !reopened.swap(true, Ordering::SeqCst)
+        {
+            world.hub.reopen(ONE, world.now);
+            world.tick();
+        }
+    });
+    assert!(reopened.into_inner());
+    let of_one = |world: &World| {
+        let all = checks(world);
+        all.into_iter().filter(|check| check.starts_with("1:")).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(of_one(&world), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b in_progress: Starting stg1
+    ");
+    world.advance(60);
+    world.hub.close(ONE, world.now);
+    world.minutes(2);
+    assert_snapshot!(of_one(&world), @"
+    1:9e3779b success: Ready on stg1
+    1:9e3779b cancelled: Closed
+    ");
+}
+
+#[test]
+fn what_is_begun_late_in_a_long_talk_is_not_as_old_as_the_talk() {
+    let world = opened(0);
+    let (under_way, go_on) = world.hub.halt_next_post();
+    std::thread::scope(|scope| {
+        let talk = scope.spawn(|| world.tick());
+        under_way.recv().unwrap();
+        let (second_under_way, second_goes_on) = world.hub.halt_next_post();
+        let pause = Duration::from_millis(50);
+        std::thread::sleep(pause);
+        go_on.send(()).unwrap();
+        second_under_way.recv().unwrap();
+        let said = world.store().told(&world.facts()).unwrap().said;
+        let begun: Vec<_> = said.values().filter_map(|said| said.begun_at).collect();
+        assert_eq!(begun.len(), 1, "{said:?}");
+        assert!(begun[0] >= world.now + pause, "{}", begun[0]);
+        second_goes_on.send(()).unwrap();
+        talk.join().unwrap();
+    });
 }
 
 #[test]
@@ -223,18 +302,7 @@ fn while_one_controller_speaks_another_is_silent_about_the_same() {
         go_on.send(()).unwrap();
         first.join().unwrap();
     });
-    once_and_true(&world, "one in the middle");
+    nothing_twice(&world, "one in the middle");
     assert_eq!(world.hub.told().checks.len(), 1);
     assert_eq!(world.hub.told().comments.len(), 1);
-}
-
-#[test]
-fn an_older_view_never_overwrites_a_newer_one() {
-    let mut world = ready();
-    world.fleet.force("stg1", Some(InstanceState::Stopped));
-    world.settle_machines();
-    let (_, plan) = world.plan();
-    assert!(!plan.sayings.is_empty() || !plan.chains.is_empty());
-    world.minutes(4);
-    once_and_true(&world, "in the end");
 }

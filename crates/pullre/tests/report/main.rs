@@ -99,6 +99,13 @@ pub fn opened(servers: usize) -> World {
     world
 }
 
+/// A speaking installation whose credential may make no check runs.
+pub fn without_checks(servers: usize) -> World {
+    let world = World::new(servers).speaks();
+    world.hub.forbid("check");
+    world
+}
+
 /// Its commit waits for its server's client.
 pub fn offered(servers: usize) -> World {
     let mut world = opened(servers);

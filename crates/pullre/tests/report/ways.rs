@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use testkit::fuse::Fuse;
 use testkit::world::World;
 
-use super::{ONE, checks, deployments, opened, ready, seen};
+use super::{ONE, checks, deployments, opened, ready, seen, without_checks};
 
 #[test]
 fn two_pull_requests_may_share_a_head() {
@@ -23,8 +23,7 @@ fn two_pull_requests_may_share_a_head() {
 
 #[test]
 fn without_the_right_to_check_runs_the_commit_has_a_status() {
-    let mut world = World::new(1).speaks();
-    world.hub.forbid("check");
+    let mut world = without_checks(1);
     world.hub.open("dev1", false, world.now);
     world.minutes(4);
     assert_snapshot!(seen(&world), @r#"
@@ -46,9 +45,9 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
     let writes = world.hub.told().writes;
     world.minutes(3);
     assert_eq!(world.hub.told().writes, writes, "an idle tick says nothing");
-    // A day later it is asked again, and now it may.
+    // An hour later it is asked again, and now it may.
     world.hub.permit("check");
-    world.advance(86_400);
+    world.advance(3600);
     world.client_ticks(&Fuse::never(), |_| true);
     world.minutes(1);
     assert_snapshot!(checks(&world).join("\n"), @"1:9e3779b success: Ready on stg1");
@@ -56,9 +55,8 @@ fn without_the_right_to_check_runs_the_commit_has_a_status() {
 
 #[test]
 fn two_pull_requests_of_one_head_have_a_status_each() {
-    let mut world = World::new(2).speaks();
+    let mut world = without_checks(2);
     world.report.comment = false;
-    world.hub.forbid("check");
     world.hub.open("dev1", false, world.now);
     let two = world.hub.open("dev1", false, world.now);
     let head = world.hub.pulls()[0].head.clone();

@@ -11,7 +11,7 @@ use pullre::schema_clone::{CloneOutcome, Consistency};
 use pullre::store::backend::{Backend, Value};
 use pullre::store::mysql::{Mysql, MysqlAccess};
 use pullre::store::sqlite::Sqlite;
-use pullre::store::{Engine, Store, Won};
+use pullre::store::{CommandState, Engine, Store, StoredCommand, Won};
 use testkit::mariadb::Mariadb;
 
 /// One connection under test; it derefs to its [`Store`].
@@ -71,6 +71,19 @@ pub fn request(number: u32) -> PullRequest {
         created_at: at(-500),
         updated_at: at(-400),
         closed_at: None,
+    }
+}
+
+/// What alice asks of pull request 7 in this comment.
+pub fn command(comment: i64) -> StoredCommand {
+    StoredCommand {
+        comment,
+        number: PullNumber(7),
+        login: "alice".into(),
+        verb: "redeploy".into(),
+        state: CommandState::New,
+        changed_at: at(0),
+        reaction: None,
     }
 }
 

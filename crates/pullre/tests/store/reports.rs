@@ -1,13 +1,14 @@
 //! What was said on GitHub, and what it may cost.
 
 use pullre::domain::PullNumber;
+use pullre::ports::Reaction;
 use pullre::reconcile::plan::Record;
 use pullre::report::plan::{Saying, What};
-use pullre::report::{Key, Kind, State};
+use pullre::report::{Key, Kind, LastSaid, State};
 use pullre::store::backend::Value;
-use pullre::store::{CommandState, StoredCommand, Won};
+use pullre::store::{CommandState, Won};
 
-use crate::db::{Db, at};
+use crate::db::{Db, at, command};
 
 on_each_engine!(
     what_was_said_is_remembered_until_it_is_settled,
@@ -20,8 +21,9 @@ on_each_engine!(
     an_alert_is_kept_from_its_beginning_to_its_end,
     rows_of_nonsense_concern_nobody_else,
     what_is_known_of_one_is_what_is_known_of_it_among_all,
-    what_is_begun_may_be_there_whatever_was_said_before,
+    what_is_begun_stands_beside_what_was_said_until_it_is_known,
     what_is_over_is_forgotten_and_what_is_open_is_not,
+    of_all_outputs_only_that_of_the_failed_step_is_read,
 );
 
 fn saying(number: u32, kind: Kind, sha: &str, digest: &str) -> Saying {
@@ -91,15 +93,7 @@ fn writes_fit_into_a_minute_and_an_hour(db: &mut Db) {
 }
 
 fn a_command_is_kept_once_and_taken_once(db: &mut Db) {
-    let command = StoredCommand {
-        comment: 5,
-        number: PullNumber(7),
-        login: "alice".into(),
-        verb: "redeploy".into(),
-        state: CommandState::New,
-        changed_at: at(0),
-        reaction: None,
-    };
+    let command = command(5);
     for _ in 0..2 {
         db.comments_read(std::slice::from_ref(&command), at(3), "mark").unwrap();
     }
@@ -108,10 +102,10 @@ fn a_command_is_kept_once_and_taken_once(db: &mut Db) {
     let taken = |db: &mut Db| db.command_is(&command, CommandState::Taken, None, at(4)).unwrap();
     assert_eq!([taken(db), taken(db)], [Won::Yes, Won::No]);
     let mut taken = db.open_commands().unwrap().remove(0);
-    let answer = Some(("+1", Some("it is done")));
+    let answer = Some((Reaction::Done, Some("it is done")));
     assert_eq!(db.command_is(&taken, CommandState::Answered, answer, at(5)).unwrap(), Won::Yes);
     taken.state = CommandState::Answered;
-    taken.reaction = Some("+1".into());
+    taken.reaction = Some(Reaction::Done);
     assert_eq!(db.command_is(&taken, CommandState::Done, None, at(6)).unwrap(), Won::Yes);
     assert!(db.open_commands().unwrap().is_empty());
     db.open_pull(7);
@@ -146,23 +140,40 @@ fn what_is_over_is_forgotten_and_what_is_open_is_not(db: &mut Db) {
         db.report_said(&Saying { settles: true, ..check }, 11, "token", at(0)).unwrap();
     }
     db.open_pull(8);
-    // What was begun and given up was never said.
-    let begun = saying(7, Kind::Comment, "", "one");
-    db.report_begun(&begun.key, at(1)).unwrap();
-    db.settle_report(&begun.key).unwrap();
+    // What was tried and given up was never said.
+    let tried = saying(7, Kind::Comment, "", "one");
+    db.report_tried(&tried, at(1)).unwrap();
+    db.settle_report(&tried.key).unwrap();
     db.record(&[Record::Forget { before: at(100) }], at(200)).unwrap();
     let left = db.read("SELECT pull_number FROM reports");
     assert_eq!(left, [[Value::Int(8)]]);
 }
 
-fn what_is_begun_may_be_there_whatever_was_said_before(db: &mut Db) {
+fn what_is_begun_stands_beside_what_was_said_until_it_is_known(db: &mut Db) {
     let check = saying(7, Kind::Check, "abc", "one");
     db.report_said(&check, 11, "token", at(0)).unwrap();
-    db.report_begun(&check.key, at(1)).unwrap();
     let facts = db.facts().unwrap();
-    let said = db.told(&facts).unwrap().said.remove(&check.key).unwrap();
-    assert_eq!((said.id, said.state, said.digest), (None, None, None));
-    assert_eq!(said.said_at, Some(at(1)), "when it was begun");
+    let one = |db: &mut Db| db.told(&facts).unwrap().said.remove(&check.key).unwrap();
+    let before = one(db);
+    for second in [1, 2] {
+        db.report_begun(&check.key, at(second)).unwrap();
+    }
+    let said = one(db);
+    let was = LastSaid { begun_at: None, ..said.clone() };
+    assert_eq!(said.begun_at, Some(at(2)));
+    assert_eq!(was, before, "it may be all that is there");
+    db.report_not_made(&check.key).unwrap();
+    assert_eq!(one(db), before);
+    db.report_begun(&check.key, at(3)).unwrap();
+    db.report_said(&check, 12, "token", at(4)).unwrap();
+    assert_eq!((one(db).id, one(db).begun_at), (Some(12), None));
+    // What was settled and is begun again is looked at until it is settled again.
+    db.settle_report(&check.key).unwrap();
+    assert!(db.told(&facts).unwrap().said.is_empty());
+    db.report_begun(&check.key, at(5)).unwrap();
+    assert_eq!((one(db).id, one(db).begun_at), (Some(12), Some(at(5))));
+    db.settle_report(&check.key).unwrap();
+    assert!(db.read("SELECT * FROM report_beginnings").is_empty());
 }
 
 fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
@@ -183,6 +194,24 @@ fn what_is_known_of_one_is_what_is_known_of_it_among_all(db: &mut Db) {
     let (key, said) = one.said.first_key_value().unwrap();
     assert_eq!((key.number, said), (PullNumber(2), &all.said[key]));
     assert_eq!(one.answers[&PullNumber(2)], all.answers[&PullNumber(2)]);
+}
+
+fn of_all_outputs_only_that_of_the_failed_step_is_read(db: &mut Db) {
+    for number in [1, 2] {
+        let (_, _, deployment) = db.running(number);
+        for name in ["checkout", "migrate"] {
+            let step = db.step_started(deployment.id, name, at(5)).unwrap();
+            db.step_finished(step, Some(1), &format!("{name} of {number}"), at(6)).unwrap();
+        }
+        if number == 2 {
+            let failed = db.deployment_failed(&deployment, "migrate", "exit status 1", at(7));
+            assert_eq!(failed.unwrap(), Won::Yes);
+        }
+    }
+    let facts = db.facts_without_bodies().unwrap();
+    let steps = db.told(&facts).unwrap().steps.into_values();
+    let outputs: Vec<_> = steps.flatten().map(|step| step.output).collect();
+    assert_eq!(outputs, ["", "", "", "migrate of 2"]);
 }
 
 fn rows_of_nonsense_concern_nobody_else(db: &mut Db) {

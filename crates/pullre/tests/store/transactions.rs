@@ -1,15 +1,19 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pullre::domain::PullNumber;
 use pullre::reconcile::plan::Record;
 use pullre::store::backend::{Backend, Row, Value};
-use pullre::store::{CommandState, Engine, Store, StoreError, StoredCommand};
+use pullre::store::{Engine, Store, StoreError};
 
-use crate::db::{Db, at, mariadb, request};
+use crate::db::{Db, at, command, mariadb, request};
 
 on_each_engine!(
     what_fails_halfway_leaves_nothing,
     after_a_failure_the_connection_still_works,
     a_commit_that_fails_leaves_no_transaction_open,
     what_lost_against_others_is_done_again_and_only_once,
+    two_ticks_that_write_a_setting_both_go_on,
 );
 
 /// The second record cannot be written.
@@ -33,39 +37,64 @@ fn after_a_failure_the_connection_still_works(db: &mut Db) {
     assert_eq!(db.another().duties_of("renamed").unwrap().len(), 1);
 }
 
-/// A connection whose first commits fail in this way.
-struct Failing(Box<dyn Backend>, Vec<StoreError>);
+type Work = Box<dyn FnOnce() + Send>;
 
-impl Backend for Failing {
+/// A connection to which something happens.
+struct Troubled {
+    inner: Box<dyn Backend>,
+    /// How its first commits fail, the last one first.
+    commits: Vec<StoreError>,
+    /// What another tick does right after this was asked.
+    meanwhile: Option<(&'static str, Work)>,
+}
+
+impl Troubled {
+    fn asked(&mut self, sql: &str) {
+        if let Some((_, work)) = self.meanwhile.take_if(|(asked, _)| sql.contains(*asked)) {
+            work();
+        }
+    }
+}
+
+impl Backend for Troubled {
     fn engine(&self) -> Engine {
-        self.0.engine()
+        self.inner.engine()
     }
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
-        self.0.query(sql, params)
+        let rows = self.inner.query(sql, params);
+        self.asked(sql);
+        rows
     }
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
-        self.0.execute(sql, params)
+        let count = self.inner.execute(sql, params);
+        self.asked(sql);
+        count
     }
     fn last_insert_id(&mut self) -> Result<i64, StoreError> {
-        self.0.last_insert_id()
+        self.inner.last_insert_id()
     }
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.0.begin()
+        self.inner.begin()
     }
     fn commit(&mut self) -> Result<(), StoreError> {
-        match self.1.pop() {
+        match self.commits.pop() {
             Some(e) => Err(e),
-            None => self.0.commit(),
+            None => self.inner.commit(),
         }
     }
     fn rollback(&mut self) -> Result<(), StoreError> {
-        self.0.rollback()
+        self.inner.rollback()
     }
+}
+
+/// A connection whose first commits fail in this way.
+fn failing(db: &Db, commits: Vec<StoreError>) -> Store {
+    Store::new(Box::new(Troubled { inner: db.connection(), commits, meanwhile: None }))
 }
 
 fn a_commit_that_fails_leaves_no_transaction_open(db: &mut Db) {
     let full = vec![StoreError::Unavailable("the disk is full".into())];
-    let mut store = Store::new(Box::new(Failing(db.connection(), full)));
+    let mut store = failing(db, full);
     let record = [Record::Pull(Box::new(request(1)))];
     store.record(&record, at(1)).unwrap_err();
     assert_eq!(db.pull(PullNumber(1)).unwrap(), None);
@@ -75,57 +104,32 @@ fn a_commit_that_fails_leaves_no_transaction_open(db: &mut Db) {
 
 fn what_lost_against_others_is_done_again_and_only_once(db: &mut Db) {
     let lost = (0..3).map(|_| StoreError::Deadlock("two waited for each other".into())).collect();
-    let mut store = Store::new(Box::new(Failing(db.connection(), lost)));
+    let mut store = failing(db, lost);
     store.record(&[Record::Pull(Box::new(request(1)))], at(1)).unwrap();
     assert_eq!(db.read("SELECT number FROM pull_requests").len(), 1);
     assert_eq!(db.read("SELECT id FROM events").len(), 1);
 }
 
-/// A connection that is overtaken by another tick right after it has asked a question.
-struct Overtaken {
-    inner: Box<dyn Backend>,
-    asked: &'static str,
-    meanwhile: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl Backend for Overtaken {
-    fn engine(&self) -> Engine {
-        self.inner.engine()
-    }
-    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let rows = self.inner.query(sql, params)?;
-        if sql.contains(self.asked)
-            && let Some(meanwhile) = self.meanwhile.take()
-        {
-            meanwhile();
-        }
-        Ok(rows)
-    }
-    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
-        self.inner.execute(sql, params)
-    }
-    fn last_insert_id(&mut self) -> Result<i64, StoreError> {
-        self.inner.last_insert_id()
-    }
-    fn begin(&mut self) -> Result<(), StoreError> {
-        self.inner.begin()
-    }
-    fn commit(&mut self) -> Result<(), StoreError> {
-        self.inner.commit()
-    }
-    fn rollback(&mut self) -> Result<(), StoreError> {
-        self.inner.rollback()
-    }
-}
-
-/// Two ticks do the same at once. On SQLite one waits for the other from the beginning.
+/// Two ticks do the same at once: the other one right after this one has asked for `asked`.
 fn both(db: &Db, asked: &'static str, work: fn(&mut Store)) {
     let mut other = db.another();
-    let meanwhile: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(move || work(&mut other)));
-    let inner = db.connection();
-    let mut store = Store::new(Box::new(Overtaken { inner, asked, meanwhile }));
-    work(&mut store);
+    let overtaken = Arc::new(AtomicBool::new(false));
+    let overtakes = overtaken.clone();
+    let meanwhile: Work = Box::new(move || {
+        work(&mut other);
+        overtakes.store(true, Ordering::SeqCst);
+    });
+    let (inner, meanwhile) = (db.connection(), Some((asked, meanwhile)));
+    work(&mut Store::new(Box::new(Troubled { inner, commits: Vec::new(), meanwhile })));
+    assert!(overtaken.load(Ordering::SeqCst), "nothing was asked for `{asked}`");
 }
+
+fn two_ticks_that_write_a_setting_both_go_on(db: &mut Db) {
+    both(db, "UPDATE settings", |store| store.set_paused(Some("by one".into())).unwrap());
+    assert_eq!(db.facts().unwrap().paused.as_deref(), Some("by one"));
+}
+
+// On SQLite one transaction waits for the other from its beginning.
 
 #[test]
 fn two_ticks_that_see_the_same_push_both_go_on() {
@@ -141,16 +145,7 @@ fn two_ticks_that_see_the_same_push_both_go_on() {
 fn two_ticks_that_read_the_same_command_both_go_on() {
     let mut db = mariadb();
     both(&db, "FROM comment_commands", |store| {
-        let command = StoredCommand {
-            comment: 5,
-            number: PullNumber(7),
-            login: "alice".into(),
-            verb: "redeploy".into(),
-            state: CommandState::New,
-            changed_at: at(0),
-            reaction: None,
-        };
-        store.comments_read(&[command], at(3), "mark").unwrap();
+        store.comments_read(&[command(5)], at(3), "mark").unwrap();
     });
     assert_eq!(db.open_commands().unwrap().len(), 1);
     assert_eq!(db.read("SELECT content FROM settings WHERE name = 'comments_read'").len(), 1);

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
-use crate::world::{World, app, assert_says, python, until};
+use crate::world::{Ran, World, app, assert_says, python, until};
 
 /// Every call of git that the client made, without its settings.
 fn calls(world: &World) -> String {
@@ -424,4 +424,58 @@ fn a_history_that_was_replaced_locally_does_not_stand_for_the_commit() {
     world.offer(&sha);
     world.tick().ok();
     world.assert_serves("two");
+}
+
+/// A world whose origin is another machine's. `ssh` and a program `own-ssh` write down how they are
+/// called and lead to the repository here.
+fn over_ssh() -> World {
+    let mut world = World::new();
+    world.git("work", &["remote", "set-url", "origin", "git@git.example.com:acme/shop.git"]);
+    let origin = world.path("origin.git").display().to_string();
+    for name in ["ssh", "own-ssh"] {
+        let calls = world.path(name).display().to_string();
+        // Asked for the configuration (-G) by a git that wants to know what kind of ssh it is.
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >> '{calls}.txt'\n\
+             case $1 in -G) exit 1;; esac\nexec git-upload-pack '{origin}'\n"
+        );
+        world.program(name, &text);
+    }
+    world
+}
+
+#[test]
+fn ssh_is_called_so_that_it_neither_asks_nor_hangs() {
+    let mut world = over_ssh();
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    world.assert_serves("one");
+    assert_says(&world.read("ssh.txt"), &["-oBatchMode=yes -oConnectTimeout=20"]);
+    assert!(!world.path("own-ssh.txt").exists());
+}
+
+#[test]
+fn a_way_to_call_ssh_that_is_set_in_the_work_tree_or_for_the_user_is_kept() {
+    for in_work_tree in [true, false] {
+        let mut world = over_ssh();
+        let own = format!("{} -i deploy-key", world.path("bin/own-ssh").display());
+        match in_work_tree {
+            true => drop(world.git("work", &["config", "core.sshCommand", &own])),
+            false => world.write(".gitconfig", &format!("[core]\n\tsshCommand = {own}\n")),
+        }
+        watch_git(&mut world);
+        world.push_and_offer(&[("version", "one")]);
+        // Where git looks for the user's settings.
+        Ran::from(world.client(&[]).env_remove("GIT_CONFIG_GLOBAL").output().unwrap()).ok();
+        world.assert_serves("one");
+        assert_says(&world.read("own-ssh.txt"), &["-i deploy-key"]);
+        assert!(!world.path("ssh.txt").exists());
+        let asked = calls(&world).matches("core.sshCommand").count();
+        assert_eq!(asked, 2, "by the two steps that may need it: {}", calls(&world));
+        // `doctor` comes by the same way.
+        fs::remove_file(world.path("own-ssh.txt")).unwrap();
+        let doctor = world.client(&["doctor"]).env_remove("GIT_CONFIG_GLOBAL").output().unwrap();
+        assert_says(&Ran::from(doctor).out, &["remote        origin answers"]);
+        assert!(world.path("own-ssh.txt").exists());
+    }
 }

@@ -1,6 +1,7 @@
 //! Submodules are brought where that is wanted, and their URLs are strangers' words.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::world::{World, assert_says};
@@ -180,4 +181,109 @@ fn a_file_of_a_submodule_that_git_was_told_not_to_look_at_is_the_commits_again()
     world.tick().ok();
     world.assert_serves("two");
     assert_eq!(world.read("work/lib/lib.txt"), "old");
+}
+
+/// A submodule at this path of the author's, which has another one at `inner`.
+fn with_two(path: &str) -> World {
+    let mut world = World::new();
+    world.set("git_submodules", "yes");
+    library(&world, "inner", "deep");
+    library(&world, "library", "old");
+    let url = |name: &str| format!("file://{}", world.path(name).display());
+    world.git("library", &["submodule", "--quiet", "add", "--", &url("inner"), "inner"]);
+    library(&world, "library", "with another");
+    // By a shell of git's: no text of ours can hold what no UTF-8 is.
+    let add = format!("!git submodule --quiet add -- {} \"$(printf '{path}')\"", url("library"));
+    world.git("author", &["-c", &format!("alias.take={add}"), "take"]);
+    world
+}
+
+#[test]
+fn a_path_that_holds_a_secret_is_a_path_like_any_other() {
+    let mut world = with_two("libs/demo-assets");
+    world.set("mysql_pw", "demo");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/libs/demo-assets/inner/lib.txt"), "deep");
+    let output = world.step("checkout").unwrap().output;
+    assert!(!output.contains("demo") && output.contains("libs/***-assets"), "{output}");
+}
+
+#[test]
+fn a_path_that_is_no_utf_8_is_a_path_like_any_other() {
+    let mut world = with_two("lib-\\377");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let path = std::ffi::OsStr::from_bytes(b"lib-\xff");
+    assert_eq!(fs::read(world.path("work").join(path).join("inner/lib.txt")).unwrap(), b"deep");
+}
+
+#[test]
+fn what_git_warns_of_is_no_part_of_its_answer() {
+    let mut world = with_two("lib");
+    world.wrap_git("echo 'warning: this git is talkative' >&2; exec $GIT \"$@\"");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    assert_eq!(world.read("work/lib/inner/lib.txt"), "deep");
+    // The first setting is looked at as the others are.
+    let hostile = "[submodule \"lib\"]\n\turl = -u./payload\n\tpath = lib\n";
+    world.push_and_offer(&[(".gitmodules", hostile)]);
+    world.tick().fails();
+    let why = world.failed_in("checkout");
+    assert_says(&why, &["a submodule is not taken: `url = -u./payload` in .gitmodules of ."]);
+}
+
+#[test]
+fn a_gitmodules_that_is_no_file_or_too_long_is_not_read() {
+    for kind in ["link", "FIFO"] {
+        let mut world = with_submodule();
+        // What an app leaves in its place where no commit has one.
+        world.git("author", &["rm", "-q", "-f", "lib", ".gitmodules"]);
+        world.push_and_offer(&[(".gitignore", ".gitmodules\n"), ("version", "one")]);
+        world.tick().ok();
+        match kind {
+            "link" => {
+                std::os::unix::fs::symlink("../gitconfig", world.path("work/.gitmodules")).unwrap();
+            }
+            _ => world.fifo("work/.gitmodules"),
+        }
+        world.push_and_offer(&[("version", "two")]);
+        world.tick_that_ends().fails();
+        let why = world.failed_in("checkout");
+        assert_eq!(why, "a submodule is not taken: ./.gitmodules is no file", "{kind}");
+    }
+    let mut world = with_submodule();
+    let long = "\tpath = one-of-very-many\n".repeat(50_000);
+    world.push_and_offer(&[(".gitmodules", &format!("[submodule \"lib\"]\n{long}"))]);
+    world.tick().fails();
+    assert_says(&world.failed_in("checkout"), &["a submodule is not taken", "1048576 at most"]);
+}
+
+#[test]
+fn submodules_are_taken_to_a_depth_of_ten_and_no_deeper() {
+    let mut world = World::new();
+    world.set("git_submodules", "yes");
+    library(&world, "lib-1", "at the bottom");
+    let add = |world: &World, folder: &str, name: &str| {
+        let url = format!("file://{}", world.path(name).display());
+        world.git(folder, &["submodule", "--quiet", "add", "--", &url, "l"]);
+    };
+    for number in 2..=11 {
+        let (below, name) = (format!("lib-{}", number - 1), format!("lib-{number}"));
+        library(&world, &name, "made");
+        add(&world, &name, &below);
+        library(&world, &name, "with one below");
+    }
+    add(&world, "author", "lib-10");
+    world.push_and_offer(&[("version", "one")]);
+    world.tick().ok();
+    let ten = ["l"; 10].join("/");
+    assert_eq!(world.read(&format!("work/{ten}/lib.txt")), "at the bottom");
+    world.git("author", &["rm", "-q", "-f", "l"]);
+    fs::remove_dir_all(world.path("author/.git/modules")).unwrap();
+    add(&world, "author", "lib-11");
+    world.push_and_offer(&[("version", "two")]);
+    world.tick().fails();
+    let why = world.failed_in("checkout");
+    assert_says(&why, &[&format!("./{ten} is in 10 others, and has some of its own")]);
 }

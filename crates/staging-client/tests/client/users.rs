@@ -85,7 +85,7 @@ fn what_the_app_does_to_its_repository_reaches_nobody_elses_rights() {
     give(&world, &["hit.txt"]);
     let hit = "id -un >> ../hit.txt";
     for (key, value) in [
-        ("core.sshCommand", hit.to_owned()),
+        ("core.sshCommand", format!("sh -c '{hit}'")),
         ("filter.x.smudge", format!("sh -c '{hit}; cat'")),
         ("core.pager", hit.to_owned()),
         ("remote.origin.uploadpack", format!("sh -c '{hit}; exec git-upload-pack \"$0\"'")),
@@ -98,6 +98,15 @@ fn what_the_app_does_to_its_repository_reaches_nobody_elses_rights() {
     let ran = world.read("hit.txt");
     assert!(ran.contains("nobody"), "none of it was tried: {ran:?}");
     assert!(ran.lines().all(|line| line == "nobody"), "{ran}");
+    // The way to call ssh is taken from there too, and is the same user's.
+    world.write("hit.txt", "");
+    world.git("work", &["remote", "set-url", "origin", "git@git.example.com:acme/shop.git"]);
+    give(&world, &["work"]);
+    push(&mut world, &[("version", "by ssh")]);
+    world.tick().fails();
+    world.failed_in("fetch");
+    let ran = world.read("hit.txt");
+    assert!(!ran.is_empty() && ran.lines().all(|line| line == "nobody"), "{ran:?}");
     // A folder elsewhere is not taken for the work tree.
     world.git("work", &["config", "core.worktree", "/etc"]);
     give(&world, &["work"]);
@@ -183,7 +192,6 @@ fn only_root_can_be_told_to_run_commands_as_somebody_else() {
 #[test]
 fn what_is_no_file_in_the_users_repository_holds_no_client() {
     let Some(mut world) = world() else { return };
-    world.set("step_timeout", "2");
     push(&mut world, &[("version", "one")]);
     world.tick().ok();
     // Of root's: what the user may not read is not read for them.
@@ -200,6 +208,7 @@ fn what_is_no_file_in_the_users_repository_holds_no_client() {
     world.git("work", &["config", "include.path", "extra"]);
     world.fifo("work/.git/extra");
     give(&world, &["work"]);
+    world.set("step_timeout", "2");
     push(&mut world, &[("version", "three")]);
     world.tick_that_ends().fails();
     assert_says(&world.failed_in("fetch"), &["work cannot be read within 2 s"]);
@@ -229,6 +238,20 @@ fn a_home_that_the_user_may_not_enter_is_no_obstacle() {
         world.assert_serves(version);
     }
     assert!(!world.read("calls.txt").contains(" clean -f"), "{}", world.read("calls.txt"));
+}
+
+#[test]
+fn settings_of_ours_that_the_user_may_not_read_are_not_looked_for() {
+    let Some(mut world) = world() else { return };
+    world.write("xdg/git/config", "[core]\n\tpager = cat\n");
+    fs::set_permissions(world.path("xdg"), PermissionsExt::from_mode(0o700)).unwrap();
+    push(&mut world, &[("version", "one")]);
+    let home = nix::unistd::User::from_name(USER).unwrap().unwrap().dir;
+    // Only the other place is ours.
+    let mut client = world.client(&[]);
+    client.env("HOME", home).env("XDG_CONFIG_HOME", world.path("xdg"));
+    Ran::from(client.output().unwrap()).ok();
+    world.assert_serves("one");
 }
 
 #[test]

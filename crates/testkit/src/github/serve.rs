@@ -324,6 +324,9 @@ fn get(world: &World, url: &str, path: &str, caller: &Caller) -> Reply {
             }
             None => not_found(),
         },
+        ["issues", "comments"] if !world.lets_read_comments(caller) => {
+            Reply::message(StatusCode::FORBIDDEN, "Resource not accessible by integration")
+        }
         ["collaborators", login, "permission"] => {
             let (status, json) = world.permission(&login.replace("%5B", "[").replace("%5D", "]"));
             Reply::json(status, &json)

@@ -46,6 +46,8 @@ pub struct FakeComment {
     pub login: String,
     pub app: Option<u64>,
     pub body: String,
+    pub created_at: Timestamp,
+    /// When it was last edited.
     pub updated_at: Timestamp,
 }
 
@@ -106,11 +108,29 @@ impl World {
             login: login.to_owned(),
             app: None,
             body: body.to_owned(),
+            created_at: now,
             updated_at: now,
         };
         self.told.comments.insert(id, comment);
         self.touched(number);
         id
+    }
+
+    /// Its author edits a comment, which is a change too; it stays as old as it is.
+    pub fn edit_comment(&mut self, id: i64, body: &str) {
+        let now = self.now();
+        let comment = self.told.comments.get_mut(&id).expect("a comment that was made");
+        body.clone_into(&mut comment.body);
+        comment.updated_at = now;
+        let number = comment.number;
+        self.touched(number);
+    }
+
+    /// Whether the comments of all may be read.
+    pub(crate) fn lets_read_comments(&self, caller: &Caller) -> bool {
+        let needed = ["issues", "pull_requests"];
+        let app = self.told.app.as_ref().filter(|_| caller.app.is_some());
+        app.is_none_or(|app| needed.iter().any(|name| app.permissions.contains_key(*name)))
     }
 
     /// `admin`, `write`, `read` or `none`.
@@ -238,7 +258,7 @@ impl World {
             "body": comment.body,
             "user": user(&comment.login),
             "issue_url": format!("{url}/repos/{}/issues/{number}", self.full_name()),
-            "created_at": comment.updated_at,
+            "created_at": comment.created_at,
             "updated_at": comment.updated_at,
             "performed_via_github_app": comment.app.map(|id| json!({ "id": id, "slug": "pullre" })),
         })
@@ -302,6 +322,7 @@ impl World {
                     login: caller.login.clone(),
                     app: caller.app,
                     body: words,
+                    created_at: now,
                     updated_at: now,
                 };
                 self.told.comments.insert(id, comment);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::copy::{Copied, Copy};
 use super::ddl::{self, Statements, quoted};
 use super::fault::Fault;
-use super::session::{Crew, Session};
+use super::session::{Crew, Session, at_once};
 use super::source::{self, Schema};
 use super::{Job, SEEN, masking, programs};
 use crate::schema_clone::{CloneError, Consistency, Phase, Progress};
@@ -32,11 +32,20 @@ pub(super) struct Built {
     pub consistency: Consistency,
 }
 
+/// How many connections build it: each statement that creates a table waits for the disk several
+/// times, and so does what is written into small tables, for each page that they grow by.
+pub(super) fn crew_size(job: &Job<'_>, from: &Schema) -> usize {
+    let workers = job.workers.clamp(1, from.tables.len().max(1));
+    let waits = job.workers > 1 && from.tables.len() > 2 * BATCH;
+    if waits { CREATORS.max(workers) } else { workers }
+}
+
 /// Fills the schema `into`, which holds nothing but the two tables of the probe. The probe's own
 /// table stays: whoever finds it knows that the schema is not finished.
 pub(super) fn build(
     job: &Job<'_>,
     control: &mut Session,
+    crew: &mut Crew,
     from: &Schema,
     into: &str,
     notes: &mut Vec<String>,
@@ -44,10 +53,7 @@ pub(super) fn build(
 ) -> Result<Built, Fault> {
     let making = plan(from, into)?;
     let plan = &making.tables;
-    let workers = job.workers.clamp(1, from.tables.len().max(1));
     progress(Progress::at(Phase::Creating));
-    let creators = if from.tables.len() > 2 * BATCH { CREATORS.max(workers) } else { workers };
-    let mut crew = job.crew(creators)?;
     control.run(CREATING, format!("USE {}", quoted(into)))?;
     for sequence in &from.sequences {
         control
@@ -56,18 +62,21 @@ pub(super) fn build(
     }
     let (last, first): (Vec<_>, Vec<_>) =
         (0..plan.len()).partition(|place| making.last.contains(place));
-    create(&mut crew, from, into, plan, &first)?;
-    create(&mut crew, from, into, plan, &last)?;
-
-    // Small tables wait for the disk as their creation does: for each page that they grow by.
     let is_small = from.tables.iter().all(|table| table.bytes <= BIG);
-    let workers = if is_small && job.workers > 1 { creators } else { workers };
-    crew.sessions.truncate(workers);
+    let copiers = if is_small { crew.sessions.len() } else { job.workers };
+    let copiers = copiers.min(crew.sessions.len());
     let keys: Vec<_> = plan.iter().map(|statements| statements.keys.clone()).collect();
-    let copy = Copy { job, source: from, into, big: BIG, keys: &keys, workers };
-    let Ok(Copied { rows, consistency }) =
-        copy.run(control, &mut crew, !job.no_snapshots.load(Ordering::Relaxed), progress)?
-    else {
+    let copy = Copy { job, source: from, into, big: BIG, keys: &keys, workers: copiers };
+    let snapshots = !job.no_snapshots.load(Ordering::Relaxed);
+    let ((), pieces) = at_once(
+        || {
+            create(crew, from, into, plan, &first)?;
+            create(crew, from, into, plan, &last)
+        },
+        || copy.prepare(control, snapshots),
+    )?;
+    crew.sessions.truncate(copiers);
+    let Ok(Copied { rows, consistency }) = copy.run(control, crew, pieces, progress)? else {
         job.no_snapshots.store(true, Ordering::Relaxed);
         return Err(Fault::Altered("this server copies no snapshots".to_owned()));
     };
@@ -88,7 +97,7 @@ pub(super) fn build(
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
     progress(Progress::at(Phase::Verifying));
-    verify(&mut crew, from, into, &rows)?;
+    verify(crew, from, into, &rows)?;
     masking::dangling(control, from, into, notes)?;
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
@@ -140,6 +149,9 @@ fn create(
     plan: &[Statements],
     which: &[usize],
 ) -> Result<(), Fault> {
+    if which.is_empty() {
+        return Ok(());
+    }
     let next = AtomicUsize::new(0);
     let each = |_: usize, session: &mut Session, _: &super::session::Tell<()>| {
         session.lenient()?;
@@ -215,7 +227,9 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
                 1 => {
                     let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
                     let gone = || Fault::Altered("it was dropped".to_owned());
-                    tell.tell((false, now.ok_or_else(gone)?));
+                    let now = now.ok_or_else(gone)?;
+                    let is_ours = |name: &str| from.tables.iter().any(|table| table.name == name);
+                    tell.tell((false, if from.is_part { now.part(is_ours) } else { now }));
                 }
                 at => match counted.get(at - 2) {
                     Some(tables) => count(session, tables)?,

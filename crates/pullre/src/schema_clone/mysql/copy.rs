@@ -41,6 +41,13 @@ struct Piece {
 }
 
 #[derive(Debug)]
+pub(super) struct Pieces {
+    pieces: Vec<Piece>,
+    /// All have functions.
+    by_function: bool,
+}
+
+#[derive(Debug)]
 pub(super) struct Copied {
     pub rows: Vec<u64>,
     pub consistency: Consistency,
@@ -132,6 +139,20 @@ impl Copy<'_> {
         pieces
     }
 
+    /// What is copied at a time, with functions for it where `snapshots` are to be had. The tables
+    /// need not be there yet.
+    pub fn prepare(&self, control: &mut Session, snapshots: bool) -> Result<Pieces, Fault> {
+        let mut pieces = self.pieces();
+        let by_function = snapshots && self.make_functions(control, &mut pieces)?;
+        if !by_function {
+            self.drop_functions(control, &pieces)?;
+            for piece in &mut pieces {
+                piece.function = None;
+            }
+        }
+        Ok(Pieces { pieces, by_function })
+    }
+
     /// The functions are made in the new schema. False: they may not be.
     fn make_functions(&self, control: &mut Session, pieces: &mut [Piece]) -> Result<bool, Fault> {
         let into = quoted(self.into);
@@ -151,7 +172,7 @@ impl Copy<'_> {
             body += "RETURN `pullre~counts`;\nEND";
             match control.run("making the functions that copy", body) {
                 Ok(()) => piece.function = Some(name),
-                Err(e) if e.is_forbidden() || matches!(e.code(), Some(1064)) => {
+                Err(e) if e.makes_no_function() => {
                     tracing::info!("no functions can be made for copying: {e:?}");
                     return Ok(false);
                 }
@@ -224,11 +245,9 @@ impl Copy<'_> {
         &self,
         control: &mut Session,
         crew: &mut Crew,
-        snapshots: bool,
+        Pieces { pieces, by_function }: Pieces,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Result<Copied, NoSnapshots>, Fault> {
-        let mut pieces = self.pieces();
-        let by_function = snapshots && self.make_functions(control, &mut pieces)?;
         let mut copiers = self.workers;
         if by_function {
             copiers = self.take_snapshot(control, crew)?;
@@ -244,10 +263,6 @@ impl Copy<'_> {
                 return Ok(Err(NoSnapshots));
             }
         } else {
-            self.drop_functions(control, &pieces)?;
-            for piece in &mut pieces {
-                piece.function = None;
-            }
             if let Some(locks) = self.lock_statement() {
                 room::breathe(self.job, control, || progress(Progress::at(Phase::Waiting)))?;
                 control.run(LOCKING, locks)?;

@@ -17,8 +17,10 @@ pub(super) const INTENT: &str = "pullre~swap";
 pub(super) struct Intent {
     pub charset: String,
     pub collation: String,
-    /// Tables and sequences of the new clone.
+    /// Tables and sequences that come.
     pub tables: Vec<String>,
+    /// The tables that go for them; None: all that are there.
+    pub going: Option<Vec<String>>,
     /// Statements in the destination after the tables moved.
     pub after: Vec<Vec<u8>>,
     pub new: Vec<Program>,
@@ -54,6 +56,13 @@ pub(super) fn intent_table(schema: &str) -> String {
     )
 }
 
+impl Intent {
+    /// Whether a table that is there has to go.
+    pub fn takes_away(&self, table: &String) -> bool {
+        self.going.as_ref().is_none_or(|going| going.contains(table))
+    }
+}
+
 /// Writes down what is about to happen.
 pub(super) fn intend(
     job: &Job<'_>,
@@ -86,6 +95,12 @@ pub(super) fn intend(
     }
     for name in from.tables.iter().map(|t| &t.name).chain(from.sequences.iter().map(|s| &s.name)) {
         row(["table", "", name, "", "", "", "", ""], b"");
+    }
+    if from.is_part {
+        row(["part", "", "", "", "", "", "", ""], b"");
+        for table in &old.tables {
+            row(["going", "", &table.name, "", "", "", "", ""], b"");
+        }
     }
     // Defaults that draw from a sequence still name the schema that this one was built in.
     let names_it = format!("val({}.", quoted(building));
@@ -153,6 +168,7 @@ pub(super) fn read_intent(control: &mut Session, building: &str) -> Result<Optio
         collation: String::new(),
         old_collation: String::new(),
         tables: Vec::new(),
+        going: None,
         after: Vec::new(),
         new: Vec::new(),
         old: Vec::new(),
@@ -170,6 +186,8 @@ pub(super) fn read_intent(control: &mut Session, building: &str) -> Result<Optio
                     (client, collation, mode);
             }
             "table" => intent.tables.push(name),
+            "part" => intent.going = Some(Vec::new()),
+            "going" => intent.going.get_or_insert_default().push(name),
             "after" => intent.after.push(sql),
             "kept-after" => intent.kept_after.push(sql),
             "keep" => intent.keep = Some(Keep { wish: mode.parse().ok() }),

@@ -10,6 +10,7 @@ mod ddl;
 mod fault;
 mod intent;
 mod masking;
+mod parts;
 mod programs;
 mod refresh;
 mod room;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use self::ddl::{quoted, text};
 use self::fault::Fault;
-use self::session::{Crew, Session};
+use self::session::{Crew, Session, at_once};
 use super::mask::Mask;
 use super::{CloneError, CloneOutcome, Consistency, Phase, Progress, Request};
 use crate::domain::SchemaName;
@@ -303,7 +304,13 @@ impl Job<'_> {
     }
 
     fn crew(&self, size: usize) -> Result<Crew, Fault> {
-        let sessions: Result<Vec<_>, _> = (0..size).map(|_| self.session()).collect();
+        let sessions: Result<Vec<_>, _> = thread::scope(|scope| {
+            let opened: Vec<_> = (0..size).map(|_| scope.spawn(|| self.session())).collect();
+            let join = |opened: thread::ScopedJoinHandle<'_, _>| {
+                opened.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            opened.into_iter().map(join).collect()
+        });
         Ok(Crew::new(self.access, sessions?, self.deadline))
     }
 
@@ -346,7 +353,8 @@ impl Job<'_> {
         let into = if in_place { destination } else { &building };
         if !in_place {
             progress(Progress::at(Phase::Comparing));
-            if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes)? {
+            if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes, progress)?
+            {
                 // A run that was killed while it copied had begun beside.
                 if state(&mut control, &building)? == Some(State::Unfinished) {
                     clear(self, &mut control, &building)?;
@@ -360,9 +368,13 @@ impl Job<'_> {
         }
         room::check(self, &mut control)?;
         room::breathe(self, &mut control, || progress(Progress::at(Phase::Waiting)))?;
-        let built = self
-            .start(&mut control, &from, into, found.is_some())
-            .and_then(|()| build::build(self, &mut control, &from, into, &mut notes, progress));
+        let built = at_once(
+            || self.start(&mut control, &from, into, found.is_some()),
+            || self.crew(build::crew_size(self, &from)),
+        )
+        .and_then(|((), mut crew)| {
+            build::build(self, &mut control, &mut crew, &from, into, &mut notes, progress)
+        });
         let built = match built {
             Ok(built) => built,
             Err(fault) => {
@@ -441,6 +453,17 @@ impl Job<'_> {
                  CREATE TABLE {name}.`{PROBE}` (n INT) ENGINE = InnoDB;
                  ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation};
                  CREATE TABLE {name}.`{SEEN}` (n INT) ENGINE = InnoDB{intent}"
+            ),
+        )
+    }
+
+    /// Makes a probe that was seen one that nobody has seen yet.
+    fn probe(&self, control: &mut Session, schema: &str) -> Result<(), Fault> {
+        let name = quoted(schema);
+        control.run(
+            "preparing the probe",
+            format!(
+                "DELETE FROM {name}.`{PROBE}`; CREATE TABLE {name}.`{SEEN}` (n INT) ENGINE = InnoDB"
             ),
         )
     }

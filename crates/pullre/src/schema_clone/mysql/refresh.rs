@@ -1,16 +1,22 @@
-//! Brings a clone up to date where it has every object of its source in the same words: tables
-//! whose content is the same stay, and where few small ones differ only those are written anew, in
-//! one transaction. Whoever looks sees the old content or the new one; a kill leaves the old one.
+//! Brings a clone up to date where most of it is defined as its source is: tables whose content is
+//! the same stay, and small ones that differ in rows are written anew, in one transaction. Whoever
+//! looks sees the old content or the new one; a kill leaves the old one.
+//!
+//! Tables of another definition, and those that only one side has, are made anew beside the clone and
+//! exchanged while that transaction is open. All is as of the moment at which it began.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
-use super::build::{Built, without_probe};
+use super::build::{self, Built, without_probe};
 use super::ddl::{self, quoted};
 use super::fault::Fault;
+use super::intent::intend;
+use super::parts::{Parts, parts};
 use super::session::{Session, at_once};
 use super::source::{self, Kind, Schema, Table};
 use super::{Job, PROBE, SEEN, masking, swap};
-use crate::schema_clone::Consistency;
+use crate::schema_clone::{Consistency, Phase, Progress};
 
 const COMPARING: &str = "comparing with the clone that is there";
 const REWRITING: &str = "rewriting the tables that differ";
@@ -30,6 +36,7 @@ pub(super) fn refresh(
     control: &mut Session,
     from: &Schema,
     notes: &mut Vec<String>,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<Built>, Fault> {
     let destination = job.destination.as_str();
     // What a killed run still inserts moves counters on, and no rollback moves them back.
@@ -37,7 +44,8 @@ pub(super) fn refresh(
         return Ok(None);
     }
     let Some(old) = source::read(control, destination)?.map(without_probe) else { return Ok(None) };
-    if !alike(from, &old) || from.tables.iter().any(|table| !table.has_rows()) {
+    let Some(parts) = parts(from, &old) else { return Ok(None) };
+    if from.tables.iter().any(|table| !table.has_rows()) {
         return Ok(None);
     }
     // Values of sequences only go forward, and no snapshot holds them: one that differs is made anew.
@@ -48,7 +56,7 @@ pub(super) fn refresh(
             return Ok(None);
         }
     }
-    let Some(rows) = bring_up(job, control, from, &old, notes)? else { return Ok(None) };
+    let Some(rows) = bring_up(job, control, &parts, notes, progress)? else { return Ok(None) };
     match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
@@ -62,130 +70,155 @@ pub(super) fn refresh(
 fn bring_up(
     job: &Job<'_>,
     control: &mut Session,
-    from: &Schema,
-    old: &Schema,
+    parts: &Parts,
     notes: &mut Vec<String>,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<u64>, Fault> {
-    let mut beside = job.session()?;
-    let Some(different) = compare_at_once(job, control, &mut beside, from, old)? else {
-        return Ok(None);
-    };
+    let mut other = job.session()?;
+    let Some(seen) = compare_at_once(job, control, &mut other, parts)? else { return Ok(None) };
     control.run(COMPARING, "ROLLBACK")?;
-    if different.is_empty() {
+    if seen.different.is_empty() && parts.all_stay() {
         notes.push("nothing differed; the clone stays as it is".to_owned());
-    } else if job.keep_previous {
-        // What is there is to stay as it is, beside the new one.
+        return Ok(Some(seen.rows));
+    }
+    // What is there is to stay as it is, beside the new one.
+    if job.keep_previous || job.no_snapshots.load(Ordering::Relaxed) {
         return Ok(None);
-    } else {
-        // The function and its probe are beside the clone, not in it, and older than the snapshot.
-        let (building, _) = swap::beside(&old.name);
-        let mut other = beside;
-        job.start(&mut other, from, &building, false)?;
-        let written = write(job, control, &mut other, from, old, &different, &building);
-        let ended = control.run(REWRITING, "ROLLBACK");
-        super::clear(job, &mut other, &building)?;
-        if !written? {
-            return Ok(None);
-        }
-        ended?;
-        let names: Vec<_> = different.iter().map(|n| from.tables[*n].name.as_str()).collect();
-        notes.push(if names.len() <= MOST_NAMES {
-            format!("only these differed and were rewritten: `{}`", names.join("`, `"))
-        } else {
-            format!(
-                "only {} of {} tables differed and were rewritten",
-                names.len(),
-                from.tables.len()
-            )
-        });
     }
-    let of = quoted(&old.name);
-    let count = |table: &Table| format!("(SELECT COUNT(*) FROM {of}.{})", quoted(&table.name));
-    let counts: Vec<_> = from.tables.iter().map(count).collect();
-    let mut rows = 0;
-    for counts in counts.chunks(BATCH) {
-        let sql = format!("SELECT {}", counts.join(" + "));
-        rows += control.one::<u64>(COMPARING, sql)?.unwrap_or(0);
+    let (building, _) = swap::beside(&parts.old.name);
+    let made = make(job, control, &mut other, parts, &seen.different, &building, progress);
+    let ended = control.run(REWRITING, "ROLLBACK");
+    let cleared = match swap::is_written_down(job, &mut other) {
+        // The next call goes on from it.
+        Ok(true) => Ok(()),
+        Ok(false) => super::clear(job, &mut other, &building),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = cleared {
+        // It may have been `other` that failed; what stays is replaced by the next clone.
+        tracing::warn!("{building} was not removed: {e:?}");
     }
+    let Some((rows, told)) = made? else { return Ok(None) };
+    ended?;
+    notes.extend(told);
+    tell(parts, &seen.different, notes);
     Ok(Some(rows))
 }
 
-/// Whether both have the same objects in the same words, but for counters.
-fn alike(from: &Schema, old: &Schema) -> bool {
-    let same_programs = from.programs.len() == old.programs.len()
-        && from.programs.iter().zip(&old.programs).all(|(a, b)| {
-            let mut a = a.clone();
-            if a.kind == Kind::Event {
-                match ddl::disabled(&a.sql) {
-                    Some(sql) => a.sql = sql,
-                    None => return false,
-                }
-            }
-            a == *b
-        });
-    same_programs
-        && from.unreadable.is_empty()
-        && (&from.charset, &from.collation) == (&old.charset, &old.collation)
-        && source::difference(from, old).is_none()
+fn tell(parts: &Parts, different: &[usize], notes: &mut Vec<String>) {
+    let mut tell = |what: &str, names: Vec<&str>, of: usize| match names.len() {
+        0 => {}
+        1..=MOST_NAMES => notes.push(format!("only these {what}: `{}`", names.join("`, `"))),
+        several => notes.push(format!("only {several} of {of} tables {what}")),
+    };
+    let all = parts.from.tables.len() + parts.coming.tables.len();
+    let names = |schema: &Schema| -> Vec<String> {
+        schema.tables.iter().map(|table| table.name.clone()).collect()
+    };
+    let rewritten = different.iter().map(|n| &parts.from.tables[*n].name[..]).collect();
+    tell("differed and were rewritten", rewritten, all);
+    let (coming, going) = (names(&parts.coming), names(&parts.going));
+    let gone = going.iter().filter(|name| !coming.contains(name)).map(String::as_str).collect();
+    tell("were made anew", coming.iter().map(String::as_str).collect(), all);
+    tell("were not in the source and are gone", gone, all);
 }
 
-/// The source as of one moment: `control`'s snapshot stays open. The clone is read in `beside`, at
+/// Makes anew what has to be, beside the clone, and rewrites what differs, in one transaction: both as
+/// of one moment. Returns the rows of all tables, and notes; None: what is there was left as it is.
+fn make(
+    job: &Job<'_>,
+    control: &mut Session,
+    other: &mut Session,
+    parts: &Parts,
+    different: &[usize],
+    building: &str,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<(u64, Vec<String>)>, Fault> {
+    job.start(other, &parts.from, building, false)?;
+    let (mut coming, mut notes) = (0, Vec::new());
+    if !parts.coming.tables.is_empty() {
+        let mut crew = job.crew(build::crew_size(job, &parts.coming))?;
+        let built =
+            build::build(job, other, &mut crew, &parts.coming, building, &mut notes, progress)?;
+        coming = built.rows;
+        job.probe(other, building)?;
+    }
+    progress(Progress::at(Phase::Swapping));
+    // A session that works in the clone is one that may be ended.
+    control.run(REWRITING, format!("USE {}", quoted(&parts.from.name)))?;
+    let rows = write(job, control, other, parts, different, building)?;
+    Ok(rows.map(|rows| (rows + coming, notes)))
+}
+
+/// What two schemas of the same definitions differ in.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Tables, by their places.
+    different: Vec<usize>,
+    /// Of all the others.
+    rows: u64,
+}
+
+/// The source as of one moment: `control`'s snapshot stays open. The clone is read in `other`, at
 /// the same time.
 fn compare_at_once(
     job: &Job<'_>,
     control: &mut Session,
-    beside: &mut Session,
-    from: &Schema,
-    old: &Schema,
-) -> Result<Option<Vec<usize>>, Fault> {
+    other: &mut Session,
+    parts: &Parts,
+) -> Result<Option<Seen>, Fault> {
     const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT";
     control.run(COMPARING, START)?;
-    beside.run(COMPARING, START)?;
-    let different = compare(job, [control, beside], from, old);
-    beside.run(COMPARING, "ROLLBACK")?;
-    if !matches!(different, Ok(Some(_))) {
+    other.run(COMPARING, START)?;
+    let seen = compare(job, [control, other], &parts.from, &parts.old);
+    other.run(COMPARING, "ROLLBACK")?;
+    if !matches!(seen, Ok(Some(_))) {
         control.run(COMPARING, "ROLLBACK")?;
     }
-    different
+    seen
 }
 
-/// The tables that differ, by their places; None where they are too many.
+/// None where too much differs.
 fn compare(
     job: &Job<'_>,
-    [control, beside]: [&mut Session; 2],
+    [control, other]: [&mut Session; 2],
     from: &Schema,
     old: &Schema,
-) -> Result<Option<Vec<usize>>, Fault> {
+) -> Result<Option<Seen>, Fault> {
     let mut order: Vec<usize> = (0..from.tables.len()).collect();
     // Differences are found in small tables as well as in large ones, and sooner.
     order.sort_by_key(|index| from.tables[*index].bytes);
-    let (mut different, mut bytes) = (Vec::new(), 0);
+    let (mut seen, mut bytes) = (Seen::default(), 0);
     for batch in order.chunks(BATCH) {
         job.check_time(COMPARING)?;
-        let sums = at_once(
+        let (sums, old_sums) = at_once(
             || checksums(control, from, batch).map_err(Fault::or_altered),
-            || checksums(beside, old, batch),
+            || checksums(other, old, batch),
         )?;
-        let sum = |side: usize, at: usize| sums[side].get(at).copied().flatten();
+        let sum = |sums: &[Option<u64>], at: usize| sums.get(at).copied().flatten();
         // No sum: a table that cannot be read. What a mask lets through is not compared but
         // written anew: its expressions may say something else each time.
-        let alike = |(at, index): &(usize, &usize)| {
+        let equal = |(at, index): &(usize, &usize)| {
             let masked = from.tables[**index].mask.changes();
-            !masked && sum(0, *at).is_some() && sum(0, *at) == sum(1, *at)
+            !masked && sum(&sums, *at).is_some() && sum(&sums, *at) == sum(&old_sums, *at)
         };
-        let alike: Vec<usize> =
-            batch.iter().enumerate().filter(alike).map(|(_, index)| *index).collect();
-        let rows = at_once(|| row_sums(control, from, &alike), || row_sums(beside, old, &alike))?;
+        let equal: Vec<usize> =
+            batch.iter().enumerate().filter(equal).map(|(_, index)| *index).collect();
+        let (rows, old_rows) =
+            at_once(|| row_sums(control, from, &equal), || row_sums(other, old, &equal))?;
         for (at, index) in batch.iter().enumerate() {
             let (a, b) = (&from.tables[*index], &old.tables[*index]);
-            let same = rows[0].contains_key(index) && rows[0].get(index) == rows[1].get(index);
-            let both_empty = a.mask.skips() && sum(1, at) == Some(0);
-            if !(same || both_empty) || ddl::counter(&a.ddl) != ddl::counter(&b.ddl) {
-                different.push(*index);
-                bytes += a.copied_bytes().max(b.bytes);
-                if bytes > MOST_BYTES {
-                    return Ok(None);
-                }
+            let same = rows.get(index).filter(|sum| old_rows.get(index) == Some(*sum));
+            let both_empty = a.mask.skips() && sum(&old_sums, at) == Some(0);
+            let is_same = same.is_some() || both_empty;
+            if is_same && ddl::counter(&a.ddl) == ddl::counter(&b.ddl) {
+                seen.rows += same.map_or(0, |(rows, _)| *rows);
+                continue;
+            }
+            seen.different.push(*index);
+            bytes += a.copied_bytes().max(b.bytes);
+            if bytes > MOST_BYTES {
+                return Ok(None);
             }
         }
     }
@@ -197,7 +230,7 @@ fn compare(
         let is_plain = table.has_snapshots() && !table.versioned && !table.columns.is_empty();
         is_plain && !has_trigger(table)
     };
-    Ok(different.iter().all(fits).then_some(different))
+    Ok(seen.different.iter().all(fits).then_some(seen))
 }
 
 /// What is different in these differs.
@@ -255,22 +288,23 @@ fn about(tables: &[&str]) -> String {
     format!("table `{}`{more}", named.join("` or `"))
 }
 
-/// False: this server has no snapshots to copy from, and nothing was written.
+/// Writes anew what differs, and puts what was built in its place. Returns the rows of all tables that
+/// stay; None: they are as they were.
 fn write(
     job: &Job<'_>,
     control: &mut Session,
     other: &mut Session,
-    from: &Schema,
-    old: &Schema,
+    parts: &Parts,
     different: &[usize],
     building: &str,
-) -> Result<bool, Fault> {
-    let beside = quoted(building);
+) -> Result<Option<u64>, Fault> {
+    let Parts { from, old, coming, going } = parts;
+    let name = quoted(building);
     let mark = format!("/* {} */", super::orphan_mark(&old.name));
-    let function = format!("{beside}.`pullre~copy~0`");
+    let function = format!("{name}.`pullre~copy~0`");
     let mut body = format!(
         "CREATE FUNCTION {function}() RETURNS INT MODIFIES SQL DATA BEGIN
-             INSERT INTO {beside}.`{SEEN}` SELECT * FROM {beside}.`{PROBE}`;\n"
+             INSERT INTO {name}.`{SEEN}` SELECT * FROM {name}.`{PROBE}`;\n"
     );
     for index in different {
         let table = &from.tables[*index];
@@ -281,28 +315,57 @@ fn write(
     }
     body += "RETURN 0;\nEND";
     match other.run(REWRITING, body) {
-        Err(e) if e.is_forbidden() => return Ok(false),
+        Err(e) if e.makes_no_function() => return Ok(None),
         made => made?,
     }
     // What is written is of this moment, so what differs is asked again.
-    match compare_at_once(job, control, other, from, old)? {
-        Some(now) if now.iter().all(|index| different.contains(index)) => {}
-        _ => return Ok(false),
+    let seen = match compare_at_once(job, control, other, parts)? {
+        Some(now) if now.different.iter().all(|index| different.contains(index)) => now,
+        _ => return Ok(None),
+    };
+    if !parts.all_stay() {
+        // What was built is a little older.
+        let built = source::read(other, building)?.map(without_probe);
+        let Some(built) = built.filter(|built| built.tables.len() == coming.tables.len()) else {
+            return Ok(None);
+        };
+        match compare(job, [control, other], coming, &built)? {
+            Some(now) if now.different.is_empty() => {}
+            _ => return Ok(None),
+        }
     }
-    other.run(REWRITING, format!("INSERT INTO {beside}.`{PROBE}` VALUES (1)"))?;
+    other.run(REWRITING, format!("INSERT INTO {name}.`{PROBE}` VALUES (1)"))?;
+    if !parts.all_stay() {
+        intend(job, other, coming, going, building, &old.name, None)?;
+        // Before the rows are written, which holds the children of what is written too. A kill behind
+        // it leaves the new tables beside the old rows of the others, until the next clone.
+        if let Err(fault) = swap::exchange(job, other) {
+            tracing::info!("the tables that differ were not exchanged: {fault:?}");
+            control.run(REWRITING, "ROLLBACK")?;
+            swap::finish(job, other)?;
+            return Ok(None);
+        }
+    }
     let names: Vec<_> = different.iter().map(|n| &from.tables[*n].name[..]).collect();
-    match control.run(REWRITING, format!("SELECT {mark} {function}()")) {
-        // Somebody writes there at this moment: made anew, it is swapped with more care.
-        Err(e) if e.is_busy() => return Ok(false),
-        done => done.map_err(|e| e.about(&about(&names)).or_altered())?,
-    }
-    let seen: Option<u64> =
-        control.one(REWRITING, format!("SELECT COUNT(*) FROM {beside}.`{SEEN}`"))?;
-    if seen != Some(0) {
+    let copy = format!("SELECT {mark} {function}()");
+    let seen_too = format!("SELECT COUNT(*) FROM {name}.`{SEEN}`");
+    let written = control.run(REWRITING, copy).and_then(|()| control.one(REWRITING, seen_too));
+    if !matches!(written, Ok(Some(0_u64))) {
         control.run(REWRITING, "ROLLBACK")?;
-        return Ok(false);
+        if !parts.all_stay() {
+            swap::take_back(job, other)?;
+        }
+        return match written {
+            // Somebody writes there at this moment: made anew, it is swapped with more care.
+            Err(e) if !e.is_busy() => Err(e.about(&about(&names)).or_altered()),
+            _ => Ok(None),
+        };
     }
     control.run(REWRITING, "COMMIT")?;
+    job.moved.store(true, Ordering::Relaxed);
+    if !parts.all_stay() {
+        swap::finish(job, other)?;
+    }
     for (index, ddl) in different.iter().zip(source::shown(other, &old.name, &names)?) {
         // As it is now: rows that came put it forward, and nothing puts it back.
         let (wanted, has) = (ddl::counter(&from.tables[*index].ddl), ddl::counter(&ddl));
@@ -313,5 +376,18 @@ fn write(
             other.run(REWRITING, sql).map_err(|e| e.about(&format!("table {table}")))?;
         }
     }
-    Ok(true)
+    Ok(Some(seen.rows + count(control, old, &seen.different)?))
+}
+
+fn count(session: &mut Session, schema: &Schema, tables: &[usize]) -> Result<u64, Fault> {
+    let of = quoted(&schema.name);
+    let count =
+        |n: &usize| format!("(SELECT COUNT(*) FROM {of}.{})", quoted(&schema.tables[*n].name));
+    let mut rows = 0;
+    for tables in tables.chunks(BATCH) {
+        let counts: Vec<_> = tables.iter().map(count).collect();
+        let sql = format!("SELECT {}", counts.join(" + "));
+        rows += session.one::<u64>(COMPARING, sql)?.unwrap_or(0);
+    }
+    Ok(rows)
 }

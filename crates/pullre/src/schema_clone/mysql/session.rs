@@ -160,16 +160,16 @@ fn words(sql: &[u8]) -> Result<&str, Fault> {
         .map_err(|_| Fault::Altered("the server gave a definition that is not UTF-8".to_owned()))
 }
 
-/// Two questions to two sessions.
-pub(super) fn at_once<T: Send>(
+/// What waits for the server, beside something else that does.
+pub(super) fn at_once<T, U: Send>(
     one: impl FnOnce() -> Result<T, Fault>,
-    other: impl FnOnce() -> Result<T, Fault> + Send,
-) -> Result<[T; 2], Fault> {
+    other: impl FnOnce() -> Result<U, Fault> + Send,
+) -> Result<(T, U), Fault> {
     std::thread::scope(|scope| {
         let other = scope.spawn(other);
         let one = one();
         let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok([one?, other?])
+        Ok((one?, other?))
     })
 }
 

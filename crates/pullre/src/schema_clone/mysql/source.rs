@@ -20,6 +20,26 @@ pub(super) struct Schema {
     pub programs: Vec<Program>,
     /// What is there and has a text that we may not read.
     pub unreadable: Vec<(Kind, String)>,
+    /// Only some tables and their triggers, whatever else the schema holds.
+    pub is_part: bool,
+}
+
+impl Schema {
+    /// Some of the tables, with their triggers.
+    pub fn part(&self, which: impl Fn(&str) -> bool) -> Schema {
+        let tables = self.tables.iter().filter(|table| which(&table.name)).cloned();
+        let is_in = |program: &&Program| program.kind == Kind::Trigger && which(&program.table);
+        Schema {
+            name: self.name.clone(),
+            charset: self.charset.clone(),
+            collation: self.collation.clone(),
+            tables: tables.collect(),
+            sequences: Vec::new(),
+            programs: self.programs.iter().filter(is_in).cloned().collect(),
+            unreadable: Vec::new(),
+            is_part: true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +176,7 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
         sequences: Vec::new(),
         programs: Vec::new(),
         unreadable: Vec::new(),
+        is_part: false,
     };
     let of = text(schema);
     // Unqualified in what follows, so that the texts fit another schema too.
@@ -487,10 +508,14 @@ pub(super) fn difference(one: &Schema, other: &Schema) -> Option<String> {
             })
         })
         .or_else(|| {
-            one.tables.iter().zip(&other.tables).find_map(|(a, b)| {
-                let moved = ddl::move_sequences(&a.ddl, &one.name, &other.name);
-                let same = ddl::comparable(&moved) == ddl::comparable(&b.ddl);
-                (!same).then(|| format!("table `{}` is defined in two ways", a.name))
-            })
+            let mut both = one.tables.iter().zip(&other.tables);
+            let differs = both.find(|(a, b)| !same_definition(one, a, other, b));
+            differs.map(|(a, _)| format!("table `{}` is defined in two ways", a.name))
         })
+}
+
+/// Whether a table of one schema is defined as a table of the other.
+pub(super) fn same_definition(one: &Schema, a: &Table, other: &Schema, b: &Table) -> bool {
+    let moved = ddl::move_sequences(&a.ddl, &one.name, &other.name);
+    ddl::comparable(&moved) == ddl::comparable(&b.ddl)
 }

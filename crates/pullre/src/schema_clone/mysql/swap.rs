@@ -58,9 +58,50 @@ fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> 
 
 /// Finishes a swap that was written down, by this call or an earlier one. False: there is none.
 pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
-    let destination = job.destination.as_str();
-    let (building, outgoing) = beside(destination);
-    let previous = previous(destination);
+    let Some(swap) = written_down(job, control)? else { return Ok(false) };
+    if let Err(fault) = swap.exchange(control) {
+        swap.back(control)?;
+        return Err(if fault.is_busy() { swap.busy(control) } else { fault });
+    }
+    swap.forward(control)?;
+    Ok(true)
+}
+
+/// The first half of [`finish`]: the tables that come are in the place of those that go. Where it
+/// fails, nothing has moved.
+pub(super) fn exchange(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
+    match written_down(job, control)? {
+        Some(swap) => swap.exchange(control),
+        None => Err(Fault::Altered("what was written down of the swap is gone".to_owned())),
+    }
+}
+
+/// Undoes [`exchange`]: the old tables are where they were.
+pub(super) fn take_back(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
+    let Some(swap) = written_down(job, control)? else { return Ok(()) };
+    let (into, from, out) =
+        (quoted(swap.destination()), quoted(&swap.building), quoted(&swap.outgoing));
+    let there = tables_of(control, swap.destination())?;
+    let back =
+        |from: &str, name: &String, to: &str| format!("{from}.{0} TO {to}.{0}", quoted(name));
+    let coming = swap.intent.tables.iter().filter(|name| there.contains(name));
+    let mut pairs: Vec<_> = coming.map(|name| back(&into, name, &from)).collect();
+    pairs.extend(swap.old_tables(control)?.iter().map(|name| back(&out, name, &into)));
+    let mark = super::orphan_mark(&swap.outgoing);
+    if !pairs.is_empty() {
+        control.run(SWAPPING, format!("RENAME /* {mark} */ TABLE {}", pairs.join(", ")))?;
+    }
+    swap.back(control)
+}
+
+/// Whether there is something for [`finish`] to do.
+pub(super) fn is_written_down(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
+    Ok(written_down(job, control)?.is_some())
+}
+
+fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Swap<'a>>, Fault> {
+    let (building, outgoing) = beside(job.destination.as_str());
+    let previous = previous(job.destination.as_str());
     let marked: Vec<String> = control.rows(
         SWAPPING,
         format!(
@@ -72,33 +113,14 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
     )?;
     for building in marked {
         let Some(intent) = read_intent(control, &building)? else { continue };
-        let (outgoing, previous) = (outgoing.clone(), previous.clone());
         let swap = Swap { job, intent, building, outgoing, previous };
         // A RENAME that waits may still succeed after its process died.
         if !super::end_orphans(control, &swap.outgoing)? {
             return Err(swap.busy(control));
         }
-        let here: BTreeSet<_> = tables_of(control, &swap.building)?.into_iter().collect();
-        let moved = match swap.intent.tables.as_slice() {
-            _ if swap.intent.moved => true,
-            // Nothing tells but the old ones, which must not be taken for leftovers.
-            [] => {
-                !swap.old_tables(control)?.is_empty() && tables_of(control, destination)?.is_empty()
-            }
-            tables => !tables.iter().any(|name| here.contains(name)),
-        };
-        let moved = moved || swap.intent.moved;
-        if !moved && let Err(fault) = swap.move_tables(control) {
-            swap.back(control)?;
-            if matches!(fault, Fault::Told(_)) {
-                return Err(fault);
-            }
-            return Err(if fault.is_busy() { swap.busy(control) } else { fault });
-        }
-        swap.forward(control)?;
-        return Ok(true);
+        return Ok(Some(swap));
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The wish that the previous clone last fulfilled; None where no previous clone is kept.
@@ -201,6 +223,27 @@ impl Swap<'_> {
         self.job.destination.as_str()
     }
 
+    /// Moves the tables, unless they have moved.
+    fn exchange(&self, control: &mut Session) -> Result<(), Fault> {
+        if self.has_moved(control)? { Ok(()) } else { self.move_tables(control) }
+    }
+
+    fn has_moved(&self, control: &mut Session) -> Result<bool, Fault> {
+        if self.intent.moved {
+            return Ok(true);
+        }
+        let there = tables_of(control, self.destination())?;
+        Ok(match (self.intent.tables.as_slice(), &self.intent.going) {
+            ([], Some(going)) => !going.iter().any(|name| there.contains(name)),
+            // Nothing tells but the old ones, which must not be taken for leftovers.
+            ([], None) => there.is_empty() && !self.old_tables(control)?.is_empty(),
+            (coming, _) => {
+                let here = tables_of(control, &self.building)?;
+                !coming.iter().any(|name| here.contains(name))
+            }
+        })
+    }
+
     fn move_tables(&self, control: &mut Session) -> Result<(), Fault> {
         let (into, from, out) =
             (quoted(self.destination()), quoted(&self.building), quoted(&self.outgoing));
@@ -223,7 +266,8 @@ impl Swap<'_> {
         // does not rename all or nothing.
         let arrived = |name: &String| self.intent.tables.contains(name) && !here.contains(name);
         let mut pairs = Vec::new();
-        for name in there.iter().filter(|name| !arrived(name)) {
+        let goes = |name: &&String| self.intent.takes_away(name) && !arrived(name);
+        for name in there.iter().filter(goes) {
             let name = quoted(name);
             pairs.push(format!("{into}.{name} TO {out}.{name}"));
         }
