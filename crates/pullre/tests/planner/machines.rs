@@ -1,8 +1,14 @@
 //! What becomes of an environment whose machine does not do what it shall, and which servers are
 //! given to nobody.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use insta::assert_snapshot;
-use pullre::domain::InstanceState;
+use pullre::domain::{Instance, InstanceId, InstanceState, ServerId};
+use pullre::ports::{Compute, ComputeError};
+use pullre::reconcile::Controller;
+use pullre::store::Won;
+use testkit::fuse::Fuse;
 
 use crate::{plan, served, settled, stage};
 
@@ -177,4 +183,60 @@ fn a_machine_started_by_hand_is_left_running() {
     world.fleet.force("stg2", Some(InstanceState::Running));
     world.minutes(3);
     assert!(world.fleet.effects().is_empty());
+}
+
+/// A provider; right before its n-th answer something happens elsewhere.
+struct Overtaken<'a> {
+    inner: &'a dyn Compute,
+    asked: AtomicUsize,
+    nth: usize,
+    meanwhile: &'a (dyn Fn() + Sync),
+}
+
+impl std::fmt::Debug for Overtaken<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Overtaken")
+    }
+}
+
+impl Compute for Overtaken<'_> {
+    fn describe(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, ComputeError> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) + 1 == self.nth {
+            (self.meanwhile)();
+        }
+        self.inner.describe(ids)
+    }
+    fn list(&self) -> Result<Vec<Instance>, ComputeError> {
+        self.inner.list()
+    }
+    fn start(&self, id: &InstanceId) -> Result<(), ComputeError> {
+        self.inner.start(id)
+    }
+    fn stop(&self, id: &InstanceId) -> Result<(), ComputeError> {
+        self.inner.stop(id)
+    }
+}
+
+#[test]
+fn a_server_that_another_one_gets_between_two_looks_costs_nobody_a_tick() {
+    let mut world = settled(2);
+    let two = world.hub.open("dev2", false, world.now);
+    world.operator(&mut world.store()).pause().unwrap();
+    world.minutes(1);
+    world.operator(&mut world.store()).resume().unwrap();
+    world.operator(&mut world.store()).pull_hold(two, "", None).unwrap();
+    let one = world.hub.open("dev1", false, world.now);
+    // The facts that a chain has read show stg2 without a pull request, the machines show it on.
+    let meanwhile = || {
+        let source = "dev2".parse().unwrap();
+        let won = world.store().assign(two, ServerId(2), &source, world.now).unwrap();
+        assert_eq!(won, Won::Yes);
+        world.fleet.force("stg2", Some(InstanceState::Running));
+    };
+    world.with_controller(&Fuse::never(), |controller| {
+        let (inner, meanwhile) = (controller.compute, &meanwhile);
+        let compute = Overtaken { inner, asked: AtomicUsize::new(0), nth: 2, meanwhile };
+        Controller { compute: &compute, ..controller }.tick(world.now, false, &|_| {}).unwrap();
+    });
+    assert_eq!(world.facts().assignments[&one].server, ServerId(1));
 }
