@@ -227,6 +227,11 @@ fn schema_problem(server: &Server, facts: &Facts) -> Option<String> {
 
 /// Why nothing may be cloned into `schema` for this server, whatever the row says.
 pub fn schema_refused(schema: &SchemaName, server: ServerId, facts: &Facts) -> Option<String> {
+    if facts.own_schema.as_ref().is_some_and(|own| own.collides(schema)) {
+        return Some(format!(
+            "its schema {schema} is the control database; give it one of its own"
+        ));
+    }
     let twin = facts.servers.values().find(|other| {
         other.id != server && other.schema.as_ref().is_ok_and(|s| s.collides(schema))
     });

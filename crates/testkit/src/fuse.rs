@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use pullre::domain::SchemaName;
 use pullre::store::backend::{Backend, Engine, Row, StoreError, Value};
 
 /// Counts the operations that are left. Clones share the count.
@@ -69,6 +70,9 @@ impl FusedBackend {
 }
 
 impl Backend for FusedBackend {
+    fn own_schema(&self) -> Option<SchemaName> {
+        self.inner.own_schema()
+    }
     fn engine(&self) -> Engine {
         self.inner.engine()
     }

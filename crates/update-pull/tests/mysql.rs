@@ -150,3 +150,28 @@ fn an_environment_gets_its_clone_and_nothing_of_strangers_is_overwritten() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("not the schema of a registered server"), "{said}");
 }
+
+#[test]
+fn the_control_database_is_nobodys_schema() {
+    let site = Site::new();
+    let name = site.ini.trim_end().rsplit(' ').next().unwrap().to_owned();
+    let mut admin = Mariadb::shared().administrator();
+    admin.query_drop("CREATE DATABASE IF NOT EXISTS dev_ours").unwrap();
+    site.done("init");
+    site.done("server register stg1");
+    let refused = |words: &str| {
+        let (code, said) = site.run(words);
+        assert!(code == 1 && said.contains("is the control database"), "{words}: {said}");
+    };
+    refused(&format!("server set stg1 db_schema={name}"));
+    refused(&format!("server set stg1 db_schema={}", name.to_uppercase()));
+    refused(&format!("user set alice {name}"));
+    // By hand, or with a program before this one.
+    let set = format!("UPDATE `{name}`.servers SET db_schema = '{name}' WHERE name = 'stg1'");
+    admin.query_drop(set).unwrap();
+    refused("server take-over stg1");
+    refused(&format!("clone-schema dev_ours {name}"));
+    refused("doctor");
+    site.done("server set stg1 db_schema=stg_ours");
+    refused(&format!("clone-schema {name} stg_ours"));
+}

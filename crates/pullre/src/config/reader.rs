@@ -226,10 +226,14 @@ impl<'a> Reader<'a> {
             }
         };
         if !mysql {
-            return Some(DatabaseConfig::Sqlite {
-                path: self.path_or("sqlite_path", "pullre.db"),
-                schema_dir: self.path_or("schema_dir", "schemas"),
-            });
+            let path = self.path_or("sqlite_path", "pullre.db");
+            let schema_dir = self.path_or("schema_dir", "schemas");
+            let is_schema = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("db"));
+            if is_schema && path.parent() == Some(&schema_dir) {
+                self.malformed("schema_dir", "another folder than that of the control database");
+                return None;
+            }
+            return Some(DatabaseConfig::Sqlite { path, schema_dir });
         }
         let host = self.required("mysql_host", "the MySQL server's host name", word);
         let port = self.number("mysql_port", "a TCP port", 3306, 1..=u16::MAX);

@@ -335,6 +335,10 @@ fn relative_paths_start_at_the_files_folder() {
     };
     assert_eq!((path, schema_dir.as_path()), (i.path("data/x.db"), Path::new("/var/s")));
 
+    // A schema named `pullre` would be the control database's file.
+    let wrong = ini(format!("{CONTROLLER}schema_dir = .\n")).controller().unwrap_err();
+    assert!(wrong.to_string().contains("schema_dir"), "{wrong}");
+
     let i = ini(format!("{CONTROLLER}base_dir = /opt/base\nstate_dir = state\n"));
     assert_eq!(i.controller().unwrap().state_dir, i.path("state"));
 }

@@ -7,11 +7,14 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::domain::Invalid;
+use crate::domain::{Invalid, SchemaName};
 
 /// One connection to the control database.
 pub trait Backend: Send {
     fn engine(&self) -> Engine;
+
+    /// The schema that the control database itself is, where schemas are its neighbours.
+    fn own_schema(&self) -> Option<SchemaName>;
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError>;
 

@@ -8,6 +8,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
+use crate::domain::SchemaName;
 
 /// How long a writer waits for another one. Transactions are short: no effect runs inside one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +60,11 @@ impl rusqlite::ToSql for Value {
 }
 
 impl Backend for Sqlite {
+    fn own_schema(&self) -> Option<SchemaName> {
+        // app.ini names no folder of schemas in which it would be one.
+        None
+    }
+
     fn engine(&self) -> Engine {
         Engine::Sqlite
     }

@@ -215,7 +215,7 @@ fn writers_that_wait_for_our_lock_are_no_reason_to_hold_it_longer() {
     let outcome = outcome.unwrap();
     assert_eq!(outcome.consistency, Consistency::Locked);
     let notes = outcome.notes.join("\n");
-    assert!(!notes.contains("it waited"), "{notes}");
+    assert!(!notes.contains("connections waited"), "{notes}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pullre::domain::PullNumber;
+use pullre::domain::{PullNumber, SchemaName};
 use pullre::reconcile::plan::Record;
 use pullre::store::backend::{Backend, Row, Value};
 use pullre::store::{Engine, Store, StoreError};
@@ -57,6 +57,9 @@ impl Troubled {
 }
 
 impl Backend for Troubled {
+    fn own_schema(&self) -> Option<SchemaName> {
+        self.inner.own_schema()
+    }
     fn engine(&self) -> Engine {
         self.inner.engine()
     }

@@ -91,6 +91,16 @@ impl Server {
             let place = self.access.place().to_owned();
             return Err(CloneError::SameSchema { schema: source.clone(), place });
         }
+        let own = self.access.control_schema();
+        if let Some(schema) = [source, destination].into_iter().find(|name| name.collides(own)) {
+            return Err(CloneError::Other {
+                schema: schema.clone(),
+                place: self.access.place().to_owned(),
+                doing: "choosing what to copy",
+                message: "it is the control database".to_owned(),
+                remedy: "Register another schema in its place",
+            });
+        }
         let mut tries = 1;
         loop {
             match job.attempt(started, progress) {

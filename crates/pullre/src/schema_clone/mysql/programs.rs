@@ -185,8 +185,9 @@ pub(super) fn notes(programs: &[Program], source: &str, notes: &mut Vec<String>)
             named.join(", ")
         ));
     }
-    let events = programs.iter().filter(|program| program.kind == Kind::Event).count();
-    if events > 0 {
-        notes.push(format!("{events} events were copied and are disabled in the clone"));
+    let events = programs.iter().filter(|program| program.kind == Kind::Event);
+    let events: Vec<_> = events.map(|event| format!("`{}`", event.name)).collect();
+    if !events.is_empty() {
+        notes.push(format!("these events are disabled in the clone: {}", events.join(", ")));
     }
 }

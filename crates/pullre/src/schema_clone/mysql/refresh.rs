@@ -340,7 +340,7 @@ fn write(
         // Before the rows are written, which holds the children of what is written too. A kill behind
         // it leaves the new tables beside the old rows of the others, until the next clone.
         if let Err(fault) = swap::exchange(job, other) {
-            tracing::info!("the tables that differ were not exchanged: {fault:?}");
+            tracing::debug!("the tables that differ were not exchanged: {fault:?}");
             control.run(REWRITING, "ROLLBACK")?;
             swap::finish(job, other)?;
             return Ok(None);

@@ -94,7 +94,7 @@ pub(super) fn note(job: &Job<'_>, notes: &mut Vec<String>) {
     let waited = Duration::from_millis(job.waited.load(Ordering::Relaxed));
     if !waited.is_zero() {
         notes.push(format!(
-            "it waited {} for the server, which ran more than {} statements at once",
+            "its connections waited {} in all for the server, which ran more than {} statements at once",
             crate::words::duration(waited),
             job.max_running
         ));

@@ -11,6 +11,7 @@ use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 use super::super::backend::StoreError;
 use super::{io_error, store_error};
 use crate::config::DatabaseConfig;
+use crate::domain::SchemaName;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +57,7 @@ pub struct MysqlAccess {
     /// `host:port` or the socket, for errors.
     place: String,
     user: String,
-    database: String,
+    database: SchemaName,
 }
 
 impl fmt::Debug for MysqlAccess {
@@ -116,12 +117,17 @@ impl MysqlAccess {
             .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
             .init(SESSION.to_vec())
             .ssl_opts((words.mode != SslMode::Disabled).then_some(ssl));
-        let (user, database) = (user.clone(), name.as_str().to_owned());
+        let (user, database) = (user.clone(), name.clone());
         Ok((MysqlAccess { opts, mode: words.mode, place, user, database }, warnings))
     }
 
     /// The schema that holds the control tables.
     pub fn database(&self) -> &str {
+        self.database.as_str()
+    }
+
+    /// The schema of the control tables.
+    pub fn control_schema(&self) -> &SchemaName {
         &self.database
     }
 
@@ -199,7 +205,7 @@ impl MysqlAccess {
                 1049 => StoreError::Setup(format!(
                     "the MySQL server {place} has no database {database}: correct `mysql_db` in \
                      app.ini, or create it: CREATE DATABASE `{}` CHARACTER SET utf8mb4",
-                    database.replace('`', "``")
+                    database.as_str().replace('`', "``")
                 )),
                 1130 => StoreError::Setup(format!(
                     "the MySQL server {place} takes no connections from this host: {}",

@@ -13,6 +13,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, DriverError, Params};
 
 use super::backend::{Backend, Columns, Engine, Row, StoreError, Value};
+use crate::domain::SchemaName;
 pub use access::MysqlAccess;
 pub use holding::Holding;
 
@@ -89,6 +90,10 @@ impl Mysql {
 }
 
 impl Backend for Mysql {
+    fn own_schema(&self) -> Option<SchemaName> {
+        Some(self.access.control_schema().clone())
+    }
+
     fn engine(&self) -> Engine {
         Engine::Mysql
     }
