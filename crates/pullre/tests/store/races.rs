@@ -1,6 +1,6 @@
 //! Two processes that write the same row at once: the last one counts, and both go on.
 
-use pullre::domain::{Login, PullNumber};
+use pullre::domain::{Login, PullNumber, SchemaName};
 use pullre::facts::Hold;
 use pullre::report::Kind;
 use pullre::store::backend::{Backend, Row, Value};
@@ -31,6 +31,9 @@ impl Backend for Overtaken {
     }
     fn last_insert_id(&mut self) -> Result<i64, StoreError> {
         self.inner.last_insert_id()
+    }
+    fn own_schema(&self) -> Option<SchemaName> {
+        self.inner.own_schema()
     }
     fn begin(&mut self) -> Result<(), StoreError> {
         self.inner.begin()
