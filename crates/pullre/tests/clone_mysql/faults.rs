@@ -259,7 +259,10 @@ fn a_busy_server_is_given_a_rest() {
         }
         thread::sleep(Duration::from_millis(500));
         let notes = w.clone(&from, &to).notes.join("\n");
-        assert!(notes.contains("connections waited") && notes.contains("more than 4 statements"), "{notes}");
+        assert!(
+            notes.contains("connections waited") && notes.contains("more than 4 statements"),
+            "{notes}"
+        );
     });
 }
 
