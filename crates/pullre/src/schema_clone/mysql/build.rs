@@ -8,7 +8,7 @@ use super::ddl::{self, Statements, quoted};
 use super::fault::Fault;
 use super::session::{Crew, Session, at_once};
 use super::source::{self, Schema};
-use super::{Job, SEEN, masking, programs};
+use super::{Job, masking, programs};
 use crate::schema_clone::{CloneError, Consistency, Phase, Progress};
 
 /// Tables up to this size are made with their keys: adding them later costs more than it gives.
@@ -76,7 +76,7 @@ pub(super) fn build(
         || copy.prepare(control, snapshots),
     )?;
     crew.sessions.truncate(copiers);
-    let Ok(Copied { rows, consistency }) = copy.run(control, crew, pieces, progress)? else {
+    let Ok(copied) = copy.run(control, crew, pieces, progress)? else {
         job.no_snapshots.store(true, Ordering::Relaxed);
         return Err(Fault::Altered("this server copies no snapshots".to_owned()));
     };
@@ -92,13 +92,20 @@ pub(super) fn build(
         }
     }
     set_sequences(control, from, into)?;
-    control.run(CREATING, format!("DROP TABLE IF EXISTS `{SEEN}`"))?;
     let programs: Vec<_> = from.programs.iter().collect();
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
     progress(Progress::at(Phase::Verifying));
-    verify(crew, from, into, &rows)?;
+    let (now, clone) = at_once(
+        || count(crew, from, into, &copied.rows),
+        || {
+            copy.clean(control, &copied)?;
+            source::read(control, into)
+        },
+    )?;
+    verify(from, &now, clone.map(without_probe))?;
     masking::dangling(control, from, into, notes)?;
+    let Copied { rows, consistency, .. } = copied;
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
 
@@ -183,12 +190,12 @@ fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(),
     Ok(())
 }
 
-/// The clone has every object of the source in the same words, and the rows that were copied. The
-/// source is still what was read at first.
-fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<(), Fault> {
-    let wrong = |message: String| {
-        Fault::Altered(format!("the clone is not what the source was: {message}"))
-    };
+fn wrong(message: impl std::fmt::Display) -> Fault {
+    Fault::Altered(format!("the clone is not what the source was: {message}"))
+}
+
+/// The clone has the rows that were copied. Returns what the source is by now.
+fn count(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<Schema, Fault> {
     let (small, big): (Vec<usize>, Vec<usize>) = (0..from.tables.len())
         .filter(|n| from.tables[*n].has_rows())
         .partition(|n| from.tables[*n].bytes <= BIG);
@@ -205,7 +212,7 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
         for table in tables {
             let found = found.next().flatten();
             if found != Some(rows[*table]) {
-                return Err(wrong(format!(
+                return Err(wrong(format_args!(
                     "table `{}` has {} rows where {} were copied",
                     from.tables[*table].name,
                     found.unwrap_or(0),
@@ -215,37 +222,31 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
         }
         Ok(())
     };
-    // Side by side: the definitions of both schemas are read while rows are counted.
     let next = AtomicUsize::new(0);
-    let each = |_: usize, session: &mut Session, tell: &super::session::Tell<(bool, Schema)>| {
+    let each = |_: usize, session: &mut Session, tell: &super::session::Tell<Schema>| {
         loop {
-            match next.fetch_add(1, Ordering::Relaxed) {
-                0 => {
-                    let clone = source::read(session, into)?.map(without_probe);
-                    tell.tell((true, clone.ok_or_else(|| wrong("it is gone".to_owned()))?));
-                }
-                1 => {
-                    let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
-                    let gone = || Fault::Altered("it was dropped".to_owned());
-                    let now = now.ok_or_else(gone)?;
-                    let is_ours = |name: &str| from.tables.iter().any(|table| table.name == name);
-                    tell.tell((false, if from.is_part { now.part(is_ours) } else { now }));
-                }
-                at => match counted.get(at - 2) {
-                    Some(tables) => count(session, tables)?,
-                    None => return Ok(()),
-                },
+            let Some(at) = next.fetch_add(1, Ordering::Relaxed).checked_sub(1) else {
+                let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
+                tell.tell(now.ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?);
+                continue;
+            };
+            match counted.get(at) {
+                Some(tables) => count(session, tables)?,
+                None => return Ok(()),
             }
         }
     };
-    let (mut clone, mut now) = (None, None);
-    let heard =
-        |(of_clone, schema)| if of_clone { clone = Some(schema) } else { now = Some(schema) };
-    crew.work(each, || {}, heard)?;
-    let (Some(clone), Some(now)) = (clone, now) else {
-        return Err(wrong("it was not read".to_owned()));
-    };
+    let mut now = None;
+    crew.work(each, || {}, |schema| now = Some(schema))?;
+    let now = now.ok_or_else(|| wrong("the source was not read"))?;
+    let is_ours = |name: &str| from.tables.iter().any(|table| table.name == name);
+    Ok(if from.is_part { now.part(is_ours) } else { now })
+}
 
+/// The clone has every object of the source in the same words. The source is still what was read at
+/// first.
+fn verify(from: &Schema, now: &Schema, clone: Option<Schema>) -> Result<(), Fault> {
+    let clone = clone.ok_or_else(|| wrong("it is gone"))?;
     // A view that cannot be made is told of; everything else is there.
     let mut expected = from.clone();
     expected.programs.retain(|wanted| {
@@ -255,7 +256,7 @@ fn verify(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<()
     if let Some(difference) = source::difference(&expected, &clone) {
         return Err(wrong(difference));
     }
-    match source::difference(from, &now) {
+    match source::difference(from, now) {
         Some(difference) => Err(Fault::Altered(difference)),
         None => Ok(()),
     }

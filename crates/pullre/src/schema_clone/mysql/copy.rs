@@ -51,6 +51,7 @@ pub(super) struct Pieces {
 pub(super) struct Copied {
     pub rows: Vec<u64>,
     pub consistency: Consistency,
+    pieces: Vec<Piece>,
 }
 
 /// The server does not read snapshots as hoped; the rows that were copied are of no use.
@@ -280,9 +281,6 @@ impl Copy<'_> {
         }
         let rows = done.map_err(Fault::or_altered)?;
         if by_function {
-            self.drop_functions(control, &pieces)?;
-            let none = format!("DROP FUNCTION IF EXISTS {}.`pullre~copy~none`", quoted(self.into));
-            control.run("removing the functions that copied", none)?;
             let sql = format!("SELECT COUNT(*) FROM {}.`{SEEN}`", quoted(self.into));
             let seen: Option<u64> = control.one("reading the probe", sql)?;
             if seen != Some(0) {
@@ -290,7 +288,19 @@ impl Copy<'_> {
             }
         }
         let consistency = if by_function { Consistency::Snapshot } else { Consistency::Locked };
-        Ok(Ok(Copied { rows, consistency }))
+        Ok(Ok(Copied { rows, consistency, pieces }))
+    }
+
+    /// Removes what was made for the copying.
+    pub fn clean(&self, control: &mut Session, copied: &Copied) -> Result<(), Fault> {
+        const CLEANING: &str = "removing what was made for the copying";
+        let into = quoted(self.into);
+        self.drop_functions(control, &copied.pieces)?;
+        if copied.consistency == Consistency::Snapshot {
+            let none = format!("DROP FUNCTION IF EXISTS {into}.`pullre~copy~none`");
+            control.run(CLEANING, none)?;
+        }
+        control.run(CLEANING, format!("DROP TABLE {into}.`{SEEN}`"))
     }
 
     /// Whether a function that copies the probe alone finds what was written after the snapshot.
