@@ -85,7 +85,8 @@ pub fn table(title: &str, subjects: &mut [Subject], figure: &str) -> Result<()> 
 
 /// The subjects' medians, and their ratios to the first.
 pub fn print(title: &str, subjects: &[Subject], figure: &str) {
-    println!("\n{title}; medians of {ROUNDS} rounds in turn\n");
+    let rounds = subjects[0].rounds.len();
+    println!("\n{title}; medians of {rounds} rounds in turn\n");
     println!("| what | CPU ms | wall ms | peak MiB | {figure} to the first row |");
     println!("|---|---|---|---|---|");
     for subject in subjects.iter() {
