@@ -70,10 +70,10 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
 /// The first half of [`finish`]: the tables that come are in the place of those that go. Where it
 /// fails, nothing has moved.
 pub(super) fn exchange(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
-    match written_down(job, control)? {
-        Some(swap) => swap.exchange(control),
-        None => Err(Fault::Altered("what was written down of the swap is gone".to_owned())),
-    }
+    let gone = || Fault::Altered("what was written down of the swap is gone".to_owned());
+    written_down(job, control)?.ok_or_else(gone)?.exchange(control)?;
+    job.moved.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Undoes [`exchange`]: the old tables are where they were.
@@ -91,6 +91,7 @@ pub(super) fn take_back(job: &Job<'_>, control: &mut Session) -> Result<(), Faul
     if !pairs.is_empty() {
         control.run(SWAPPING, format!("RENAME /* {mark} */ TABLE {}", pairs.join(", ")))?;
     }
+    job.moved.store(false, Ordering::Relaxed);
     swap.back(control)
 }
 
