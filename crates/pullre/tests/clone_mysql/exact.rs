@@ -115,7 +115,9 @@ fn every_kind_of_object_is_copied_as_it_is() {
     );
     assert_eq!(w.number(&to, &events), 0);
     let notes = outcome.notes.join("\n");
-    for told in ["2 events", "`versioned`", "`aria`, `mem`, `my`"] {
+    for told in
+        ["these events are disabled in the clone: `e1`, `e2`", "`versioned`", "`aria`, `mem`, `my`"]
+    {
         assert!(notes.contains(told), "{told}: {notes}");
     }
     // Over what is there, twice: the first clone, then its own like.

@@ -338,12 +338,16 @@ impl Job<'_> {
         let keeps = self.keep_previous && !kept_already;
 
         let place = || self.access.place().to_owned();
-        let mut from = source::read(&mut control, self.source.as_str())
-            .map_err(Fault::or_altered)?
-            .ok_or_else(|| CloneError::SourceMissing {
-                schema: self.source.clone(),
-                place: place(),
-            })?;
+        let found = state(&mut control, destination)?;
+        let in_place = found != Some(State::Full);
+        let (from, there) = at_once(
+            || source::read(&mut control, self.source.as_str()).map_err(Fault::or_altered),
+            || if in_place { Ok(None) } else { refresh::look(self).map(Some) },
+        )?;
+        let mut from = from.ok_or_else(|| CloneError::SourceMissing {
+            schema: self.source.clone(),
+            place: place(),
+        })?;
         if from.tables.iter().any(|table| MARKS.contains(&table.name.as_str())) {
             return Err(Fault::Told(CloneError::Other {
                 schema: self.source.clone(),
@@ -357,13 +361,12 @@ impl Job<'_> {
         build::check_size(self, &from)?;
 
         let mut notes = Vec::new();
-        let found = state(&mut control, destination)?;
-        let in_place = found != Some(State::Full);
         let (building, _) = swap::beside(destination);
         let into = if in_place { destination } else { &building };
-        if !in_place {
+        if let Some(there) = there {
             progress(Progress::at(Phase::Comparing));
-            if let Some(built) = refresh::refresh(self, &mut control, &from, &mut notes, progress)?
+            if let Some(built) =
+                refresh::refresh(self, &mut control, there, &from, &mut notes, progress)?
             {
                 // A run that was killed while it copied had begun beside.
                 if state(&mut control, &building)? == Some(State::Unfinished) {

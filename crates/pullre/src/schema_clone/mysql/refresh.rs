@@ -30,21 +30,36 @@ const MOST_NAMES: usize = 20;
 /// Tables that are compared by one statement, so that many differences end it soon.
 const BATCH: usize = 50;
 
+/// What is in the destination, and the session that read it.
+pub(super) struct There {
+    session: Session,
+    /// None: nothing, or something that somebody is still at work on.
+    old: Option<Schema>,
+}
+
+pub(super) fn look(job: &Job<'_>) -> Result<There, Fault> {
+    let mut session = job.session()?;
+    let destination = job.destination.as_str();
+    // What a killed run still inserts moves counters on, and no rollback moves them back.
+    let old = match super::end_orphans(&mut session, destination)? {
+        true => source::read(&mut session, destination)?.map(without_probe),
+        false => None,
+    };
+    Ok(There { session, old })
+}
+
 /// None where the clone has to be made anew.
 pub(super) fn refresh(
     job: &Job<'_>,
     control: &mut Session,
+    there: There,
     from: &Schema,
     notes: &mut Vec<String>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<Built>, Fault> {
     let destination = job.destination.as_str();
-    // What a killed run still inserts moves counters on, and no rollback moves them back.
-    if !super::end_orphans(control, destination)? {
-        return Ok(None);
-    }
-    let Some(old) = source::read(control, destination)?.map(without_probe) else { return Ok(None) };
-    let Some(parts) = parts(from, &old) else { return Ok(None) };
+    let There { session: mut other, old } = there;
+    let Some(parts) = old.and_then(|old| parts(from, &old)) else { return Ok(None) };
     if from.tables.iter().any(|table| !table.has_rows()) {
         return Ok(None);
     }
@@ -56,7 +71,9 @@ pub(super) fn refresh(
             return Ok(None);
         }
     }
-    let Some(rows) = bring_up(job, control, &parts, notes, progress)? else { return Ok(None) };
+    let Some(rows) = bring_up(job, [control, &mut other], &parts, notes, progress)? else {
+        return Ok(None);
+    };
     match source::read(control, &from.name).map_err(Fault::or_altered)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
@@ -69,13 +86,12 @@ pub(super) fn refresh(
 /// Returns the rows of all tables.
 fn bring_up(
     job: &Job<'_>,
-    control: &mut Session,
+    [control, other]: [&mut Session; 2],
     parts: &Parts,
     notes: &mut Vec<String>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<u64>, Fault> {
-    let mut other = job.session()?;
-    let Some(seen) = compare_at_once(job, control, &mut other, parts)? else { return Ok(None) };
+    let Some(seen) = compare_at_once(job, control, other, parts)? else { return Ok(None) };
     control.run(COMPARING, "ROLLBACK")?;
     if seen.different.is_empty() && parts.all_stay() {
         notes.push("nothing differed; the clone stays as it is".to_owned());
@@ -86,12 +102,12 @@ fn bring_up(
         return Ok(None);
     }
     let (building, _) = swap::beside(&parts.old.name);
-    let made = make(job, control, &mut other, parts, &seen.different, &building, progress);
+    let made = make(job, control, other, parts, &seen.different, &building, progress);
     let ended = control.run(REWRITING, "ROLLBACK");
-    let cleared = match swap::is_written_down(job, &mut other) {
+    let cleared = match swap::is_written_down(job, other) {
         // The next call goes on from it.
         Ok(true) => Ok(()),
-        Ok(false) => super::clear(job, &mut other, &building),
+        Ok(false) => super::clear(job, other, &building),
         Err(e) => Err(e),
     };
     if let Err(e) = cleared {
