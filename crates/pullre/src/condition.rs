@@ -227,7 +227,7 @@ fn schema_problem(server: &Server, facts: &Facts) -> Option<String> {
 
 /// Why nothing may be cloned into `schema` for this server, whatever the row says.
 pub fn schema_refused(schema: &SchemaName, server: ServerId, facts: &Facts) -> Option<String> {
-    if facts.own_schema.as_ref().is_some_and(|own| own.collides(schema)) {
+    if facts.control_schema.as_ref().is_some_and(|own| own.collides(schema)) {
         return Some(format!(
             "its schema {schema} is the control database; give it one of its own"
         ));

@@ -16,7 +16,7 @@ use crate::switches::Switching;
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// The schema that the control database itself is, where it has neighbours.
-    pub own_schema: Option<SchemaName>,
+    pub control_schema: Option<SchemaName>,
     /// Open ones, and closed ones that still have a server.
     pub pulls: BTreeMap<PullNumber, Pull>,
     pub servers: BTreeMap<ServerId, Server>,

@@ -70,8 +70,8 @@ impl FusedBackend {
 }
 
 impl Backend for FusedBackend {
-    fn own_schema(&self) -> Option<SchemaName> {
-        self.inner.own_schema()
+    fn control_schema(&self) -> Option<SchemaName> {
+        self.inner.control_schema()
     }
     fn engine(&self) -> Engine {
         self.inner.engine()

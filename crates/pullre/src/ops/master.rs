@@ -100,7 +100,7 @@ impl Operator<'_> {
     /// A schema that may be a developer's.
     pub(super) fn developers_schema(&self, text: &str, facts: &Facts) -> Result<SchemaName> {
         let schema: SchemaName = text.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
-        if facts.own_schema.as_ref().is_some_and(|own| own.collides(&schema)) {
+        if facts.control_schema.as_ref().is_some_and(|own| own.collides(&schema)) {
             return refused(format!(
                 "{schema} is the control database; it cannot be a developer's"
             ));

@@ -14,7 +14,7 @@ pub trait Backend: Send {
     fn engine(&self) -> Engine;
 
     /// The schema that the control database itself is, where schemas are its neighbours.
-    fn own_schema(&self) -> Option<SchemaName>;
+    fn control_schema(&self) -> Option<SchemaName>;
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError>;
 

@@ -55,7 +55,7 @@ impl Store {
     }
 
     fn facts_by(&mut self, pulls: &str) -> Result<Facts> {
-        let mut facts = Facts { own_schema: self.backend.own_schema(), ..Facts::default() };
+        let mut facts = Facts { control_schema: self.backend.control_schema(), ..Facts::default() };
         let live = "WHERE p.state = 'open'
             OR EXISTS (SELECT 1 FROM assignments a WHERE a.pull_number = p.number)";
         let unreadable = &mut facts.unreadable;

@@ -60,7 +60,7 @@ impl rusqlite::ToSql for Value {
 }
 
 impl Backend for Sqlite {
-    fn own_schema(&self) -> Option<SchemaName> {
+    fn control_schema(&self) -> Option<SchemaName> {
         // app.ini names no folder of schemas in which it would be one.
         None
     }

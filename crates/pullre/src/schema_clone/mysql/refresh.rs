@@ -3,7 +3,9 @@
 //! looks sees the old content or the new one; a kill leaves the old one.
 //!
 //! Tables of another definition, and those that only one side has, are made anew beside the clone and
-//! exchanged while that transaction is open. All is as of the moment at which it began.
+//! exchanged in the middle of that transaction, right before its rows are written. All is as of the
+//! moment at which it began. A kill between the two leaves new tables beside old rows of the others,
+//! until the next clone.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -37,6 +39,7 @@ pub(super) struct There {
     old: Option<Schema>,
 }
 
+/// Reads the destination, after what a killed run left at work there has ended.
 pub(super) fn look(job: &Job<'_>) -> Result<There, Fault> {
     let mut session = job.session()?;
     let destination = job.destination.as_str();
@@ -102,7 +105,8 @@ fn bring_up(
         return Ok(None);
     }
     let (building, _) = swap::beside(&parts.old.name);
-    let made = make(job, control, other, parts, &seen.different, &building, progress);
+    let rewriting = Rewriting { job, parts, different: &seen.different, building: &building };
+    let made = rewriting.all([control, other], progress);
     let ended = control.run(REWRITING, "ROLLBACK");
     let cleared = match swap::is_written_down(job, other) {
         // The next call goes on from it.
@@ -122,48 +126,21 @@ fn bring_up(
 }
 
 fn tell(parts: &Parts, different: &[usize], notes: &mut Vec<String>) {
-    let mut tell = |what: &str, names: Vec<&str>, of: usize| match names.len() {
+    let all = parts.from.tables.len() + parts.coming.tables.len();
+    let mut tell = |what: &str, names: Vec<&str>| match names.len() {
         0 => {}
         1..=MOST_NAMES => notes.push(format!("only these {what}: `{}`", names.join("`, `"))),
-        several => notes.push(format!("only {several} of {of} tables {what}")),
+        several => notes.push(format!("only {several} of {all} tables {what}")),
     };
-    let all = parts.from.tables.len() + parts.coming.tables.len();
     let names = |schema: &Schema| -> Vec<String> {
         schema.tables.iter().map(|table| table.name.clone()).collect()
     };
+    let (coming, mut gone) = (names(&parts.coming), names(&parts.going));
+    gone.retain(|name| !coming.contains(name));
     let rewritten = different.iter().map(|n| &parts.from.tables[*n].name[..]).collect();
-    tell("differed and were rewritten", rewritten, all);
-    let (coming, going) = (names(&parts.coming), names(&parts.going));
-    let gone = going.iter().filter(|name| !coming.contains(name)).map(String::as_str).collect();
-    tell("were made anew", coming.iter().map(String::as_str).collect(), all);
-    tell("were not in the source and are gone", gone, all);
-}
-
-/// Makes anew what has to be, beside the clone, and rewrites what differs, in one transaction: both as
-/// of one moment. Returns the rows of all tables, and notes; None: what is there was left as it is.
-fn make(
-    job: &Job<'_>,
-    control: &mut Session,
-    other: &mut Session,
-    parts: &Parts,
-    different: &[usize],
-    building: &str,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Option<(u64, Vec<String>)>, Fault> {
-    job.start(other, &parts.from, building, false)?;
-    let (mut coming, mut notes) = (0, Vec::new());
-    if !parts.coming.tables.is_empty() {
-        let mut crew = job.crew(build::crew_size(job, &parts.coming))?;
-        let built =
-            build::build(job, other, &mut crew, &parts.coming, building, &mut notes, progress)?;
-        coming = built.rows;
-        job.probe(other, building)?;
-    }
-    progress(Progress::at(Phase::Swapping));
-    // A session that works in the clone is one that may be ended.
-    control.run(REWRITING, format!("USE {}", quoted(&parts.from.name)))?;
-    let rows = write(job, control, other, parts, different, building)?;
-    Ok(rows.map(|rows| (rows + coming, notes)))
+    tell("differed and were rewritten", rewritten);
+    tell("were made anew", coming.iter().map(String::as_str).collect());
+    tell("were not in the source and are gone", gone.iter().map(String::as_str).collect());
 }
 
 /// What two schemas of the same definitions differ in.
@@ -304,95 +281,158 @@ fn about(tables: &[&str]) -> String {
     format!("table `{}`{more}", named.join("` or `"))
 }
 
-/// Writes anew what differs, and puts what was built in its place. Returns the rows of all tables that
-/// stay; None: they are as they were.
-fn write(
-    job: &Job<'_>,
-    control: &mut Session,
-    other: &mut Session,
-    parts: &Parts,
-    different: &[usize],
-    building: &str,
-) -> Result<Option<u64>, Fault> {
-    let Parts { from, old, coming, going } = parts;
-    let name = quoted(building);
-    let mark = format!("/* {} */", super::orphan_mark(&old.name));
-    let function = format!("{name}.`pullre~copy~0`");
-    let mut body = format!(
-        "CREATE FUNCTION {function}() RETURNS INT MODIFIES SQL DATA BEGIN
-             INSERT INTO {name}.`{SEEN}` SELECT * FROM {name}.`{PROBE}`;\n"
-    );
-    for index in different {
-        let table = &from.tables[*index];
-        body += &format!("DELETE {mark} FROM {}.{};\n", quoted(&old.name), quoted(&table.name));
-        if let Some(fill) = masking::fill(table, &from.name, &old.name) {
-            body += &format!("{fill};\n");
+/// How a clone of which something differs is brought up to date.
+struct Rewriting<'a> {
+    job: &'a Job<'a>,
+    parts: &'a Parts,
+    /// Tables that stay and get other rows, by their places.
+    different: &'a [usize],
+    /// The schema beside the clone: of what comes, the probe, and the function that writes.
+    building: &'a str,
+}
+
+impl Rewriting<'_> {
+    /// Makes anew what has to be, beside the clone, and rewrites what differs, in one transaction:
+    /// both as of one moment. Returns the rows of all tables, and notes; None: what is there was left
+    /// as it is.
+    fn all(
+        &self,
+        [control, other]: [&mut Session; 2],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<(u64, Vec<String>)>, Fault> {
+        let Rewriting { job, parts, building, .. } = self;
+        job.start(other, &parts.from, building, false)?;
+        let (mut coming, mut notes) = (0, Vec::new());
+        if !parts.coming.tables.is_empty() {
+            let mut crew = job.crew(build::crew_size(job, &parts.coming))?;
+            let built =
+                build::build(job, other, &mut crew, &parts.coming, building, &mut notes, progress)?;
+            coming = built.rows;
+            job.probe(other, building)?;
         }
+        progress(Progress::at(Phase::Swapping));
+        // A session that works in the clone is one that may be ended.
+        control.run(REWRITING, format!("USE {}", quoted(&parts.from.name)))?;
+        match other.run(REWRITING, self.function()) {
+            Err(e) if e.makes_no_function() => return Ok(None),
+            made => made?,
+        }
+        let Some(seen) = self.compare_again(control, other)? else { return Ok(None) };
+        if !self.write([control, other])? {
+            return Ok(None);
+        }
+        self.put_counters_back(other)?;
+        let rewritten = count(control, &parts.old, &seen.different)?;
+        Ok(Some((coming + seen.rows + rewritten, notes)))
     }
-    body += "RETURN 0;\nEND";
-    match other.run(REWRITING, body) {
-        Err(e) if e.makes_no_function() => return Ok(None),
-        made => made?,
+
+    fn name(&self) -> String {
+        format!("{}.`pullre~copy~0`", quoted(self.building))
     }
-    // What is written is of this moment, so what differs is asked again.
-    let seen = match compare_at_once(job, control, other, parts)? {
-        Some(now) if now.different.iter().all(|index| different.contains(index)) => now,
-        _ => return Ok(None),
-    };
-    if !parts.all_stay() {
-        // What was built is a little older.
+
+    fn mark(&self) -> String {
+        format!("/* {} */", super::orphan_mark(&self.parts.old.name))
+    }
+
+    fn function(&self) -> String {
+        let (Parts { from, old, .. }, mark) = (self.parts, self.mark());
+        let mut body = format!(
+            "CREATE FUNCTION {}() RETURNS INT MODIFIES SQL DATA BEGIN
+                 INSERT INTO {1}.`{SEEN}` SELECT * FROM {1}.`{PROBE}`;\n",
+            self.name(),
+            quoted(self.building)
+        );
+        for index in self.different {
+            let table = &from.tables[*index];
+            let (of, name) = (quoted(&old.name), quoted(&table.name));
+            body += &format!("DELETE {mark} FROM {of}.{name};\n");
+            if let Some(fill) = masking::fill(table, &from.name, &old.name) {
+                body += &format!("{fill};\n");
+            }
+        }
+        body + "RETURN 0;\nEND"
+    }
+
+    /// What is written is of this moment, so what differs is asked again; what was built is a little
+    /// older. None where something else differs by now. `control`'s snapshot stays open.
+    fn compare_again(
+        &self,
+        control: &mut Session,
+        other: &mut Session,
+    ) -> Result<Option<Seen>, Fault> {
+        let Rewriting { job, parts, different, building } = self;
+        let Some(seen) = compare_at_once(job, control, other, parts)? else { return Ok(None) };
+        let is_known = seen.different.iter().all(|index| different.contains(index));
+        if !is_known || parts.all_stay() {
+            return Ok(is_known.then_some(seen));
+        }
         let built = source::read(other, building)?.map(without_probe);
-        let Some(built) = built.filter(|built| built.tables.len() == coming.tables.len()) else {
+        let Some(built) = built.filter(|b| b.tables.len() == parts.coming.tables.len()) else {
             return Ok(None);
         };
-        match compare(job, [control, other], coming, &built)? {
-            Some(now) if now.different.is_empty() => {}
-            _ => return Ok(None),
-        }
+        let now = compare(job, [control, other], &parts.coming, &built)?;
+        Ok(now.is_some_and(|now| now.different.is_empty()).then_some(seen))
     }
-    other.run(REWRITING, format!("INSERT INTO {name}.`{PROBE}` VALUES (1)"))?;
-    if !parts.all_stay() {
-        intend(job, other, coming, going, building, &old.name, None)?;
-        // Before the rows are written, which holds the children of what is written too. A kill behind
-        // it leaves the new tables beside the old rows of the others, until the next clone.
-        if let Err(fault) = swap::exchange(job, other) {
-            tracing::debug!("the tables that differ were not exchanged: {fault:?}");
+
+    /// Writes anew what differs, and puts what was built in its place. False: all is as it was.
+    fn write(&self, [control, other]: [&mut Session; 2]) -> Result<bool, Fault> {
+        let Rewriting { job, parts: Parts { from, old, coming, going }, building, .. } = self;
+        let exchanges = !self.parts.all_stay();
+        let place = quoted(building);
+        other.run(REWRITING, format!("INSERT INTO {place}.`{PROBE}` VALUES (1)"))?;
+        if exchanges {
+            intend(job, other, coming, going, building, &old.name, None)?;
+            // Before the rows are written, which holds the children of what is written too. A kill
+            // behind it leaves the new tables beside the old rows of the others.
+            if let Err(fault) = swap::exchange(job, other) {
+                tracing::debug!("the tables that differ were not exchanged: {fault:?}");
+                control.run(REWRITING, "ROLLBACK")?;
+                swap::finish(job, other)?;
+                return Ok(false);
+            }
+        }
+        let copy = format!("SELECT {} {}()", self.mark(), self.name());
+        let seen = format!("SELECT COUNT(*) FROM {place}.`{SEEN}`");
+        let written = control.run(REWRITING, copy).and_then(|()| control.one(REWRITING, seen));
+        if !matches!(written, Ok(Some(0_u64))) {
             control.run(REWRITING, "ROLLBACK")?;
+            if exchanges {
+                swap::take_back(job, other)?;
+            }
+            let names: Vec<_> = self.names_in(from);
+            return match written {
+                // Somebody writes there at this moment: made anew, it is swapped with more care.
+                Err(e) if !e.is_busy() => Err(e.about(&about(&names)).or_altered()),
+                _ => Ok(false),
+            };
+        }
+        control.run(REWRITING, "COMMIT")?;
+        job.moved.store(true, Ordering::Relaxed);
+        if exchanges {
             swap::finish(job, other)?;
-            return Ok(None);
         }
+        Ok(true)
     }
-    let names: Vec<_> = different.iter().map(|n| &from.tables[*n].name[..]).collect();
-    let copy = format!("SELECT {mark} {function}()");
-    let seen_too = format!("SELECT COUNT(*) FROM {name}.`{SEEN}`");
-    let written = control.run(REWRITING, copy).and_then(|()| control.one(REWRITING, seen_too));
-    if !matches!(written, Ok(Some(0_u64))) {
-        control.run(REWRITING, "ROLLBACK")?;
-        if !parts.all_stay() {
-            swap::take_back(job, other)?;
+
+    fn names_in<'s>(&self, from: &'s Schema) -> Vec<&'s str> {
+        self.different.iter().map(|n| &from.tables[*n].name[..]).collect()
+    }
+
+    /// Rows that came put counters forward, and nothing puts them back.
+    fn put_counters_back(&self, other: &mut Session) -> Result<(), Fault> {
+        let Parts { from, old, .. } = self.parts;
+        let shown = source::shown(other, &old.name, &self.names_in(from))?;
+        for (index, ddl) in self.different.iter().zip(shown) {
+            let (wanted, has) = (ddl::counter(&from.tables[*index].ddl), ddl::counter(&ddl));
+            if wanted != has {
+                let table = format!("{}.{}", quoted(&old.name), quoted(&from.tables[*index].name));
+                let (mark, next) = (self.mark(), wanted.unwrap_or(1));
+                let sql = format!("ALTER {mark} TABLE {table} AUTO_INCREMENT = {next}");
+                other.run(REWRITING, sql).map_err(|e| e.about(&format!("table {table}")))?;
+            }
         }
-        return match written {
-            // Somebody writes there at this moment: made anew, it is swapped with more care.
-            Err(e) if !e.is_busy() => Err(e.about(&about(&names)).or_altered()),
-            _ => Ok(None),
-        };
+        Ok(())
     }
-    control.run(REWRITING, "COMMIT")?;
-    job.moved.store(true, Ordering::Relaxed);
-    if !parts.all_stay() {
-        swap::finish(job, other)?;
-    }
-    for (index, ddl) in different.iter().zip(source::shown(other, &old.name, &names)?) {
-        // As it is now: rows that came put it forward, and nothing puts it back.
-        let (wanted, has) = (ddl::counter(&from.tables[*index].ddl), ddl::counter(&ddl));
-        if wanted != has {
-            let table = format!("{}.{}", quoted(&old.name), quoted(&from.tables[*index].name));
-            let sql =
-                format!("ALTER {mark} TABLE {table} AUTO_INCREMENT = {}", wanted.unwrap_or(1));
-            other.run(REWRITING, sql).map_err(|e| e.about(&format!("table {table}")))?;
-        }
-    }
-    Ok(Some(seen.rows + count(control, old, &seen.different)?))
 }
 
 fn count(session: &mut Session, schema: &Schema, tables: &[usize]) -> Result<u64, Fault> {

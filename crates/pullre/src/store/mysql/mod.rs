@@ -90,7 +90,7 @@ impl Mysql {
 }
 
 impl Backend for Mysql {
-    fn own_schema(&self) -> Option<SchemaName> {
+    fn control_schema(&self) -> Option<SchemaName> {
         Some(self.access.control_schema().clone())
     }
 
