@@ -272,12 +272,16 @@ fn what_a_killed_run_left_at_work_in_the_server_is_ended_before_anything_is_done
     w.keep_previous = false;
     thread::scope(|scope| {
         let orphan = scope.spawn(|| w.conn().query_drop(format!("SELECT /* {mark} */ SLEEP(600)")));
-        testkit::until("it sleeps", || {
-            let sleeps = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SLEEP(600)' AND state = 'User sleep'";
-            w.number(&to, sleeps) > 0
-        });
+        let at_work = "SELECT id FROM information_schema.processlist
+             WHERE info LIKE '%SLEEP(600)' AND state = 'User sleep'";
+        testkit::until("it sleeps", || !w.conn().query::<u32, _>(at_work).unwrap().is_empty());
         w.clone(&a, &to);
+        let left: Vec<u32> = w.conn().query(at_work).unwrap();
+        for id in &left {
+            w.conn().query_drop(format!("KILL {id}")).unwrap();
+        }
         orphan.join().unwrap().unwrap_err();
+        assert!(left.is_empty(), "it goes on in the server");
     });
     w.assert_same(&a, &to);
 }

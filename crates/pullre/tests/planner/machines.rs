@@ -9,6 +9,7 @@ use pullre::ports::{Compute, ComputeError};
 use pullre::reconcile::Controller;
 use pullre::store::Won;
 use testkit::fuse::Fuse;
+use testkit::world::World;
 
 use crate::{plan, served, settled, stage};
 
@@ -146,34 +147,33 @@ fn a_held_server_is_given_to_nobody() {
     assert!(world.fleet.effects().is_empty());
 }
 
-#[test]
-fn two_rows_of_one_machine_are_given_to_nobody() {
-    let mut world = settled(2);
-    world.by_hand("UPDATE servers SET instance_id = 'stg1'");
+/// What a pull request waits for where the rows of servers were changed so, and no machine is touched.
+fn waits_for(servers: usize, change: &str) -> (World, String) {
+    let mut world = settled(servers);
+    world.by_hand(change);
     let one = world.hub.open("dev1", false, world.now);
     world.minutes(2);
-    assert_snapshot!(stage(&world, one), @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: server stg2 names the same instance; remove one of them; stg2: server stg1 names the same instance; remove one of them");
     assert!(world.fleet.effects().is_empty());
+    let stage = stage(&world, one);
+    (world, stage)
+}
+
+#[test]
+fn two_rows_of_one_machine_are_given_to_nobody() {
+    let (_, why) = waits_for(2, "UPDATE servers SET instance_id = 'stg1'");
+    assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: server stg2 names the same instance; remove one of them; stg2: server stg1 names the same instance; remove one of them");
 }
 
 #[test]
 fn two_servers_never_share_a_schema() {
-    let mut world = settled(2);
-    let sql = "UPDATE servers SET db_schema = 'STG1' WHERE name = 'stg2'";
-    world.by_hand(sql);
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(2);
-    assert_snapshot!(stage(&world, one), @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: server stg2 names the same schema stg1; give each its own; stg2: server stg1 names the same schema STG1; give each its own");
-    assert!(world.fleet.effects().is_empty());
+    let (_, why) = waits_for(2, "UPDATE servers SET db_schema = 'STG1' WHERE name = 'stg2'");
+    assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: server stg2 names the same schema stg1; give each its own; stg2: server stg1 names the same schema STG1; give each its own");
 }
 
 #[test]
 fn a_developers_schema_is_never_a_servers() {
-    let mut world = settled(1);
-    world.by_hand("UPDATE servers SET db_schema = 'dev2'");
-    let one = world.hub.open("dev1", false, world.now);
-    world.minutes(2);
-    assert_snapshot!(stage(&world, one), @"queued: 1 of 1 in the queue; no server is free: 0 of 1 in use; stg1: its schema dev2 is the development schema of user dev2, which is never overwritten");
+    let (world, why) = waits_for(1, "UPDATE servers SET db_schema = 'dev2'");
+    assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 1 in use; stg1: its schema dev2 is the development schema of user dev2, which is never overwritten");
     assert!(world.holds_data_of("dev2", "dev2"));
 }
 

@@ -44,6 +44,18 @@ fn killed_anywhere(prepare: impl Fn() -> World, end: &str) {
     }
 }
 
+/// A tick that dies after so many operations, a second ago; what it was sending arrives when the
+/// world lets it.
+fn killed_while_sending(operations: u32) -> (World, Fuse) {
+    let mut world = opened(2);
+    world.report.deployments = true;
+    world.hub.slow_down();
+    let fuse = Fuse::after(operations);
+    let _ = world.try_tick(&fuse);
+    world.advance(1);
+    (world, fuse)
+}
+
 /// Whatever was lost in the kill, in the end this is what GitHub shows of the head.
 fn ends_well(world: &mut World, operations: u32, end: &str) {
     world.settle_machines();
@@ -165,13 +177,7 @@ fn while_a_pull_request_is_closed() {
 fn while_a_pull_request_is_opened_that_is_closed_before_anybody_looks_again() {
     let mut late = 0;
     for operations in 0.. {
-        let mut world = opened(2);
-        world.report.deployments = true;
-        // What it was sending when it died arrives after somebody has looked.
-        world.hub.slow_down();
-        let fuse = Fuse::after(operations);
-        let _ = world.try_tick(&fuse);
-        world.advance(1);
+        let (mut world, fuse) = killed_while_sending(operations);
         world.hub.close(ONE, world.now);
         world.tick();
         late += world.hub.arrive();
@@ -215,12 +221,7 @@ fn two_controllers_speak_once() {
 fn while_its_request_is_on_its_way_and_arrives_after_another_one_has_looked() {
     let mut late = 0;
     for operations in 0.. {
-        let mut world = opened(2);
-        world.report.deployments = true;
-        world.hub.slow_down();
-        let fuse = Fuse::after(operations);
-        let _ = world.try_tick(&fuse);
-        world.advance(1);
+        let (mut world, fuse) = killed_while_sending(operations);
         world.tick();
         late += world.hub.arrive();
         let killed = fuse.has_burnt();

@@ -128,14 +128,19 @@ fn a_later_truth_that_github_did_not_take_at_first_is_dated_no_earlier() {
     }
 }
 
-#[test]
-fn a_failure_that_arrived_and_was_not_recorded_is_followed_by_a_success() {
-    let mut world = ready();
+/// Its client falls silent; the failure arrives, and GitHub's answer does not.
+fn failed_unrecorded(world: &mut World) {
     world.advance(700);
     let lost = ForgeError::Unavailable("the connection was cut".into());
     world.hub.fail_next_post(lost.into(), true);
     world.tick();
-    assert_eq!(newest(&world).state, CheckState::Failure);
+    assert_eq!(newest(world).state, CheckState::Failure);
+}
+
+#[test]
+fn a_failure_that_arrived_and_was_not_recorded_is_followed_by_a_success() {
+    let mut world = ready();
+    failed_unrecorded(&mut world);
     // It is what was said before.
     world.client_ticks(&Fuse::never(), |_| true);
     world.advance(60);
@@ -150,11 +155,7 @@ fn the_first_success_is_no_older_than_a_failure_that_was_not_recorded() {
     // Nothing is known of what was said until now.
     world.by_hand("DELETE FROM reports");
     world.hub.forget_checks();
-    world.advance(700);
-    let lost = ForgeError::Unavailable("the connection was cut".into());
-    world.hub.fail_next_post(lost.into(), true);
-    world.tick();
-    assert_eq!(newest(&world).state, CheckState::Failure);
+    failed_unrecorded(&mut world);
     world.client_ticks(&Fuse::never(), |_| true);
     world.advance(60);
     world.tick();

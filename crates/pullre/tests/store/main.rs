@@ -36,3 +36,4 @@ mod reports;
 mod servers;
 mod texts;
 mod transactions;
+mod troubled;

@@ -1,69 +1,23 @@
 //! Two processes that write the same row at once: the last one counts, and both go on.
 
-use pullre::domain::{Login, PullNumber, SchemaName};
+use pullre::domain::{Login, PullNumber};
 use pullre::facts::Hold;
 use pullre::report::Kind;
-use pullre::store::backend::{Backend, Row, Value};
-use pullre::store::{Engine, Store, StoreError};
+use pullre::store::{Store, StoreError};
 
 use crate::db::{Db, at, mariadb, sha};
+use crate::troubled;
 
-/// A connection that is overtaken by another process right before it makes a row.
-struct Overtaken {
-    inner: Box<dyn Backend>,
-    meanwhile: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl Backend for Overtaken {
-    fn engine(&self) -> Engine {
-        self.inner.engine()
-    }
-    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
-        self.inner.query(sql, params)
-    }
-    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
-        if sql.starts_with("INSERT")
-            && let Some(meanwhile) = self.meanwhile.take()
-        {
-            meanwhile();
-        }
-        self.inner.execute(sql, params)
-    }
-    fn last_insert_id(&mut self) -> Result<i64, StoreError> {
-        self.inner.last_insert_id()
-    }
-    fn own_schema(&self) -> Option<SchemaName> {
-        self.inner.own_schema()
-    }
-    fn begin(&mut self) -> Result<(), StoreError> {
-        self.inner.begin()
-    }
-    fn commit(&mut self) -> Result<(), StoreError> {
-        self.inner.commit()
-    }
-    fn rollback(&mut self) -> Result<(), StoreError> {
-        self.inner.rollback()
-    }
-}
-
-/// `first` is done in the middle of `last`. On SQLite one waits for the other from the beginning.
+/// Between its two statements `last` is overtaken by `first`. On SQLite one waits for the other from
+/// the beginning.
 fn both(
+    change: &'static str,
     first: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
     last: impl FnOnce(&mut Store) -> Result<(), StoreError>,
 ) -> Db {
     let db = mariadb();
-    let mut other = db.another();
-    let meanwhile = Box::new(move || first(&mut other).unwrap());
-    let mut store =
-        Store::new(Box::new(Overtaken { inner: db.connection(), meanwhile: Some(meanwhile) }));
-    last(&mut store).unwrap();
+    troubled::both(&db, change, |store| first(store).unwrap(), |store| last(store).unwrap());
     db
-}
-
-#[test]
-fn two_pauses_are_one() {
-    let mut db = both(|s| s.set_paused(Some("a".into())), |s| s.set_paused(Some("b".into())));
-    assert_eq!(db.facts().unwrap().paused.as_deref(), Some("b"));
 }
 
 #[test]
@@ -71,6 +25,7 @@ fn a_hold_and_an_approval_of_one_pull_request_are_both_kept() {
     let hold = Hold { since: at(1), until: None, reason: "shown".into() };
     let by_first = hold.clone();
     let mut db = both(
+        "UPDATE pull_wishes",
         move |s| s.hold_pull(PullNumber(1), Some(&by_first)),
         |s| s.approve(PullNumber(1), &sha(1)),
     );
@@ -82,6 +37,7 @@ fn a_hold_and_an_approval_of_one_pull_request_are_both_kept() {
 #[test]
 fn two_people_stop_one_pull_request() {
     let mut db = both(
+        "UPDATE pull_stops",
         |s| s.stop_pull(PullNumber(1), Some(("alice", at(1)))),
         |s| s.stop_pull(PullNumber(1), Some(("bob", at(2)))),
     );
@@ -92,6 +48,7 @@ fn two_people_stop_one_pull_request() {
 #[test]
 fn two_people_set_one_user() {
     let mut db = both(
+        "UPDATE git_hub_users",
         |s| s.set_user(&Login("dev1".into()), &"db_a".parse().unwrap(), at(1)),
         |s| s.set_user(&Login("Dev1".into()), &"db_b".parse().unwrap(), at(2)),
     );
@@ -103,6 +60,7 @@ fn two_people_set_one_user() {
 #[test]
 fn two_ticks_hear_that_their_credentials_may_not() {
     let mut db = both(
+        "UPDATE report_refusals",
         |s| s.report_refused(Kind::Check, "token", "no App", at(1)).map(drop),
         |s| s.report_refused(Kind::Check, "token", "not granted", at(2)).map(drop),
     );
@@ -114,9 +72,7 @@ fn two_ticks_hear_that_their_credentials_may_not() {
 fn two_people_set_the_clock_of_one_server() {
     let mut db = mariadb();
     let server = db.server("stg1");
-    let mut other = db.another();
-    let meanwhile = Box::new(move || other.switched(server, at(1)).unwrap());
-    let overtaken = Overtaken { inner: db.connection(), meanwhile: Some(meanwhile) };
-    Store::new(Box::new(overtaken)).switched(server, at(2)).unwrap();
+    let switched = |at| move |store: &mut Store| store.switched(server, at).unwrap();
+    troubled::both(&db, "UPDATE server_switches", switched(at(1)), switched(at(2)));
     assert_eq!(db.facts_of(server).switching.unwrap().done, Some(at(2)));
 }

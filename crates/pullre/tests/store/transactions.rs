@@ -1,12 +1,9 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use pullre::domain::{PullNumber, SchemaName};
+use pullre::domain::PullNumber;
 use pullre::reconcile::plan::Record;
-use pullre::store::backend::{Backend, Row, Value};
-use pullre::store::{Engine, Store, StoreError};
+use pullre::store::{Store, StoreError};
 
 use crate::db::{Db, at, command, mariadb, request};
+use crate::troubled::{both, failing};
 
 on_each_engine!(
     what_fails_halfway_leaves_nothing,
@@ -37,64 +34,6 @@ fn after_a_failure_the_connection_still_works(db: &mut Db) {
     assert_eq!(db.another().duties_of("renamed").unwrap().len(), 1);
 }
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// A connection to which something happens.
-struct Troubled {
-    inner: Box<dyn Backend>,
-    /// How its first commits fail, the last one first.
-    commits: Vec<StoreError>,
-    /// What another tick does right after this was asked.
-    meanwhile: Option<(&'static str, Work)>,
-}
-
-impl Troubled {
-    fn asked(&mut self, sql: &str) {
-        if let Some((_, work)) = self.meanwhile.take_if(|(asked, _)| sql.contains(*asked)) {
-            work();
-        }
-    }
-}
-
-impl Backend for Troubled {
-    fn own_schema(&self) -> Option<SchemaName> {
-        self.inner.own_schema()
-    }
-    fn engine(&self) -> Engine {
-        self.inner.engine()
-    }
-    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let rows = self.inner.query(sql, params);
-        self.asked(sql);
-        rows
-    }
-    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
-        let count = self.inner.execute(sql, params);
-        self.asked(sql);
-        count
-    }
-    fn last_insert_id(&mut self) -> Result<i64, StoreError> {
-        self.inner.last_insert_id()
-    }
-    fn begin(&mut self) -> Result<(), StoreError> {
-        self.inner.begin()
-    }
-    fn commit(&mut self) -> Result<(), StoreError> {
-        match self.commits.pop() {
-            Some(e) => Err(e),
-            None => self.inner.commit(),
-        }
-    }
-    fn rollback(&mut self) -> Result<(), StoreError> {
-        self.inner.rollback()
-    }
-}
-
-/// A connection whose first commits fail in this way.
-fn failing(db: &Db, commits: Vec<StoreError>) -> Store {
-    Store::new(Box::new(Troubled { inner: db.connection(), commits, meanwhile: None }))
-}
-
 fn a_commit_that_fails_leaves_no_transaction_open(db: &mut Db) {
     let full = vec![StoreError::Unavailable("the disk is full".into())];
     let mut store = failing(db, full);
@@ -113,23 +52,11 @@ fn what_lost_against_others_is_done_again_and_only_once(db: &mut Db) {
     assert_eq!(db.read("SELECT id FROM events").len(), 1);
 }
 
-/// Two ticks do the same at once: the other one right after this one has asked for `asked`.
-fn both(db: &Db, asked: &'static str, work: fn(&mut Store)) {
-    let mut other = db.another();
-    let overtaken = Arc::new(AtomicBool::new(false));
-    let overtakes = overtaken.clone();
-    let meanwhile: Work = Box::new(move || {
-        work(&mut other);
-        overtakes.store(true, Ordering::SeqCst);
-    });
-    let (inner, meanwhile) = (db.connection(), Some((asked, meanwhile)));
-    work(&mut Store::new(Box::new(Troubled { inner, commits: Vec::new(), meanwhile })));
-    assert!(overtaken.load(Ordering::SeqCst), "nothing was asked for `{asked}`");
-}
-
 fn two_ticks_that_write_a_setting_both_go_on(db: &mut Db) {
-    both(db, "UPDATE settings", |store| store.set_paused(Some("by one".into())).unwrap());
-    assert_eq!(db.facts().unwrap().paused.as_deref(), Some("by one"));
+    let by =
+        |who: &'static str| move |store: &mut Store| store.set_paused(Some(who.into())).unwrap();
+    both(db, "UPDATE settings", by("one"), by("another"));
+    assert_eq!(db.facts().unwrap().paused.as_deref(), Some("another"));
 }
 
 // On SQLite one transaction waits for the other from its beginning.
@@ -137,9 +64,10 @@ fn two_ticks_that_write_a_setting_both_go_on(db: &mut Db) {
 #[test]
 fn two_ticks_that_see_the_same_push_both_go_on() {
     let mut db = mariadb();
-    both(&db, "FROM heads", |store| {
+    let record = |store: &mut Store| {
         store.record(&[Record::Pull(Box::new(request(1)))], at(1)).unwrap();
-    });
+    };
+    both(&db, "FROM heads", record, record);
     assert_eq!(db.read("SELECT number FROM pull_requests").len(), 1);
     assert_eq!(db.read("SELECT number FROM heads").len(), 1);
 }
@@ -147,9 +75,8 @@ fn two_ticks_that_see_the_same_push_both_go_on() {
 #[test]
 fn two_ticks_that_read_the_same_command_both_go_on() {
     let mut db = mariadb();
-    both(&db, "FROM comment_commands", |store| {
-        store.comments_read(&[command(5)], at(3), "mark").unwrap();
-    });
+    let read = |store: &mut Store| store.comments_read(&[command(5)], at(3), "mark").unwrap();
+    both(&db, "FROM comment_commands", read, read);
     assert_eq!(db.open_commands().unwrap().len(), 1);
     assert_eq!(db.read("SELECT content FROM settings WHERE name = 'comments_read'").len(), 1);
 }
