@@ -3,12 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mysql::prelude::Queryable;
 use pullre::schema_clone::CloneError;
 use pullre::schema_clone::mysql::SwapBusy;
 
 use crate::crash::{child, cut, next, seed};
 use crate::refresh::{made, many};
-use crate::world::{World, world};
+use crate::world::{World, server_as, world};
 
 /// What the branch of a pull request does to its clone, and what its author does to the source.
 const MIGRATIONS: [(bool, &str); 13] = [
@@ -112,6 +113,34 @@ fn rows_that_somebody_holds_take_the_exchange_back() {
     assert_eq!(w.names(), [from.clone(), to.clone()]);
     w.clone(&from, &to);
     w.assert_same(&from, &to);
+}
+
+#[test]
+fn what_failed_behind_the_exchange_is_gone_on_with_and_not_begun_anew() {
+    let mut w = world();
+    let (from, to) = altered(&w);
+    w.sql(&to, "DROP TRIGGER tr");
+    w.sql(&from, "CREATE TRIGGER tr BEFORE INSERT ON t25 FOR EACH ROW SET NEW.word = 'x'");
+    let (user, mut admin) = (w.name("u"), w.conn());
+    let pattern = |schema: &str| format!("`{}`.*", schema.replace('_', "\\_"));
+    admin.query_drop(format!("CREATE USER {user}")).unwrap();
+    for schema in [&from, &to, &format!("{to}~new"), &format!("{to}~old"), &format!("{to}~prev")] {
+        admin.query_drop(format!("GRANT ALL ON {} TO {user}", pattern(schema))).unwrap();
+    }
+    admin.query_drop(format!("GRANT SET USER ON *.* TO {user}")).unwrap();
+    admin.query_drop(format!("REVOKE TRIGGER ON {} FROM {user}", pattern(&to))).unwrap();
+    w.server = server_as(w.mariadb.port(), &user, "");
+    let error = w.try_clone(&from, &to).unwrap_err();
+    assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
+    // All but the trigger is there, and what is known of it.
+    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t1 WHERE word = 'one'"), 32);
+    assert!(w.names().contains(&format!("{to}~new")), "{:?}", w.names());
+    let there = made(&w, &to, "t25");
+    admin.query_drop(format!("GRANT TRIGGER ON {} TO {user}", pattern(&to))).unwrap();
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+    assert_eq!(made(&w, &to, "t25"), there);
+    assert_eq!(w.names(), [from, to]);
 }
 
 #[test]
