@@ -134,7 +134,18 @@ impl Operator<'_> {
     /// A server and its lock, with the facts as they are under it: what was true before another
     /// tick let go of it need not be true now.
     fn locked_server(&mut self, name: &str, locks: &Locks) -> Result<(Facts, ServerId, Held)> {
-        let id = find_server(&self.store.facts()?, name)?.id;
+        let facts = self.store.facts()?;
+        self.locked(&facts, name, locks)
+    }
+
+    /// The same where the facts have been read already.
+    fn locked(
+        &mut self,
+        facts: &Facts,
+        name: &str,
+        locks: &Locks,
+    ) -> Result<(Facts, ServerId, Held)> {
+        let id = find_server(facts, name)?.id;
         let held = lock(locks, LockName::Server(id), name)?;
         let facts = self.store.facts()?;
         let same = find_server(&facts, name)?.id;
@@ -261,7 +272,7 @@ impl Operator<'_> {
             ));
         };
         let name = &server.name;
-        let (facts, id, _server) = self.locked_server(name, locks)?;
+        let (facts, id, _server) = self.locked(&facts, name, locks)?;
         let server = &facts.servers[&id];
         if server.schema.as_ref() != Ok(destination) {
             return refused(format!("{name} has another schema by now; try again"));

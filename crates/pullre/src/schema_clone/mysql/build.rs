@@ -40,8 +40,8 @@ pub(super) fn crew_size(job: &Job<'_>, from: &Schema) -> usize {
     if waits { CREATORS.max(workers) } else { workers }
 }
 
-/// Fills the schema `into`, which holds nothing but the two tables of the probe. The probe's own
-/// table stays: whoever finds it knows that the schema is not finished.
+/// Fills the schema `into`, which holds nothing but the tables of the probe. [`super::PROBE`] stays:
+/// whoever finds it knows that the schema is not finished.
 pub(super) fn build(
     job: &Job<'_>,
     control: &mut Session,
@@ -96,16 +96,11 @@ pub(super) fn build(
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
     progress(Progress::at(Phase::Verifying));
-    let (now, clone) = at_once(
-        || count(crew, from, into, &copied.rows),
-        || {
-            copy.clean(control, &copied)?;
-            source::read(control, into)
-        },
-    )?;
+    let (now, clone) =
+        at_once(|| count(crew, from, into, &copied.rows), || source::read(control, into))?;
     verify(from, &now, clone.map(without_probe))?;
     masking::dangling(control, from, into, notes)?;
-    let Copied { rows, consistency, .. } = copied;
+    let Copied { rows, consistency } = copied;
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
 
@@ -226,7 +221,7 @@ fn count(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<Sch
     let each = |_: usize, session: &mut Session, tell: &super::session::Tell<Schema>| {
         loop {
             let Some(at) = next.fetch_add(1, Ordering::Relaxed).checked_sub(1) else {
-                let now = source::read(session, &from.name).map_err(Fault::or_altered)?;
+                let now = source::read(session, &from.name)?;
                 tell.tell(now.ok_or_else(|| Fault::Altered("it was dropped".to_owned()))?);
                 continue;
             };

@@ -19,6 +19,7 @@ use crate::schema_clone::{Consistency, Phase, Progress};
 const COPYING: &str = "copying rows";
 const INDEXING: &str = "building keys";
 const LOCKING: &str = "taking all tables at one moment";
+const CLEANING: &str = "removing what was made for the copying";
 
 /// For how long all tables are asked for at once, and the pause between. No writer waits meanwhile;
 /// where a server waits a second all the same (MySQL), it is asked once.
@@ -45,13 +46,14 @@ pub(super) struct Pieces {
     pieces: Vec<Piece>,
     /// All have functions.
     by_function: bool,
+    /// The function that tried how this server reads; the first of the crew called it.
+    trial: Option<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct Copied {
     pub rows: Vec<u64>,
     pub consistency: Consistency,
-    pieces: Vec<Piece>,
 }
 
 /// The server does not read snapshots as hoped; the rows that were copied are of no use.
@@ -106,6 +108,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// By whoever called them last: until the end of its transaction nobody else can.
+fn drop_functions(
+    session: &mut Session,
+    names: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<(), Fault> {
+    let drop = |name: &str| format!("DROP FUNCTION IF EXISTS {name}");
+    let drops: Vec<_> = names.into_iter().map(|name| drop(name.as_ref())).collect();
+    if drops.is_empty() { Ok(()) } else { session.run(CLEANING, drops.join("; ")) }
+}
+
 impl Copy<'_> {
     fn fill(&self, index: usize) -> String {
         // Pieces hold only tables that are copied.
@@ -144,14 +156,14 @@ impl Copy<'_> {
     /// need not be there yet.
     pub fn prepare(&self, control: &mut Session, snapshots: bool) -> Result<Pieces, Fault> {
         let mut pieces = self.pieces();
+        if snapshots {
+            self.job.make_seen(control, self.into)?;
+        }
         let by_function = snapshots && self.make_functions(control, &mut pieces)?;
         if !by_function {
-            self.drop_functions(control, &pieces)?;
-            for piece in &mut pieces {
-                piece.function = None;
-            }
+            drop_functions(control, pieces.iter_mut().filter_map(|piece| piece.function.take()))?;
         }
-        Ok(Pieces { pieces, by_function })
+        Ok(Pieces { pieces, by_function, trial: None })
     }
 
     /// The functions are made in the new schema. False: they may not be.
@@ -181,16 +193,6 @@ impl Copy<'_> {
             }
         }
         Ok(true)
-    }
-
-    fn drop_functions(&self, control: &mut Session, pieces: &[Piece]) -> Result<(), Fault> {
-        let drop = |name: &String| format!("DROP FUNCTION IF EXISTS {name}");
-        let drops: Vec<_> =
-            pieces.iter().filter_map(|piece| piece.function.as_ref().map(drop)).collect();
-        if drops.is_empty() {
-            return Ok(());
-        }
-        control.run("removing the functions that copied", drops.join("; "))
     }
 
     fn lock_statement(&self) -> Option<String> {
@@ -246,9 +248,10 @@ impl Copy<'_> {
         &self,
         control: &mut Session,
         crew: &mut Crew,
-        Pieces { pieces, by_function }: Pieces,
+        mut pieces: Pieces,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Result<Copied, NoSnapshots>, Fault> {
+        let by_function = pieces.by_function;
         let mut copiers = self.workers;
         if by_function {
             copiers = self.take_snapshot(control, crew)?;
@@ -258,10 +261,12 @@ impl Copy<'_> {
             )?;
             // Known before the rows are copied, where that takes long; of each function it is
             // known for sure behind them.
-            if pieces.iter().any(|piece| piece.bytes > self.big)
-                && self.sees_later_rows(control, crew)?
-            {
-                return Ok(Err(NoSnapshots));
+            if pieces.pieces.iter().any(|piece| piece.bytes > SHARE) {
+                let trial = format!("{}.`pullre~copy~none`", quoted(self.into));
+                if self.sees_later_rows(control, crew, &trial)? {
+                    return Ok(Err(NoSnapshots));
+                }
+                pieces.trial = Some(trial);
             }
         } else {
             if let Some(locks) = self.lock_statement() {
@@ -275,7 +280,7 @@ impl Copy<'_> {
                 )?;
             }
         }
-        let done = self.copy(control, crew, &pieces, copiers, by_function, progress);
+        let done = self.copy(control, crew, &pieces, copiers, progress);
         if !by_function {
             control.run(LOCKING, "UNLOCK TABLES")?;
         }
@@ -288,26 +293,18 @@ impl Copy<'_> {
             }
         }
         let consistency = if by_function { Consistency::Snapshot } else { Consistency::Locked };
-        Ok(Ok(Copied { rows, consistency, pieces }))
-    }
-
-    /// Removes what was made for the copying.
-    pub fn clean(&self, control: &mut Session, copied: &Copied) -> Result<(), Fault> {
-        const CLEANING: &str = "removing what was made for the copying";
-        let into = quoted(self.into);
-        self.drop_functions(control, &copied.pieces)?;
-        if copied.consistency == Consistency::Snapshot {
-            let none = format!("DROP FUNCTION IF EXISTS {into}.`pullre~copy~none`");
-            control.run(CLEANING, none)?;
-        }
-        control.run(CLEANING, format!("DROP TABLE {into}.`{SEEN}`"))
+        Ok(Ok(Copied { rows, consistency }))
     }
 
     /// Whether a function that copies the probe alone finds what was written after the snapshot.
-    fn sees_later_rows(&self, control: &mut Session, crew: &mut Crew) -> Result<bool, Fault> {
+    fn sees_later_rows(
+        &self,
+        control: &mut Session,
+        crew: &mut Crew,
+        name: &str,
+    ) -> Result<bool, Fault> {
         const TRYING: &str = "trying whether a snapshot can be copied";
         let into = quoted(self.into);
-        let name = format!("{into}.`pullre~copy~none`");
         control.run(
             TRYING,
             format!(
@@ -320,7 +317,6 @@ impl Copy<'_> {
         let Some(session) = crew.sessions.first_mut() else { return Ok(true) };
         let seen: Option<i64> = session.one(TRYING, format!("SELECT {name}()"))?;
         if seen == Some(0) {
-            // The transaction holds it until its end, so it is dropped with the others.
             return Ok(false);
         }
         session.run(TRYING, "ROLLBACK")?;
@@ -331,9 +327,8 @@ impl Copy<'_> {
         &self,
         control: &mut Session,
         crew: &mut Crew,
-        pieces: &[Piece],
+        Pieces { pieces, by_function, trial }: &Pieces,
         copiers: usize,
-        by_function: bool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u64>, Fault> {
         let queue: Mutex<VecDeque<&Piece>> = Mutex::new(pieces.iter().collect());
@@ -347,13 +342,15 @@ impl Copy<'_> {
         let each = |index: usize, session: &mut Session, tell: &Tell<Told>| {
             if index < copiers {
                 let mut mine = Vec::new();
+                let mut functions: Vec<_> = trial.iter().filter(|_| index == 0).collect();
                 loop {
                     let piece = lock(&queue).pop_front();
                     let Some(piece) = piece else { break };
                     // Writers that wait for our lock would be what we wait for.
-                    if by_function {
+                    if *by_function {
                         room::breathe(self.job, session, || {})?;
                     }
+                    functions.extend(piece.function.as_ref());
                     for (table, rows) in self.copy_piece(session, piece)? {
                         mine.push(table);
                         tell.tell(Told::Rows { table, rows });
@@ -368,12 +365,14 @@ impl Copy<'_> {
                 // Others see the rows from here on; keys need that.
                 session.run(COPYING, "COMMIT")?;
                 tell.tell(Told::Read);
-                let mut ready = lock(&ready);
-                ready.copying -= 1;
-                ready.tables.extend(mine.into_iter().filter(|t| !self.keys[*t].is_empty()));
+                let mut now = lock(&ready);
+                now.copying -= 1;
+                now.tables.extend(mine.into_iter().filter(|t| !self.keys[*t].is_empty()));
                 // Taken from the end: the largest first.
-                ready.tables.sort_by_key(|table| self.source.tables[*table].bytes);
+                now.tables.sort_by_key(|table| self.source.tables[*table].bytes);
                 changed.notify_all();
+                drop(now);
+                drop_functions(session, functions)?;
             }
             loop {
                 let mut now = lock(&ready);
@@ -414,7 +413,7 @@ impl Copy<'_> {
             }
             Told::Read => {
                 reading -= 1;
-                if reading == 0 && !by_function {
+                if reading == 0 && !*by_function {
                     // Writers wait no longer; keys need no more of the source.
                     unlocked = control.run(LOCKING, "UNLOCK TABLES");
                 }

@@ -20,7 +20,7 @@ pub(super) enum Fault {
     TimedOut {
         doing: &'static str,
     },
-    /// The source is not any more what was read; says what. Another try may succeed.
+    /// A schema is not any more what was read; says what. Another try may succeed.
     Altered(String),
     Told(CloneError),
 }
@@ -80,7 +80,9 @@ impl Fault {
             Fault::Sql { object, error, .. }
                 if matches!(
                     self.code(),
-                    Some(1054 | 1146 | 1412 | 1049 | 1305 | 1360 | 1539 | 1109 | 1136 | 1356)
+                    Some(
+                        1054 | 1146 | 1412 | 1049 | 1305 | 1360 | 1539 | 1602 | 1109 | 1136 | 1356
+                    )
                 ) =>
             {
                 let name = object.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();

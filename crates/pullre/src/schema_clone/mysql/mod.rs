@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use self::ddl::{quoted, text};
 use self::fault::Fault;
 use self::session::{Crew, Session, at_once};
+use self::source::Kind;
 use super::mask::Mask;
 use super::{CloneError, CloneOutcome, Consistency, Phase, Progress, Request};
 use crate::domain::SchemaName;
@@ -239,7 +240,6 @@ fn orphan_mark(schema: &str) -> String {
 
 /// Drops a schema that is left of an earlier run, if it is there. Never one that is not ours.
 fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault> {
-    const CLEARING: &str = "removing what an earlier run left";
     match state(control, schema)? {
         None => return Ok(()),
         Some(State::Empty | State::Unfinished) => {}
@@ -248,7 +248,47 @@ fn clear(job: &Job<'_>, control: &mut Session, schema: &str) -> Result<(), Fault
         }
     }
     end_orphans(control, schema)?;
-    control.run(CLEARING, format!("DROP DATABASE IF EXISTS {}", quoted(schema)))
+    drop_marked(control, schema)
+}
+
+/// Drops a schema that is known as ours by a mark. `DROP DATABASE` is not one step: what it left
+/// where it was interrupted could lack the mark, and would be nobody's. So the mark goes last.
+fn drop_marked(control: &mut Session, schema: &str) -> Result<(), Fault> {
+    const DROPPING: &str = "removing a schema of ours";
+    let of = text(schema);
+    let tables: Vec<String> = control.rows(
+        DROPPING,
+        format!(
+            "SELECT table_name FROM information_schema.tables
+             WHERE table_schema = {of} AND table_type <> 'VIEW' AND table_name NOT IN ('{}')",
+            MARKS.join("', '")
+        ),
+    )?;
+    if !tables.is_empty() {
+        let name = |table: &String| format!("{}.{}", quoted(schema), quoted(table));
+        let names: Vec<_> = tables.iter().map(name).collect();
+        control.run(DROPPING, format!("DROP TABLE IF EXISTS {}", names.join(", ")))?;
+    }
+    let programs: Vec<(String, String)> = control.rows(
+        DROPPING,
+        format!(
+            "SELECT 'VIEW', table_name FROM information_schema.views WHERE table_schema = {of}
+             UNION ALL SELECT CAST(routine_type AS CHAR), routine_name
+             FROM information_schema.routines WHERE routine_schema = {of}
+             UNION ALL SELECT 'EVENT', event_name
+             FROM information_schema.events WHERE event_schema = {of}"
+        ),
+    )?;
+    for (kind, name) in programs {
+        let Some(kind) = Kind::of(&kind) else { continue };
+        let name = format!("{}.{}", quoted(schema), quoted(&name));
+        match control.run(DROPPING, programs::drop(kind, &name, &orphan_mark(schema))) {
+            // It goes with the schema, for which no right to it is needed.
+            Err(e) if e.is_forbidden() => {}
+            done => done?,
+        }
+    }
+    control.run(DROPPING, format!("DROP DATABASE IF EXISTS {}", quoted(schema)))
 }
 
 /// The server finishes what a killed process asked for, unless it is ended. False: some of it is
@@ -341,7 +381,7 @@ impl Job<'_> {
         let found = state(&mut control, destination)?;
         let in_place = found != Some(State::Full);
         let (from, there) = at_once(
-            || source::read(&mut control, self.source.as_str()).map_err(Fault::or_altered),
+            || source::read(&mut control, self.source.as_str()),
             || if in_place { Ok(None) } else { refresh::look(self).map(Some) },
         )?;
         let mut from = from.ok_or_else(|| CloneError::SourceMissing {
@@ -399,7 +439,9 @@ impl Job<'_> {
             }
         };
         if in_place {
-            let sql = format!("DROP TABLE {}.`{PROBE}`", quoted(destination));
+            // In this order: while the mark is there, the clone is not finished.
+            let name = quoted(destination);
+            let sql = format!("DROP TABLE IF EXISTS {name}.`{SEEN}`, {name}.`{PROBE}`");
             control.run("finishing the clone", sql)?;
         } else {
             progress(Progress::at(Phase::Swapping));
@@ -464,21 +506,23 @@ impl Job<'_> {
             format!(
                 "CREATE DATABASE IF NOT EXISTS {name};
                  CREATE TABLE {name}.`{PROBE}` (n INT) ENGINE = InnoDB;
-                 ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation};
-                 CREATE TABLE {name}.`{SEEN}` (n INT) ENGINE = InnoDB{intent}"
+                 ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}{intent}"
             ),
         )
     }
 
-    /// Makes a probe that was seen one that nobody has seen yet.
-    fn probe(&self, control: &mut Session, schema: &str) -> Result<(), Fault> {
+    /// Makes a probe that was seen one that nobody has seen yet, nor written.
+    fn clear_probe(&self, control: &mut Session, schema: &str) -> Result<(), Fault> {
         let name = quoted(schema);
-        control.run(
-            "preparing the probe",
-            format!(
-                "DELETE FROM {name}.`{PROBE}`; CREATE TABLE {name}.`{SEEN}` (n INT) ENGINE = InnoDB"
-            ),
-        )
+        let sql = format!("DELETE FROM {name}.`{SEEN}`; DELETE FROM {name}.`{PROBE}`");
+        control.run("preparing the probe", sql)
+    }
+
+    /// The place for what functions see of the probe, if it is not there yet.
+    fn make_seen(&self, control: &mut Session, schema: &str) -> Result<(), Fault> {
+        let name = quoted(schema);
+        let sql = format!("CREATE TABLE IF NOT EXISTS {name}.`{SEEN}` (n INT) ENGINE = InnoDB");
+        control.run("preparing the probe", sql)
     }
 
     /// Takes an unfinished clone away. `stays`: the empty schema was there before.

@@ -114,8 +114,10 @@ impl State<'_> {
             settings += &format!(", time_zone = {}", text(&program.time_zone));
         }
         // Under our own character set, in which the names are said.
+        let mark = super::orphan_mark(self.schema);
+        let drop = drop(program.kind, &quoted(&program.name), &mark);
         self.session
-            .run(MAKING, format!("{}; {}; {settings}", usual(), drop(program)))
+            .run(MAKING, format!("{}; {drop}; {settings}", usual()))
             .map_err(|e| e.about(&what))?;
         match self.session.run(MAKING, &sql) {
             Err(e) if matches!(e.code(), Some(1227 | 1044 | 1410)) => {
@@ -153,10 +155,10 @@ fn usual() -> String {
     format!("SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '{MODE}'")
 }
 
-/// Under [`usual`] settings, which it leaves as they were.
-fn drop(program: &Program) -> String {
-    let drop = format!("DROP {} IF EXISTS {}", program.kind.word(), quoted(&program.name));
-    match program.kind {
+/// Under [`usual`] settings, which it leaves as they were. `name` is quoted.
+pub(super) fn drop(kind: Kind, name: &str, mark: &str) -> String {
+    let drop = format!("DROP /* {mark} */ {} IF EXISTS {name}", kind.word());
+    match kind {
         // A word that the server knows in this mode only.
         Kind::Package | Kind::PackageBody => {
             format!("SET sql_mode = 'ORACLE'; {drop}; SET sql_mode = '{MODE}'")
@@ -165,8 +167,14 @@ fn drop(program: &Program) -> String {
     }
 }
 
-/// Takes them away, the dependent ones first.
-pub(super) fn drop_all(session: &mut Session, programs: &[Program]) -> Result<(), Fault> {
+/// Takes them away, the dependent ones first. One that waits for a table may outlive this process;
+/// it carries `mark`.
+pub(super) fn drop_all(
+    session: &mut Session,
+    programs: &[Program],
+    mark: &str,
+) -> Result<(), Fault> {
+    let drop = |program: &Program| drop(program.kind, &quoted(&program.name), mark);
     let drops: Vec<_> = programs.iter().rev().map(drop).collect();
     if drops.is_empty() {
         return Ok(());

@@ -77,7 +77,7 @@ pub(super) fn refresh(
     let Some(rows) = bring_up(job, [control, &mut other], &parts, notes, progress)? else {
         return Ok(None);
     };
-    match source::read(control, &from.name).map_err(Fault::or_altered)? {
+    match source::read(control, &from.name)? {
         Some(now) if source::difference(from, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
     }
@@ -302,13 +302,14 @@ impl Rewriting<'_> {
     ) -> Result<Option<(u64, Vec<String>)>, Fault> {
         let Rewriting { job, parts, building, .. } = self;
         job.start(other, &parts.from, building, false)?;
+        job.make_seen(other, building)?;
         let (mut coming, mut notes) = (0, Vec::new());
         if !parts.coming.tables.is_empty() {
             let mut crew = job.crew(build::crew_size(job, &parts.coming))?;
             let built =
                 build::build(job, other, &mut crew, &parts.coming, building, &mut notes, progress)?;
             coming = built.rows;
-            job.probe(other, building)?;
+            job.clear_probe(other, building)?;
         }
         progress(Progress::at(Phase::Swapping));
         // A session that works in the clone is one that may be ended.

@@ -63,16 +63,23 @@ impl Session {
 
     /// Makes this session fit to create tables that a server with other defaults made.
     pub fn lenient(&mut self) -> Result<(), Fault> {
-        self.run("preparing a connection", format!("SET sql_mode = '{MODE},NO_DIR_IN_CREATE'"))?;
-        // Not every server knows them all, nor lets everybody set them; then its defaults hold,
-        // and what they do not fit is an error of the statement itself.
-        for wish in [
+        const PREPARING: &str = "preparing a connection";
+        const WISHES: [&str; 4] = [
             "innodb_strict_mode = 0",
             "check_constraint_checks = 0",
             "explicit_defaults_for_timestamp = 1",
             "max_statement_time = 0",
-        ] {
-            match self.run("preparing a connection", format!("SET SESSION {wish}")) {
+        ];
+        let mode = format!("SET sql_mode = '{MODE},NO_DIR_IN_CREATE'");
+        match self.run(PREPARING, format!("{mode}, SESSION {}", WISHES.join(", SESSION "))) {
+            Err(e) if e.is_lost() => return Err(e),
+            Err(_) => self.run(PREPARING, mode)?,
+            Ok(()) => return Ok(()),
+        }
+        // Not every server knows them all, nor lets everybody set them; then its defaults hold,
+        // and what they do not fit is an error of the statement itself.
+        for wish in WISHES {
+            match self.run(PREPARING, format!("SET SESSION {wish}")) {
                 Err(e) if e.is_lost() => return Err(e),
                 _ => {}
             }

@@ -104,6 +104,11 @@ impl Kind {
         Kind::Event,
     ];
 
+    /// None: no kind that this program knows.
+    pub fn of(word: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Kind::Function => "FUNCTION",
@@ -165,8 +170,13 @@ pub(super) fn defaults(
     )
 }
 
-/// None where there is no such schema.
+/// None where there is no such schema. What is taken away or made meanwhile is a
+/// [`Fault::Altered`].
 pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
+    read_through(session, schema).map_err(Fault::or_altered)
+}
+
+fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
     let Some((charset, collation)) = defaults(session, schema)? else { return Ok(None) };
     let mut read = Schema {
         name: schema.to_owned(),
@@ -294,7 +304,7 @@ fn read_programs(
         ),
     )?;
     for (kind, name) in routines {
-        match Kind::ALL.into_iter().find(|known| known.word() == kind) {
+        match Kind::of(&kind) {
             Some(kind) => listed.push((kind, name)),
             None => {
                 return Err(Fault::Altered(format!(

@@ -115,7 +115,7 @@ fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Sw
     for building in marked {
         let Some(intent) = read_intent(control, &building)? else { continue };
         let swap = Swap { job, intent, building, outgoing, previous };
-        // A RENAME that waits may still succeed after its process died.
+        // What waits for a table may still succeed after its process died.
         if !super::end_orphans(control, &swap.outgoing)? {
             return Err(swap.busy(control));
         }
@@ -256,9 +256,10 @@ impl Swap<'_> {
             control
                 .run(SWAPPING, format!("CREATE TABLE {out}.`{PROBE}` (n INT) ENGINE = InnoDB"))?;
         }
+        let mark = super::orphan_mark(&self.outgoing);
         // They were made there to see that they can be.
         control.run(SWAPPING, format!("USE {from}"))?;
-        programs::drop_all(control, &self.intent.new)?;
+        programs::drop_all(control, &self.intent.new, &mark)?;
 
         let there = tables_of(control, self.destination())?;
         let here: BTreeSet<_> = tables_of(control, &self.building)?.into_iter().collect();
@@ -276,7 +277,6 @@ impl Swap<'_> {
             let name = quoted(name);
             pairs.push(format!("{from}.{name} TO {into}.{name}"));
         }
-        let mark = super::orphan_mark(&self.outgoing);
         let rename = format!("RENAME /* {mark} */ TABLE {}", pairs.join(", "));
 
         let mut kill = self.job.swap_busy == SwapBusy::Kill;
@@ -284,7 +284,7 @@ impl Swap<'_> {
             let wait = format!("SET lock_wait_timeout = {BUSY_WAIT}; USE {into}");
             let swap = || {
                 control.run(SWAPPING, wait)?;
-                programs::drop_all(control, &self.intent.old)?;
+                programs::drop_all(control, &self.intent.old, &mark)?;
                 if pairs.is_empty() { Ok(()) } else { control.run(SWAPPING, &rename[..]) }
             };
             match swap() {
@@ -322,8 +322,9 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
+        let mark = super::orphan_mark(&self.outgoing);
         for program in &self.intent.unread {
-            match programs::drop_all(control, std::slice::from_ref(program)) {
+            match programs::drop_all(control, std::slice::from_ref(program), &mark) {
                 // It stays, as one more than the source has: no reason to leave the rest undone.
                 Err(e) if e.is_forbidden() => {
                     tracing::warn!("{} stays in {into}: {e:?}", program.name);
@@ -382,16 +383,12 @@ impl Swap<'_> {
         control.run(KEEPING, format!("REPLACE INTO {previous}.`{KEPT}` VALUES (1, {wish})"))
     }
 
-    /// With the intent, last.
+    /// The intent goes before what else is there: tables that are dropped would look as if they had
+    /// moved.
     fn end(&self, control: &mut Session) -> Result<(), Fault> {
         let building = quoted(&self.building);
-        control.run(
-            CLEANING,
-            match self.is_undo() {
-                true => format!("DROP TABLE IF EXISTS {building}.`{INTENT}`"),
-                false => format!("DROP DATABASE IF EXISTS {building}"),
-            },
-        )
+        control.run(CLEANING, format!("DROP TABLE IF EXISTS {building}.`{INTENT}`"))?;
+        if self.is_undo() { Ok(()) } else { super::drop_marked(control, &self.building) }
     }
 
     /// Foreign keys to what is no InnoDB table do not follow it. What makes them anew is added to
