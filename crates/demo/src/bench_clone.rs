@@ -5,12 +5,16 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::{ROUNDS, Subject, print};
 use crate::installation::Installation;
+
+/// How long the server may go on after a subject, and how long it then rests before the next.
+const SETTLED: Duration = Duration::from_secs(120);
+const REST: Duration = Duration::from_secs(1);
 
 struct Server {
     folder: PathBuf,
@@ -62,15 +66,40 @@ impl Server {
     }
 
     fn sql(&self, sql: &str) -> Result<()> {
+        self.answer(sql).map(drop)
+    }
+
+    fn answer(&self, sql: &str) -> Result<String> {
         let mut client = Command::new("mariadb")
-            .args(["--no-defaults", "--user=root", &format!("--socket={}", self.socket())])
+            .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"])
+            .arg(format!("--socket={}", self.socket()))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         client.stdin.take().context("a pipe")?.write_all(sql.as_bytes())?;
         let output = client.wait_with_output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Waits until what was measured before costs nothing any more: within a second InnoDB purges
+    /// what was dropped, under the lock of the dictionary in which tables are made, and the disk is
+    /// told of what was deleted.
+    fn settle(&self) -> Result<()> {
+        const LEFT: &str = "SELECT variable_value FROM information_schema.global_status
+             WHERE variable_name = 'Innodb_history_list_length'";
+        let began = Instant::now();
+        while self.answer(LEFT)?.trim() != "0" {
+            ensure!(
+                began.elapsed() < SETTLED,
+                "the server goes on purging: {}",
+                self.answer(LEFT)?
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        ensure!(Command::new("sync").status()?.success(), "sync failed");
+        std::thread::sleep(REST);
         Ok(())
     }
 }
@@ -146,14 +175,17 @@ fn fill(server: &Server, schema: &str, tables: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn run(folder: &Path) -> Result<()> {
+/// What is measured, if not one alone.
+pub const SCHEMAS: [&str; 3] = ["s", "keyed", "m"];
+
+pub fn run(folder: &Path, only: Option<&str>) -> Result<()> {
     fs::create_dir_all(folder)?;
     let folder = folder.canonicalize()?;
-    let measured = measure(&folder);
+    let measured = measure(&folder, only);
     measured.and(fs::remove_dir_all(&folder).context("cannot clean up"))
 }
 
-fn measure(folder: &Path) -> Result<()> {
+fn measure(folder: &Path, only: Option<&str>) -> Result<()> {
     let server = Server::start(folder)?;
     let pullre = Installation::at(folder)?;
     let ini = folder.join("app.ini");
@@ -174,12 +206,17 @@ fn measure(folder: &Path) -> Result<()> {
     let keyed = Tables { count: 60, rows: 79, words: 3, keys: SEVEN, rounds: 5 * ROUNDS };
     let m = Tables { count: 39, rows: 10_000, words: 3, keys: USUAL, rounds: ROUNDS };
     // One after the other: what one leaves in the server's memory is not what the next pays for.
-    for (schema, tables, what) in [
-        ("s", s, "S: 60 tables, 4,740 rows"),
-        ("keyed", keyed, "S with seven keys and a foreign key on each table"),
-        ("m", m, "M: 40 tables, 1.0 million rows"),
-    ] {
-        let big = if schema == "m" { BIG } else { "" };
+    let [s_name, keyed_name, m_name] = SCHEMAS;
+    let all = [
+        (s_name, s, "S: 60 tables, 4,740 rows"),
+        (keyed_name, keyed, "S with seven keys and a foreign key on each table"),
+        (m_name, m, "M: 40 tables, 1.0 million rows"),
+    ];
+    for (schema, tables, what) in all {
+        if only.is_some_and(|only| only != schema) {
+            continue;
+        }
+        let big = if schema == m_name { BIG } else { "" };
         fill(&server, schema, &(tables.sql() + big))?;
         compare(folder, &server, &pullre, schema, &tables, what)?;
         server.sql(&format!("DROP DATABASE {schema}; DROP DATABASE stg1; DROP DATABASE dumped"))?;
@@ -200,13 +237,9 @@ fn compare(
     tables: &Tables,
     what: &str,
 ) -> Result<()> {
-    let size = folder.join("size");
-    let sql = format!(
+    let size = server.answer(&format!(
         "SELECT ROUND(SUM(data_length + index_length) / 1e6) FROM information_schema.tables WHERE table_schema = '{schema}'"
-    );
-    let ask = format!("mariadb {} -N -e \"{sql}\" > '{}'", server.client(), size.display());
-    ensure!(Command::new("sh").args(["-c", &ask]).status()?.success(), "no size");
-    let size = fs::read_to_string(size)?;
+    ))?;
 
     let update = pullre.binary("update-pull").display().to_string();
     let ini = folder.join("app.ini").display().to_string();
@@ -261,6 +294,7 @@ fn compare(
             if fs::exists(&copied)? {
                 fs::remove_dir_all(&copied)?;
             }
+            server.settle()?;
             subject.round()?;
         }
     }

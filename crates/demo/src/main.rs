@@ -64,6 +64,9 @@ enum Command {
         megabytes: usize,
         #[arg(long, default_value_t = 100_000)]
         files: usize,
+        /// Of the schemas that `clone` measures this one
+        #[arg(long, value_parser = bench_clone::SCHEMAS)]
+        only: Option<String>,
     },
     #[command(hide = true)]
     Measure {
@@ -92,12 +95,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => story::tell(&cli.folder, cli.once),
-        Some(Command::Bench { what, pushes, megabytes, files }) => {
+        Some(Command::Bench { what, pushes, megabytes, files, only }) => {
             let size = Size { pushes: *pushes, megabytes: *megabytes, files: *files };
             match what {
                 None => bench::run(&cli.folder),
                 Some(Bench::Controller) => bench_controller::run(&cli.folder),
-                Some(Bench::Clone) => bench_clone::run(&cli.folder),
+                Some(Bench::Clone) => bench_clone::run(&cli.folder, only.as_deref()),
                 Some(Bench::Console) => bench_console::run(&cli.folder),
                 Some(Bench::Push) => bench_deploy::pushes(&cli.folder, size),
                 Some(Bench::Tree) => bench_deploy::tree(&cli.folder, size),

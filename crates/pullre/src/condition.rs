@@ -13,6 +13,7 @@ use crate::facts::{
     SchemaClone, Server,
 };
 use crate::schema_clone::Cloning;
+use crate::schema_clone::mysql::is_beside;
 use crate::words;
 
 /// How long things may take, and what may have an environment. From app.ini.
@@ -245,6 +246,21 @@ pub fn schema_refused(schema: &SchemaName, server: ServerId, facts: &Facts) -> O
         return Some(format!(
             "its schema {schema} is the development schema of user {}, which is never overwritten",
             user.login
+        ));
+    }
+    let others = facts.servers.values().filter(|other| other.id != server);
+    let needs = |other: &&Server| other.schema.as_ref().is_ok_and(|s| is_beside(s, schema));
+    if let Some(other) = others.clone().find(needs) {
+        return Some(format!(
+            "its schema {schema} has a name that clones for server {} need; give it another",
+            other.name
+        ));
+    }
+    let users = facts.users.iter().filter_map(|user| user.schema.as_ref().ok());
+    let servers = others.filter_map(|other| other.schema.as_ref().ok());
+    if let Some(other) = users.chain(servers).find(|other| is_beside(schema, other)) {
+        return Some(format!(
+            "clones into its schema {schema} need the name {other}, which is another schema's; rename one of them"
         ));
     }
     let owner = facts.clones.values().find(|clone| clone.schema.collides(schema));

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::condition;
 use crate::domain::{InstanceId, InstanceState, PullNumber, SchemaName, ServerId};
 use crate::facts::{Facts, Hold, Pull, Server};
+use crate::schema_clone::mysql::looks_beside;
 
 #[derive(Debug)]
 pub struct Roster {
@@ -75,7 +76,10 @@ impl Roster {
 fn all_unusable(facts: &Facts) -> BTreeMap<ServerId, String> {
     let mut machines: HashMap<&InstanceId, u32> = HashMap::new();
     let mut schemas: HashMap<String, Vec<Option<ServerId>>> = HashMap::new();
+    // One is enough to ask of all: that is rare, and not worth an index of its own.
+    let mut is_odd = false;
     let mut used = |schema: &SchemaName, by: Option<ServerId>| {
+        is_odd |= looks_beside(schema);
         schemas.entry(schema.as_str().to_lowercase()).or_default().push(by);
     };
     for server in facts.servers.values() {
@@ -99,7 +103,7 @@ fn all_unusable(facts: &Facts) -> BTreeMap<ServerId, String> {
             let by = schemas.get(&schema.as_str().to_lowercase());
             by.is_none_or(|by| by.iter().all(|by| *by == Some(server.id)))
         });
-        machine && schema
+        machine && schema && !is_odd
     };
     let servers = facts.servers.values();
     let reasons = servers.filter_map(|server| {

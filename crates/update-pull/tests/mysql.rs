@@ -175,3 +175,24 @@ fn the_control_database_is_nobodys_schema() {
     site.done("server set stg1 db_schema=stg_ours");
     refused(&format!("clone-schema {name} stg_ours"));
 }
+
+#[test]
+fn a_name_that_clones_need_is_nobodys() {
+    let site = Site::new();
+    site.done("init");
+    site.done("server register stg1");
+    site.done("server set stg1 db_schema=stg_needs");
+    site.done("server register stg2");
+    let refused = |words: &str| {
+        let (code, said) = site.run(words);
+        assert!(code == 1 && said.contains("that clones for server stg1 need"), "{words}: {said}");
+    };
+    for end in ["~new", "~old", "~prev"] {
+        refused(&format!("user set alice stg_needs{end}"));
+        refused(&format!("server set stg2 db_schema=Stg_Needs{end}"));
+    }
+    site.done("user set alice stg_needs~");
+    site.done("user set bob stg_other~old");
+    let (code, said) = site.run("server set stg2 db_schema=stg_other");
+    assert!(code == 1 && said.contains("need the name stg_other~old"), "{said}");
+}

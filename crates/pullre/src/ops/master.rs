@@ -6,6 +6,7 @@ use super::{Operator, OpsError, Result, login_of, refused, usage};
 use crate::domain::{PullNumber, SchemaName, ServerId, Sha};
 use crate::facts::Facts;
 use crate::reconcile::lock::Locks;
+use crate::schema_clone::mysql::is_beside;
 use crate::store::StoreError;
 use crate::store::backend::Value;
 use crate::store::master::{Changed, Column, Kind, MasterRow, Table};
@@ -105,12 +106,17 @@ impl Operator<'_> {
                 "{schema} is the control database; it cannot be a developer's"
             ));
         }
-        let of_server = facts
-            .servers
-            .values()
-            .find(|server| server.schema.as_ref().is_ok_and(|s| s.collides(&schema)));
+        let of_server = facts.servers.values().find(|server| {
+            server.schema.as_ref().is_ok_and(|s| s.collides(&schema) || is_beside(s, &schema))
+        });
         match of_server {
             None => Ok(schema),
+            Some(server) if server.schema.as_ref().is_ok_and(|s| is_beside(s, &schema)) => {
+                refused(format!(
+                    "{schema} is a name that clones for server {} need; it cannot be a developer's",
+                    server.name
+                ))
+            }
             Some(server) => refused(format!(
                 "{schema} is the schema of server {}, which is overwritten for every environment; it \
                  cannot be a developer's",

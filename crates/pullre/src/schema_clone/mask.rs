@@ -377,6 +377,10 @@ fn forbidden(text: &str, at: usize, end: usize, dialect: Dialect) -> Option<Stri
     if is_bare && ["SELECT", "VALUES", "TABLE", "INTO"].contains(&word.as_str()) {
         return Some(format!("{word} in it: an expression sees the columns of its own row only"));
     }
+    // `x IN t` reads the table. Elsewhere it is a syntax error, and `position(a IN b)` is none.
+    if dialect == Dialect::Sqlite && is_bare && word == "IN" && !rest.starts_with('(') {
+        return Some("IN without its list: an expression reads no other table".to_owned());
+    }
     let next = past_name(rest, 0, dialect).map(|end| &rest[..end]);
     let value = next.is_some_and(|next| next.eq_ignore_ascii_case("value"));
     let draws = ["NEXT", "PREVIOUS"].contains(&word.as_str()) && is_bare && value;
@@ -502,6 +506,11 @@ mod tests {
         assert!(Mask::parse("t.c = 'a\\') || ('", Dialect::Mysql).is_ok());
         assert!(Mask::parse("t.c = 'a\\') || ('", Dialect::Sqlite).is_err());
         assert!(Mask::parse("t.c = [a)b] || '\\'", Dialect::Sqlite).is_ok());
+        for bad in ["a in other", "a IN main.other", "a not in[other]", "a in\t\"other\""] {
+            assert!(Mask::parse(&format!("t.c = {bad}"), Dialect::Sqlite).is_err(), "{bad}");
+        }
+        assert!(Mask::parse("t.c = a in (1) or \"in\" > [in]", Dialect::Sqlite).is_ok());
+        assert!(Mask::parse("t.c = position('a' in b)", Dialect::Mysql).is_ok());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A clone is what a dump of its source says.
 
 use mysql::prelude::Queryable;
+use testkit::mariadb::Mariadb;
 
-use crate::world::{World, quoted, world};
+use crate::world::{World, quoted, world, world_on};
 
 /// One of everything.
 const ZOO: &str = "
@@ -44,6 +45,13 @@ CREATE TABLE versioned (a INT PRIMARY KEY) WITH SYSTEM VERSIONING; INSERT INTO v
 CREATE TABLE period (a INT, s DATE, e DATE, PERIOD FOR app (s, e), UNIQUE (a, app WITHOUT OVERLAPS)); INSERT INTO period VALUES (1, '2020-01-01', '2020-02-01');
 CREATE SEQUENCE sq START WITH 5 INCREMENT BY 3; SELECT NEXTVAL(sq); CREATE SEQUENCE unused NOCACHE CYCLE;
 CREATE TABLE drawn (id BIGINT DEFAULT (NEXTVAL(sq)) PRIMARY KEY, a INT); INSERT INTO drawn (a) VALUES (1), (2);
+CREATE TABLE drawn_often (id BIGINT DEFAULT (NEXTVAL(sq)) PRIMARY KEY, a INT, b BIGINT DEFAULT (NEXTVAL(unused)), c BIGINT DEFAULT (LASTVAL(sq)));
+INSERT INTO drawn_often (a) VALUES (1), (2);
+CREATE TABLE drawn_versioned (a INT PRIMARY KEY, b BIGINT DEFAULT (NEXTVAL(sq))) WITH SYSTEM VERSIONING; INSERT INTO drawn_versioned (a) VALUES (1);
+CREATE TABLE bytes (a BINARY(3) DEFAULT X'FF2700', b VARBINARY(9) DEFAULT X'0A5C80', c CHAR(9) DEFAULT 'ä', d BIT(9) DEFAULT b'110');
+INSERT INTO bytes VALUES (); CREATE TABLE `CaSe` (a INT PRIMARY KEY); CREATE TABLE `case` (b CHAR(9) PRIMARY KEY);
+CREATE TABLE CASE_child (b CHAR(9), CONSTRAINT `small` FOREIGN KEY (b) REFERENCES `case` (b)); CREATE TABLE `Case` (c INT);
+INSERT INTO `CaSe` VALUES (1); INSERT INTO `case` VALUES ('x'), ('y'); INSERT INTO CASE_child VALUES ('x');
 CREATE TABLE `pull``re ,(\"'` (`co``l` INT, `counts` INT, `sel ect` INT, KEY `k``,(` (`co``l`)); INSERT INTO `pull``re ,(\"'` VALUES (1, 2, 3);
 CREATE TABLE `機能 テーブル` (`列` INT PRIMARY KEY); INSERT INTO `機能 テーブル` VALUES (1);
 CREATE TABLE `a234567890123456789012345678901234567890123456789012345678901234` (`b234567890123456789012345678901234567890123456789012345678901234` INT);
@@ -194,4 +202,42 @@ fn tables_whose_keys_are_built_while_others_are_copied_are_whole() {
     );
     w.clone(&from, &to);
     w.assert_same(&from, &to);
+}
+
+#[test]
+fn rows_of_generated_columns_alone_are_told_of() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, "CREATE TABLE t (a INT AS (1) STORED); INSERT INTO t (a) VALUES (DEFAULT)");
+    let notes = w.clone(&from, &to).notes;
+    assert!(notes.iter().any(|note| note.contains("generated columns only")), "{notes:?}");
+    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t"), 0);
+}
+
+#[test]
+fn no_file_of_other_schemas_is_opened() {
+    let mariadb = Mariadb::start(&["--table-open-cache=10".to_owned()]).unwrap();
+    let w = world_on(Box::leak(Box::new(mariadb)));
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(
+        &from,
+        "CREATE TABLE t (a INT); CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @x = 1",
+    );
+    let opened = |schema: &str| {
+        let count = "SELECT variable_value FROM information_schema.global_status
+             WHERE variable_name = 'Opened_files'";
+        let before = w.number(schema, count);
+        w.clone(&from, &to);
+        w.number(schema, count) - before
+    };
+    opened(&from);
+    let alone = opened(&from);
+    let tables: String = (0..40)
+        .map(|n| format!("CREATE TABLE t{n} (a INT); CREATE TRIGGER tr{n} BEFORE INSERT ON t{n} FOR EACH ROW SET @x = 1;"))
+        .collect();
+    for n in 0..5 {
+        w.create(&w.name(&format!("other{n}")), &tables);
+    }
+    let beside_others = opened(&from);
+    assert!(beside_others < alone + 40, "{alone} files alone, {beside_others} beside 200 tables");
 }

@@ -17,7 +17,7 @@ use crate::world::{MINUTE, quoted, server_as, world, world_on};
 const SHOP: &str = "
 CREATE TABLE big (id INT PRIMARY KEY, t CHAR(200), KEY (t)); INSERT INTO big SELECT seq, MD5(seq) FROM seq_1_to_20000;
 CREATE TABLE a (id INT PRIMARY KEY); INSERT INTO a VALUES (1); CREATE TABLE b (id INT PRIMARY KEY, a INT, FOREIGN KEY (a) REFERENCES a (id));
-CREATE VIEW v AS SELECT id FROM b; CREATE FUNCTION f() RETURNS INT RETURN 1; CREATE PROCEDURE p() SELECT 1;
+CREATE FUNCTION f() RETURNS INT RETURN 1; CREATE VIEW v AS SELECT id, f() FROM b; CREATE PROCEDURE p() SELECT 1;
 CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW SET @x = 1;
 CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DISABLE DO SELECT 1;
 ANALYZE TABLE big;";
@@ -319,9 +319,24 @@ fn what_the_login_may_not_see_is_told() {
     assert!(!notes.contains("if there are any"), "{notes}");
 }
 
-/// Every right that `update-pull grants` gives, taken away alone.
 #[test]
 fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
+    lacking_one(&["", "~new", "~old", "~prev"]);
+}
+
+#[test]
+fn a_right_that_is_missing_only_where_the_clone_goes_is_missed_before_anything_is_touched() {
+    lacking_one(&[""]);
+}
+
+#[test]
+fn a_right_that_is_missing_only_where_the_old_tables_go_is_missed_before_anything_is_touched() {
+    lacking_one(&["~old"]);
+}
+
+/// Every right that `update-pull grants` gives, taken away alone: on the source, or on these of the
+/// clone's schemas.
+fn lacking_one(places: &[&str]) {
     let mut w = world();
     let (from, to) = (w.name("from"), w.name("to"));
     w.create(&from, SHOP);
@@ -351,7 +366,8 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
         "EVENT",
     ];
     let pattern = |schema: &str| format!("{}.*", quoted(&schema.replace('_', "\\_")));
-    let beside = ["", "~new", "~old", "~prev"].map(|end| pattern(&format!("{to}{end}")));
+    let beside = ["", "~new", "~old", "~prev"];
+    let beside = beside.map(|end| (places.contains(&end), pattern(&format!("{to}{end}"))));
     let own = pattern(&from);
     let rights =
         source.iter().map(|right| (true, *right)).chain(clone.iter().map(|right| (false, *right)));
@@ -373,11 +389,12 @@ fn without_any_single_right_the_clone_is_made_or_the_right_is_missed() {
             kept.join(", ")
         };
         admin.query_drop(format!("GRANT {} ON {own} TO {user}", but(&source, of_source))).unwrap();
-        for schema in &beside {
-            admin
-                .query_drop(format!("GRANT {} ON {schema} TO {user}", but(&clone, !of_source)))
-                .unwrap();
+        for (lacks, schema) in &beside {
+            let granted = but(&clone, *lacks && !of_source);
+            admin.query_drop(format!("GRANT {granted} ON {schema} TO {user}")).unwrap();
         }
+        // The bodies of routines.
+        admin.query_drop(format!("GRANT SELECT ON mysql.proc TO {user}")).unwrap();
         let before = w.dump(&to);
         let side = if of_source { "the source" } else { "the clone" };
         match w.try_clone(&from, &to) {

@@ -207,3 +207,26 @@ fn a_failure_never_tells_what_stood_in_a_row() {
     assert!(!error.contains("alice") && !error.contains("secret"), "{error}");
     assert!(error.contains("people") && error.contains("alike for key 'mail'"), "{error}");
 }
+
+#[test]
+fn of_several_tables_the_one_whose_rows_do_not_fit_is_named() {
+    let mut w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    let table = |name| {
+        format!(
+            "CREATE TABLE {name} (id INT PRIMARY KEY, mail CHAR(9) UNIQUE);
+             INSERT INTO {name} VALUES (1, 'a'), (2, 'b');"
+        )
+    };
+    w.create(&from, &["t1", "t2", "t3", "t4"].map(table).concat());
+    w.clone(&from, &to);
+    let before = w.dump(&to);
+    w.mask_by("t3.mail = 'x'");
+    // Written anew where they are; then from the beginning.
+    for schema in [&to, &w.name("other")] {
+        let error = w.try_clone(&from, schema).unwrap_err().to_string();
+        assert!(error.contains("table `t3`: two rows are alike"), "{error}");
+    }
+    assert_eq!(w.dump(&to), before);
+    assert_eq!(w.names(), [from, to]);
+}

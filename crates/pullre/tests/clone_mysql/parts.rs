@@ -115,6 +115,14 @@ fn rows_that_somebody_holds_take_the_exchange_back() {
     w.assert_same(&from, &to);
 }
 
+/// A clone that has exchanged tables is about to write the rest.
+fn waits_for_a_row(w: &World, to: &str) -> bool {
+    let writes = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'DELETE%{to}%'"
+    );
+    w.number(to, &writes) > 0
+}
+
 #[test]
 fn what_failed_behind_the_exchange_is_gone_on_with_and_not_begun_anew() {
     let mut w = world();
@@ -128,9 +136,15 @@ fn what_failed_behind_the_exchange_is_gone_on_with_and_not_begun_anew() {
         admin.query_drop(format!("GRANT ALL ON {} TO {user}", pattern(schema))).unwrap();
     }
     admin.query_drop(format!("GRANT SET USER ON *.* TO {user}")).unwrap();
-    admin.query_drop(format!("REVOKE TRIGGER ON {} FROM {user}", pattern(&to))).unwrap();
     w.server = server_as(w.mariadb.port(), &user, "");
-    let error = w.try_clone(&from, &to).unwrap_err();
+    let app = w.holding(&to, "SELECT * FROM t1 FOR UPDATE");
+    let error = std::thread::scope(|scope| {
+        let clone = scope.spawn(|| w.try_clone(&from, &to).unwrap_err());
+        testkit::until("it waits for the row", || waits_for_a_row(&w, &to));
+        admin.query_drop(format!("REVOKE TRIGGER ON {} FROM {user}", pattern(&to))).unwrap();
+        drop(app);
+        clone.join().unwrap()
+    });
     assert!(matches!(error, CloneError::Forbidden { .. }), "{error}");
     // All but the trigger is there, and what is known of it.
     assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t1 WHERE word = 'one'"), 32);
@@ -149,10 +163,7 @@ fn a_kill_between_the_exchange_and_the_rows_is_healed_by_the_next_clone() {
     let (from, to) = altered(&w);
     let app = w.holding(&to, "SELECT * FROM t1 FOR UPDATE");
     let mut child = child(&w, [&from, &from], &to).spawn().unwrap();
-    let writes = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'DELETE%{to}%'"
-    );
-    testkit::until("it waits for the row", || w.number(&to, &writes) > 0);
+    testkit::until("it waits for the row", || waits_for_a_row(&w, &to));
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None);
     drop(app);

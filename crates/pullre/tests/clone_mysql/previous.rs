@@ -77,6 +77,20 @@ fn a_strangers_schema_of_that_name_is_not_touched() {
 }
 
 #[test]
+fn an_undoing_leaves_a_strangers_schema_alone() {
+    let (w, a, b, to) = kept();
+    let stranger = format!("{to}~old");
+    w.create(&stranger, "CREATE TABLE precious (a INT)");
+    let error = w.undo(&to, 1).unwrap_err();
+    assert!(matches!(&error, CloneError::InTheWay { name, .. } if *name == stranger), "{error}");
+    w.assert_same(&b, &to);
+    assert_eq!(w.number(&stranger, "SELECT COUNT(*) FROM precious"), 0);
+    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&stranger))).unwrap();
+    w.undo(&to, 1).unwrap();
+    w.assert_same(&a, &to);
+}
+
+#[test]
 fn a_login_that_may_not_keep_it_is_told_before_anything_is_replaced() {
     let (mut w, _, b, to) = kept();
     w.conn().query_drop(format!("DROP DATABASE {}", quoted(&format!("{to}~prev")))).unwrap();

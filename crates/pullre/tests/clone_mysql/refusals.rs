@@ -41,12 +41,38 @@ fn a_source_that_is_missing_or_the_destination_itself_is_refused() {
 fn a_schema_in_the_way_is_not_ours_to_drop() {
     let w = world();
     let (from, to) = old_and_new(&w);
-    let stranger = format!("{to}~new");
-    w.create(&stranger, "CREATE TABLE precious (a INT)");
-    let error = w.try_clone(&from, &to).unwrap_err();
-    assert!(matches!(&error, CloneError::InTheWay { name, .. } if *name == stranger), "{error}");
-    assert_eq!(w.number(&stranger, "SELECT COUNT(*) FROM precious"), 0);
-    assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t WHERE a = 'old'"), 1);
+    for end in ["~new", "~old"] {
+        let stranger = format!("{to}{end}");
+        w.create(&stranger, "CREATE TABLE precious (a INT)");
+        // Everything is made anew; then one table of two.
+        for change in ["SELECT 1", "CREATE TABLE more (a INT PRIMARY KEY)"] {
+            w.sql(&to, change);
+            let error = w.try_clone(&from, &to).unwrap_err();
+            let named = matches!(&error, CloneError::InTheWay { name, .. } if *name == stranger);
+            assert!(named, "{change}: {error}");
+            assert_eq!(w.number(&stranger, "SELECT COUNT(*) FROM precious"), 0);
+            assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t WHERE a = 'old'"), 1);
+            assert_eq!(w.names(), [from.clone(), to.clone(), stranger.clone()]);
+            w.sql(&to, "DROP EVENT IF EXISTS e");
+        }
+        w.sql(&to, "DROP TABLE more");
+        w.conn().query_drop(format!("DROP DATABASE {}", quoted(&stranger))).unwrap();
+    }
+}
+
+#[test]
+fn no_source_has_a_name_that_the_clone_needs() {
+    let w = world();
+    let to = w.name("to");
+    for end in ["~new", "~OLD", "~prev"] {
+        let from = format!("{to}{end}");
+        w.create(&from, SMALL);
+        let error = w.try_clone(&from, &to).unwrap_err();
+        assert!(error.to_string().contains("need its name for themselves"), "{error}");
+        w.assert_same(&from, &from);
+    }
+    w.create(&w.name("other~new"), SMALL);
+    w.clone(&w.name("other~new"), &to);
 }
 
 #[test]

@@ -171,6 +171,15 @@ fn two_servers_never_share_a_schema() {
 }
 
 #[test]
+fn a_schema_whose_name_clones_need_is_given_to_nobody() {
+    let (_, why) = waits_for(2, "UPDATE servers SET db_schema = 'STG1~old' WHERE name = 'stg2'");
+    assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 2 in use; stg1: clones into its schema stg1 need the name STG1~old, which is another schema's; rename one of them; stg2: its schema STG1~old has a name that clones for server stg1 need; give it another");
+    let (_, why) =
+        waits_for(1, "UPDATE git_hub_users SET db_schema = 'stg1~new' WHERE login = 'dev1'");
+    assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 1 in use; stg1: clones into its schema stg1 need the name stg1~new, which is another schema's; rename one of them");
+}
+
+#[test]
 fn a_developers_schema_is_never_a_servers() {
     let (world, why) = waits_for(1, "UPDATE servers SET db_schema = 'dev2'");
     assert_snapshot!(why, @"queued: 1 of 1 in the queue; no server is free: 0 of 1 in use; stg1: its schema dev2 is the development schema of user dev2, which is never overwritten");

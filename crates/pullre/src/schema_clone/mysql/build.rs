@@ -121,9 +121,11 @@ fn plan(from: &Schema, into: &str) -> Result<Making, Fault> {
             Fault::Altered(format!("the definition of table `{}` is of no known form", table.name))
         })?);
     }
-    let places: BTreeMap<String, usize> =
-        from.tables.iter().enumerate().map(|(n, table)| (table.name.to_lowercase(), n)).collect();
-    let place = |name: &str| places.get(&name.to_lowercase()).copied();
+    let places = |fold: fn(&str) -> String| -> BTreeMap<String, usize> {
+        from.tables.iter().enumerate().map(|(n, table)| (fold(&table.name), n)).collect()
+    };
+    let (exact, alike) = (places(str::to_owned), places(str::to_lowercase));
+    let place = |name: &str| exact.get(name).or_else(|| alike.get(&name.to_lowercase())).copied();
     let keyless = |table: &ddl::Table| -> Vec<usize> {
         let parent = |key: &ddl::ForeignKey| {
             place(&key.parent).filter(|n| !parsed[*n].has_key_on(&key.parent_columns))
@@ -274,6 +276,10 @@ pub(super) fn notes(from: &Schema, notes: &mut Vec<String>) {
         from.tables.iter().filter(|t| pick(t)).map(|t| t.name.as_str()).collect()
     };
     list(names(&|t| t.versioned), "only current rows were copied, not their history");
+    list(
+        names(&|t| t.has_rows() && t.columns.is_empty()),
+        "these have generated columns only, and none of their rows were copied",
+    );
     list(names(&|t| !t.has_rows()), "these hold no rows of their own, so none were copied");
     list(
         names(&|t| t.has_rows() && !t.has_snapshots()),

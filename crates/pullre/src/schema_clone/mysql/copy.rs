@@ -26,6 +26,9 @@ const CLEANING: &str = "removing what was made for the copying";
 const ASKING: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Says where a function is, also after it failed.
+pub(super) const AT_WORK: &str = "@pullre_at_work";
+
 /// So many tables are opened at once at most.
 const GROUP: usize = 100;
 /// A piece of several tables has about this size at most: each has a function of its own, which costs
@@ -108,6 +111,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The table that the last function of this session was at, by its place, where it can still be asked.
+pub(super) fn at_work(session: &mut Session) -> Option<usize> {
+    session.one(COPYING, format!("SELECT {AT_WORK}")).ok().flatten()
+}
+
 /// By whoever called them last: until the end of its transaction nobody else can.
 fn drop_functions(
     session: &mut Session,
@@ -179,6 +187,7 @@ impl Copy<'_> {
                      INSERT INTO {into}.`{SEEN}` SELECT * FROM {into}.`{PROBE}`;\n"
             );
             for index in &piece.tables {
+                body += &format!("SET {AT_WORK} = {index};\n");
                 body += &self.fill(*index);
                 body += ";\nSET `pullre~counts` = CONCAT(`pullre~counts`, ROW_COUNT(), ',');\n";
             }
@@ -443,8 +452,11 @@ impl Copy<'_> {
             }
             return Ok(copied);
         };
-        let sql = format!("SELECT {function}()");
-        let counts: Option<String> = session.one(COPYING, sql).map_err(|e| e.about(&about))?;
+        let counts: Option<String> =
+            session.one(COPYING, format!("SELECT {function}()")).map_err(|e| {
+                let at_work = at_work(session).filter(|index| piece.tables.contains(index));
+                e.about(&at_work.map_or(about.clone(), name))
+            })?;
         let counts = counts.unwrap_or_default();
         let counts: Vec<u64> = counts.split(',').filter_map(|count| count.parse().ok()).collect();
         if counts.len() != piece.tables.len() {

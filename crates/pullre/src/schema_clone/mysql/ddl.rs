@@ -1,5 +1,7 @@
 //! What is done to the server's own DDL texts, as bytes.
 
+use std::borrow::Cow;
+
 /// A quoted identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -54,6 +56,53 @@ fn find(sql: &[u8], word: &[u8], from: usize) -> Option<usize> {
     None
 }
 
+/// The text with literals as numbers where they are not UTF-8, which is what we speak: defaults of
+/// binary columns are shown as the bytes that they are.
+fn sayable(sql: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(sql).is_ok() {
+        return Cow::Borrowed(sql);
+    }
+    let (mut said, mut i) = (Vec::with_capacity(sql.len()), 0);
+    while i < sql.len() {
+        let mut end = past_quotes(sql, i);
+        while sql[i] == b'\'' && sql.get(end) == Some(&b'\'') {
+            end = past_quotes(sql, end);
+        }
+        let piece = &sql[i..end];
+        if sql[i] == b'\'' && std::str::from_utf8(piece).is_err() {
+            let hex = unescaped(piece).iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+            said.extend_from_slice(format!("X'{hex}'").as_bytes());
+        } else {
+            said.extend_from_slice(piece);
+        }
+        i = end;
+    }
+    Cow::Owned(said)
+}
+
+/// What a quoted string stands for.
+fn unescaped(literal: &[u8]) -> Vec<u8> {
+    let mut bytes = literal[1..literal.len() - 1].iter().copied();
+    let mut value = Vec::new();
+    while let Some(byte) = bytes.next() {
+        value.push(match byte {
+            b'\\' => match bytes.next() {
+                Some(b'0') => 0,
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(b'b') => 8,
+                Some(b'Z') => 26,
+                other => other.unwrap_or(b'\\'),
+            },
+            // Doubled.
+            b'\'' => bytes.next().unwrap_or(b'\''),
+            byte => byte,
+        });
+    }
+    value
+}
+
 /// A `CREATE TABLE`, cut where keys can be taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
@@ -65,6 +114,7 @@ pub(super) struct Table {
 impl Table {
     /// None for a text of another form.
     pub fn parse(sql: &[u8]) -> Option<Table> {
+        let sql = &*sayable(sql);
         let open = find(sql, b"(", 0)?;
         let (mut depth, mut start, mut items) = (0_usize, open + 1, Vec::new());
         let mut i = open;
@@ -100,6 +150,17 @@ impl Table {
         sql.push(b'\n');
         sql.extend_from_slice(&self.tail);
         sql
+    }
+
+    /// The columns that take a value, and those that are generated.
+    pub fn columns(&self) -> (Vec<String>, Vec<String>) {
+        let (mut values, mut generated) = (Vec::new(), Vec::new());
+        for item in &self.items {
+            let Some((name, _)) = identifier(item, 0) else { continue };
+            let is_generated = find(item, b" GENERATED ALWAYS AS ", 0).is_some();
+            if is_generated { generated.push(name) } else { values.push(name) }
+        }
+        (values, generated)
     }
 
     /// The tables of the same schema that foreign keys lead to.
@@ -387,6 +448,7 @@ mod tests {
   `id` int(11) NOT NULL AUTO_INCREMENT,
   `x` varchar(9) DEFAULT 'it''s, (\\'KEY' COMMENT 'a),KEY `k` (`x`)',
   `s` bigint DEFAULT nextval(`src`.`sq`),
+  `g``1` int(11) GENERATED ALWAYS AS (`id` + 1) VIRTUAL,
   PRIMARY KEY (`id`),
   UNIQUE KEY `u` (`x`),
   FULLTEXT KEY `f1` (`x`),
@@ -409,6 +471,29 @@ mod tests {
         let whole = table().statements("t", false, true);
         assert_eq!(shown(&whole.create), HOSTILE);
         assert_eq!((whole.keys, whole.links), (vec![], None));
+    }
+
+    #[test]
+    fn binary_defaults_are_said_as_numbers() {
+        let said = |sql: &[u8]| Table::parse(sql).unwrap().statements("t", false, true).create;
+        let sql = b"CREATE TABLE `t` (
+  `b` binary(9) DEFAULT '\xff''\\0\\\\\\n',
+  `c` char(9) DEFAULT '\xc3\xa4''\\0'
+)";
+        assert_eq!(
+            shown(&said(sql)),
+            "CREATE TABLE `t` (
+  `b` binary(9) DEFAULT X'FF27005C0A',
+  `c` char(9) DEFAULT 'ä''\\0'
+)"
+        );
+    }
+
+    #[test]
+    fn columns_are_told_apart() {
+        let sql = HOSTILE.replace("'a),KEY `k` (`x`)'", "' GENERATED ALWAYS AS '");
+        let (values, generated) = Table::parse(sql.as_bytes()).unwrap().columns();
+        assert_eq!((values.join(" "), generated), ("id x s".into(), vec!["g`1".to_owned()]));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::schema_clone::CloneError;
 
 const WRITING: &str = "writing down what is about to happen";
 
+/// Without it a table that keeps its history cannot be altered. Known where there are sequences.
+const KEEP_HISTORY: &str = "SET STATEMENT system_versioning_alter_history = KEEP FOR ";
+
 /// The table of the intent.
 pub(super) const INTENT: &str = "pullre~swap";
 /// Everything that the swap needs, whatever happened to source and destination meanwhile.
@@ -107,12 +110,22 @@ pub(super) fn intend(
     for table in &from.tables {
         let moved = ddl::move_sequences(&table.ddl, &from.name, building);
         let Some(parsed) = ddl::Table::parse(&moved) else { continue };
-        let alter = format!("ALTER TABLE {} ", quoted(&table.name));
-        for column in parsed.columns_with(&names_it) {
-            let column = ddl::move_sequences(&column, building, destination);
-            let sql = [alter.as_bytes(), b"MODIFY ", &column].concat();
-            row(["after", "", "", "", "", "", "", ""], &sql);
+        let columns: Vec<_> = parsed
+            .columns_with(&names_it)
+            .iter()
+            .map(|column| {
+                let column = ddl::move_sequences(column, building, destination);
+                [b"MODIFY ", &column[..]].concat()
+            })
+            .collect();
+        if columns.is_empty() {
+            continue;
         }
+        // All in one: while one of them still names the other schema, the table cannot be altered.
+        let history = if table.versioned { KEEP_HISTORY } else { "" };
+        let alter = format!("{history}ALTER TABLE {} ", quoted(&table.name));
+        let sql = [alter.as_bytes(), &columns.join(&b", "[..])].concat();
+        row(["after", "", "", "", "", "", "", ""], &sql);
     }
     for (side, programs) in [("new", &from.programs), ("old", &old.programs)] {
         for p in programs {

@@ -13,6 +13,7 @@ mod masking;
 mod parts;
 mod programs;
 mod refresh;
+mod rights;
 mod room;
 mod session;
 mod source;
@@ -93,12 +94,20 @@ impl Server {
             return Err(CloneError::SameSchema { schema: source.clone(), place });
         }
         let own = self.access.control_schema();
-        if let Some(schema) = [source, destination].into_iter().find(|name| name.collides(own)) {
+        let control = [source, destination].into_iter().find(|name| name.collides(own));
+        let wrong = match control {
+            Some(schema) => Some((schema, "it is the control database".to_owned())),
+            None if is_beside(destination, source) => {
+                Some((source, format!("clones into `{destination}` need its name for themselves")))
+            }
+            None => None,
+        };
+        if let Some((schema, message)) = wrong {
             return Err(CloneError::Other {
                 schema: schema.clone(),
                 place: self.access.place().to_owned(),
                 doing: "choosing what to copy",
-                message: "it is the control database".to_owned(),
+                message,
                 remedy: "Register another schema in its place",
             });
         }
@@ -190,6 +199,24 @@ struct Job<'a> {
     source_bytes: AtomicU64,
     /// Milliseconds, for a busy server.
     waited: AtomicU64,
+}
+
+/// Whether clones into `destination` need this name for a schema beside it.
+pub fn is_beside(destination: &SchemaName, name: &SchemaName) -> bool {
+    if !looks_beside(name) {
+        return false;
+    }
+    let [_, beside @ ..] = worked_in(destination);
+    beside.iter().any(|other| other.to_lowercase() == name.as_str().to_lowercase())
+}
+
+/// Whether clones into any schema may need this name for one beside it.
+pub fn looks_beside(name: &SchemaName) -> bool {
+    let has_end = |end: &&str| {
+        let at = name.as_str().len().checked_sub(end.len());
+        at.and_then(|at| name.as_str().get(at..)).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+    };
+    swap::ENDS.iter().any(has_end)
 }
 
 /// The schemas that clones into this one work in: itself and those beside it.
@@ -322,29 +349,6 @@ impl Job<'_> {
         Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
     }
 
-    /// That the previous clone can be kept is known before anything is copied, and not only when the
-    /// new one is in place already.
-    fn may_keep(&self, control: &mut Session) -> Result<(), Fault> {
-        let previous = swap::previous(self.destination.as_str());
-        if state(control, &previous)? == Some(State::Full) {
-            return Err(self.in_the_way(&previous));
-        }
-        // They find nothing, whoever may look for it.
-        let none = format!("{}.`pullre~none`", quoted(&previous));
-        for sql in [
-            format!("RENAME TABLE {none} TO {}.`pullre~none~too`", quoted(&previous)),
-            format!("ALTER VIEW {none} AS SELECT 1"),
-            format!("CREATE TRIGGER {none} BEFORE INSERT ON {none} FOR EACH ROW SET @pullre = 1"),
-            format!("DROP EVENT {none}"),
-        ] {
-            match control.run("keeping the previous clone", sql) {
-                Err(e) if e.is_forbidden() || e.is_lost() => return Err(e),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn in_the_way(&self, schema: &str) -> Fault {
         Fault::Told(CloneError::InTheWay {
             schema: self.destination.clone(),
@@ -405,6 +409,7 @@ impl Job<'_> {
         let into = if in_place { destination } else { &building };
         if let Some(there) = there {
             progress(Progress::at(Phase::Comparing));
+            let kinds = rights::kinds(there.old().into_iter().chain([&from]));
             if let Some(built) =
                 refresh::refresh(self, &mut control, there, &from, &mut notes, progress)?
             {
@@ -415,9 +420,7 @@ impl Job<'_> {
                 let kept = self.keep_previous && swap::keeps_previous(self, &mut control)?;
                 return self.outcome(&mut control, &from, built, kept, started, notes);
             }
-            if keeps {
-                self.may_keep(&mut control)?;
-            }
+            rights::may_swap(self, &mut control, &kinds, keeps)?;
         }
         room::check(self, &mut control)?;
         room::breathe(self, &mut control, || progress(Progress::at(Phase::Waiting)))?;
@@ -495,6 +498,9 @@ impl Job<'_> {
         const STARTING: &str = "creating the schema";
         let name = quoted(into);
         let beside = into != self.destination.as_str();
+        if beside {
+            swap::has_room(self, control)?;
+        }
         if beside || (exists && state(control, into)? == Some(State::Unfinished)) {
             clear(self, control, into)?;
         }

@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::build::{self, Built, without_probe};
+use super::copy::{AT_WORK, at_work};
 use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::intent::intend;
 use super::parts::{Parts, parts};
 use super::session::{Session, at_once};
 use super::source::{self, Kind, Schema, Table};
-use super::{Job, PROBE, SEEN, masking, swap};
+use super::{Job, PROBE, SEEN, masking, rights, swap};
 use crate::schema_clone::{Consistency, Phase, Progress};
 
 const COMPARING: &str = "comparing with the clone that is there";
@@ -37,6 +38,12 @@ pub(super) struct There {
     session: Session,
     /// None: nothing, or something that somebody is still at work on.
     old: Option<Schema>,
+}
+
+impl There {
+    pub fn old(&self) -> Option<&Schema> {
+        self.old.as_ref()
+    }
 }
 
 /// Reads the destination, after what a killed run left at work there has ended.
@@ -275,12 +282,6 @@ fn row_sums(
     }
 }
 
-fn about(tables: &[&str]) -> String {
-    let (named, more) = tables.split_at(tables.len().min(MOST_NAMES));
-    let more = if more.is_empty() { "" } else { " or another one" };
-    format!("table `{}`{more}", named.join("` or `"))
-}
-
 /// How a clone of which something differs is brought up to date.
 struct Rewriting<'a> {
     job: &'a Job<'a>,
@@ -301,6 +302,11 @@ impl Rewriting<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<(u64, Vec<String>)>, Fault> {
         let Rewriting { job, parts, building, .. } = self;
+        if !parts.all_stay() {
+            let kinds = rights::kinds([&parts.coming, &parts.going]);
+            rights::may_swap(job, other, &kinds, false)?;
+            rights::may_rewrite(job, other)?;
+        }
         job.start(other, &parts.from, building, false)?;
         job.make_seen(other, building)?;
         let (mut coming, mut notes) = (0, Vec::new());
@@ -346,7 +352,7 @@ impl Rewriting<'_> {
         for index in self.different {
             let table = &from.tables[*index];
             let (of, name) = (quoted(&old.name), quoted(&table.name));
-            body += &format!("DELETE {mark} FROM {of}.{name};\n");
+            body += &format!("SET {AT_WORK} = {index};\nDELETE {mark} FROM {of}.{name};\n");
             if let Some(fill) = masking::fill(table, &from.name, &old.name) {
                 body += &format!("{fill};\n");
             }
@@ -394,16 +400,21 @@ impl Rewriting<'_> {
         }
         let copy = format!("SELECT {} {}()", self.mark(), self.name());
         let seen = format!("SELECT COUNT(*) FROM {place}.`{SEEN}`");
-        let written = control.run(REWRITING, copy).and_then(|()| control.one(REWRITING, seen));
+        let copied = control.run(REWRITING, copy).map_err(|e| {
+            let at_work = at_work(control).and_then(|index| from.tables.get(index));
+            e.about(
+                &at_work.map_or("a table".to_owned(), |table| format!("table `{}`", table.name)),
+            )
+        });
+        let written = copied.and_then(|()| control.one(REWRITING, seen));
         if !matches!(written, Ok(Some(0_u64))) {
             control.run(REWRITING, "ROLLBACK")?;
             if exchanges {
                 swap::take_back(job, other)?;
             }
-            let names: Vec<_> = self.names_in(from);
             return match written {
                 // Somebody writes there at this moment: made anew, it is swapped with more care.
-                Err(e) if !e.is_busy() => Err(e.about(&about(&names)).or_altered()),
+                Err(e) if !e.is_busy() => Err(e.or_altered()),
                 _ => Ok(false),
             };
         }

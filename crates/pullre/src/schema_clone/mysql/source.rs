@@ -192,46 +192,33 @@ fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, F
     // Unqualified in what follows, so that the texts fit another schema too.
     session.run(READING, format!("USE {}", quoted(schema)))?;
 
-    let mut columns: BTreeMap<String, [Vec<String>; 2]> = BTreeMap::new();
-    let found: Vec<(String, String, u8)> = session.rows(
-        READING,
-        format!(
-            "SELECT table_name, column_name,
-                 extra LIKE '%VIRTUAL GENERATED%' OR extra LIKE '%STORED GENERATED%'
-             FROM information_schema.columns
-             WHERE table_schema = {of} ORDER BY table_name, ordinal_position"
-        ),
-    )?;
-    for (table, column, generated) in found {
-        columns.entry(table).or_default()[usize::from(generated != 0)].push(column);
-    }
-    let found: Vec<(String, String, Option<String>, Option<u64>)> = session.rows(
+    let mut found: Vec<(String, String, Option<String>, Option<u64>)> = session.rows(
         READING,
         format!(
             "SELECT table_name, CAST(table_type AS CHAR), engine,
                  CAST(data_length + index_length AS UNSIGNED)
              FROM information_schema.tables
-             WHERE table_schema = {of} AND table_type NOT LIKE '%TEMPORARY%' ORDER BY table_name"
+             WHERE table_schema = {of} AND table_type NOT LIKE '%TEMPORARY%'"
         ),
     )?;
+    // Here, and not by the server: of two names that differ in case alone either could come first.
+    found.sort();
     let mut views = Vec::new();
     for (name, kind, engine, bytes) in found {
         match kind.as_str() {
             "VIEW" => views.push(name),
             "SEQUENCE" => read.sequences.push(Sequence { name, ddl: Vec::new() }),
-            _ => {
-                let [columns, generated] = columns.remove(&name).unwrap_or_default();
-                read.tables.push(Table {
-                    versioned: kind == "SYSTEM VERSIONED",
-                    columns,
-                    generated,
-                    engine: engine.unwrap_or_default(),
-                    bytes: bytes.unwrap_or(0),
-                    ddl: Vec::new(),
-                    mask: TableMask::default(),
-                    name,
-                });
-            }
+            // Columns follow with the definition.
+            _ => read.tables.push(Table {
+                versioned: kind == "SYSTEM VERSIONED",
+                columns: Vec::new(),
+                generated: Vec::new(),
+                engine: engine.unwrap_or_default(),
+                bytes: bytes.unwrap_or(0),
+                ddl: Vec::new(),
+                mask: TableMask::default(),
+                name,
+            }),
         }
     }
     read_ddl(session, &mut read)?;
@@ -281,6 +268,10 @@ fn read_ddl(session: &mut Session, read: &mut Schema) -> Result<(), Fault> {
     let mut texts = texts.into_iter();
     for table in &mut read.tables {
         table.ddl = texts.next().unwrap_or_default();
+        let parsed = ddl::Table::parse(&table.ddl).ok_or_else(|| {
+            Fault::Altered(format!("the definition of table `{}` is of no known form", table.name))
+        })?;
+        (table.columns, table.generated) = parsed.columns();
     }
     for sequence in &mut read.sequences {
         sequence.ddl = texts.next().unwrap_or_default();
@@ -314,12 +305,14 @@ fn read_programs(
         }
     }
     listed.extend(views.into_iter().map(|name| (Kind::View, name)));
+    // A trigger is in the schema of its table. MariaDB knows that of the table's schema only: by its
+    // own it would be sought in every schema of the server.
     let triggers: Vec<(String, String, String, String, Option<String>, Bytes)> = session.rows(
         READING,
         format!(
             "SELECT trigger_name, event_object_table, CAST(action_timing AS CHAR),
                  CAST(event_manipulation AS CHAR), definer, CAST(action_statement AS BINARY)
-             FROM information_schema.triggers WHERE trigger_schema = {of}
+             FROM information_schema.triggers WHERE event_object_schema = {of}
              ORDER BY event_object_table, action_timing, event_manipulation, action_order"
         ),
     )?;

@@ -24,7 +24,7 @@ use super::fault::Fault;
 use super::intent::{INTENT, Intent, Keep, insert_intent, intend, intent_table, read_intent};
 use super::session::Session;
 use super::source::{self, Program};
-use super::{Job, PROBE, SwapBusy, programs};
+use super::{Job, PROBE, State, SwapBusy, programs};
 use crate::schema_clone::CloneError;
 
 /// Marks the schema of a previous clone; holds the wish that was last fulfilled with it.
@@ -37,14 +37,28 @@ const KEEPING: &str = "keeping the previous clone";
 /// Seconds that a session on the old clone is waited for.
 const BUSY_WAIT: u32 = 2;
 
+/// Of the names of schemas beside a clone: of the one in which a clone is built, of the one that takes
+/// the old tables, of the previous clone.
+pub(super) const ENDS: [&str; 3] = ["~new", "~old", "~prev"];
+
 /// The schema in which a clone is built, and the one that takes the old tables.
 pub(super) fn beside(destination: &str) -> (String, String) {
-    (ddl::derived(destination, "~new"), ddl::derived(destination, "~old"))
+    (ddl::derived(destination, ENDS[0]), ddl::derived(destination, ENDS[1]))
+}
+
+/// That the old tables can move out: no stranger has the schema for them. Where tables are in it, it
+/// has our mark, which is made first and goes last.
+pub(super) fn has_room(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
+    let (_, outgoing) = beside(job.destination.as_str());
+    match super::state(control, &outgoing)? {
+        Some(State::Full) => Err(job.in_the_way(&outgoing)),
+        _ => Ok(()),
+    }
 }
 
 /// The schema of the previous clone.
 pub(super) fn previous(destination: &str) -> String {
-    ddl::derived(destination, "~prev")
+    ddl::derived(destination, ENDS[2])
 }
 
 fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> {
@@ -172,6 +186,7 @@ pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<()
     let from = source::read(control, &previous)?.ok_or_else(|| gone(&previous))?;
     let from = super::build::without_probe(from);
     let old = source::read(control, destination)?.ok_or_else(|| gone(destination))?;
+    has_room(job, control)?;
     // One that is there is not whole: else it would have been finished.
     control.run(
         SWAPPING,
@@ -248,6 +263,7 @@ impl Swap<'_> {
     fn move_tables(&self, control: &mut Session) -> Result<(), Fault> {
         let (into, from, out) =
             (quoted(self.destination()), quoted(&self.building), quoted(&self.outgoing));
+        has_room(self.job, control)?;
         // Made after the intent, and gone before it. What a server that does not rename all or
         // nothing has moved there is not anywhere else.
         if self.old_tables(control)?.is_empty() {
@@ -341,7 +357,7 @@ impl Swap<'_> {
         if let Some(keep) = self.intent.keep {
             self.keep(control, keep)?;
         }
-        control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
+        super::clear(self.job, control, &self.outgoing)?;
         self.end(control)
     }
 
@@ -465,7 +481,7 @@ impl Swap<'_> {
             tracing::warn!("{into} is not quite as it was: {}", told.join("; "));
             return Ok(());
         }
-        control.run(CLEANING, format!("DROP DATABASE IF EXISTS {}", quoted(&self.outgoing)))?;
+        super::clear(self.job, control, &self.outgoing)?;
         self.end(control)
     }
 
