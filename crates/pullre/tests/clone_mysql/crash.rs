@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mysql::prelude::Queryable;
 use pullre::schema_clone::{Progress, Request};
 
+use crate::previous::killed_while_it_waits;
 use crate::refresh::many;
 use crate::world::{MINUTE, World, quoted, server_as, world};
 
@@ -214,4 +215,56 @@ pub fn cut(w: &World, a: String, b: String) {
     assert_eq!(w.names(), [a, b, to]);
     println!("{cut} of 60 were cut");
     assert!(cut > 0, "no connection was cut in the middle");
+}
+
+/// Kills sessions that make and drop the trigger `tr` of a table until one leaves it without a text in
+/// the server's memory.
+pub fn break_a_trigger(w: &World, schema: &str, table: &str) {
+    let mut random = seed();
+    let make = format!(
+        "USE {}; DROP TRIGGER IF EXISTS tr; CREATE TRIGGER tr BEFORE INSERT ON {table} FOR EACH ROW SET @x = 1",
+        quoted(schema)
+    );
+    testkit::until("a killed session leaves half a trigger", || {
+        let mut victim = w.conn();
+        let id = victim.connection_id();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut once = || -> mysql::Result<()> {
+                    let mut answers = victim.query_iter(&make)?;
+                    while let Some(rows) = answers.iter() {
+                        rows.for_each(drop);
+                    }
+                    Ok(())
+                };
+                while once().is_ok() {}
+            });
+            thread::sleep(Duration::from_micros(next(&mut random) % 10_000));
+            w.conn().query_drop(format!("KILL {id}")).unwrap();
+        });
+        let show = format!("SHOW CREATE TRIGGER {}.tr", quoted(schema));
+        let shown = w.conn().query_drop(show);
+        shown.is_err_and(|e| e.to_string().contains("1602"))
+    });
+}
+
+#[test]
+fn a_trigger_that_a_killed_session_left_without_its_text_is_replaced() {
+    let w = world();
+    let (a, b, to) = (generation(&w, "a", "one"), generation(&w, "b", "two"), w.name("to"));
+    w.clone(&a, &to);
+    for from in [&b, &a, &b] {
+        break_a_trigger(&w, &to, "t");
+        w.clone(from, &to);
+        w.assert_same(from, &to);
+    }
+    // The same in a swap that was begun, and is gone on with.
+    let app = w.holding(&to, "SELECT * FROM u");
+    killed_while_it_waits(&w, &a, &to);
+    drop(app);
+    break_a_trigger(&w, &to, "t");
+    w.clone(&a, &to);
+    w.assert_same(&a, &to);
+    w.sql(&to, "INSERT INTO t VALUES (-1, 'x')");
+    assert_eq!(w.names(), [a, b, to]);
 }

@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use pullre::schema_clone::CloneError;
 use pullre::schema_clone::mysql::SwapBusy;
 
-use crate::crash::{child, cut, next, seed};
+use crate::crash::{break_a_trigger, child, cut, next, seed};
 use crate::refresh::{made, many};
 use crate::world::{World, server_as, world};
 
@@ -128,7 +128,8 @@ fn what_failed_behind_the_exchange_is_gone_on_with_and_not_begun_anew() {
     let mut w = world();
     let (from, to) = altered(&w);
     w.sql(&to, "DROP TRIGGER tr");
-    w.sql(&from, "CREATE TRIGGER tr BEFORE INSERT ON t25 FOR EACH ROW SET NEW.word = 'x'");
+    // Not of t25, which is altered once more behind the exchange.
+    w.sql(&from, "CREATE TRIGGER tr BEFORE INSERT ON t26 FOR EACH ROW SET NEW.word = 'x'");
     let (user, mut admin) = (w.name("u"), w.conn());
     let pattern = |schema: &str| format!("`{}`.*", schema.replace('_', "\\_"));
     admin.query_drop(format!("CREATE USER {user}")).unwrap();
@@ -150,6 +151,8 @@ fn what_failed_behind_the_exchange_is_gone_on_with_and_not_begun_anew() {
     assert_eq!(w.number(&to, "SELECT COUNT(*) FROM t1 WHERE word = 'one'"), 32);
     assert!(w.names().contains(&format!("{to}~new")), "{:?}", w.names());
     let there = made(&w, &to, "t25");
+    // Nor does it matter what a session that was killed has left there.
+    break_a_trigger(&w, &to, "t26");
     admin.query_drop(format!("GRANT TRIGGER ON {} TO {user}", pattern(&to))).unwrap();
     w.clone(&from, &to);
     w.assert_same(&from, &to);

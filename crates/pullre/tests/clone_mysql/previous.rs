@@ -258,7 +258,7 @@ fn a_kill_while_clones_are_replaced_and_kept_leaves_both_whole() {
 
 /// Stops the clone of `source` where its RENAME waits for the session that has `u` open, and kills
 /// it there. Returns the mark that its statement carries, by which the next run finds it.
-fn killed_while_it_waits(w: &World, source: &str, to: &str) -> String {
+pub fn killed_while_it_waits(w: &World, source: &str, to: &str) -> String {
     let mut child = child(w, [source, source], to).env("PULLRE_TEST_KEEP", "1").spawn().unwrap();
     let renames = format!(
         "SELECT info FROM information_schema.processlist

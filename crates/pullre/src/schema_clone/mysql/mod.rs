@@ -550,7 +550,7 @@ impl Job<'_> {
         keeps: bool,
     ) -> Result<(), Fault> {
         let destination = self.destination.as_str();
-        let old = source::read(control, destination)?.ok_or_else(|| {
+        let old = source::read_ours(control, destination)?.ok_or_else(|| {
             Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
         })?;
         let keep = keeps.then_some(intent::Keep { wish: self.wish });

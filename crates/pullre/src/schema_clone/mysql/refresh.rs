@@ -52,7 +52,7 @@ pub(super) fn look(job: &Job<'_>) -> Result<There, Fault> {
     let destination = job.destination.as_str();
     // What a killed run still inserts moves counters on, and no rollback moves them back.
     let old = match super::end_orphans(&mut session, destination)? {
-        true => source::read(&mut session, destination)?.map(without_probe),
+        true => source::read_ours(&mut session, destination)?.map(without_probe),
         false => None,
     };
     Ok(There { session, old })

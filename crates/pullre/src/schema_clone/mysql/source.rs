@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
+use super::programs;
 use super::session::{Bytes, Session};
 use crate::schema_clone::mask::TableMask;
 
@@ -174,6 +175,17 @@ pub(super) fn defaults(
 /// [`Fault::Altered`].
 pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
     read_through(session, schema).map_err(Fault::or_altered)
+}
+
+/// The same of a schema of ours, where what a killed session left of a trigger can be mended.
+pub(super) fn read_ours(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
+    match read_through(session, schema) {
+        Err(e) if e.code() == Some(1602) => {
+            programs::open_anew(session, schema, |_| true)?;
+            read(session, schema)
+        }
+        other => other.map_err(Fault::or_altered),
+    }
 }
 
 fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {

@@ -183,9 +183,9 @@ pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<()
     }
     let gone = |name: &str| Fault::Altered(format!("the schema `{name}` was dropped meanwhile"));
     control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {}", quoted(destination)))?;
-    let from = source::read(control, &previous)?.ok_or_else(|| gone(&previous))?;
+    let from = source::read_ours(control, &previous)?.ok_or_else(|| gone(&previous))?;
     let from = super::build::without_probe(from);
-    let old = source::read(control, destination)?.ok_or_else(|| gone(destination))?;
+    let old = source::read_ours(control, destination)?.ok_or_else(|| gone(destination))?;
     has_room(job, control)?;
     // One that is there is not whole: else it would have been finished.
     control.run(
@@ -275,6 +275,7 @@ impl Swap<'_> {
         let mark = super::orphan_mark(&self.outgoing);
         // They were made there to see that they can be.
         control.run(SWAPPING, format!("USE {from}"))?;
+        programs::open_anew(control, &self.building, |_| true)?;
         programs::drop_all(control, &self.intent.new, &mark)?;
 
         let there = tables_of(control, self.destination())?;
@@ -300,6 +301,8 @@ impl Swap<'_> {
             let wait = format!("SET lock_wait_timeout = {BUSY_WAIT}; USE {into}");
             let swap = || {
                 control.run(SWAPPING, wait)?;
+                let goes = |name: &String| self.intent.takes_away(name);
+                programs::open_anew(control, self.destination(), goes)?;
                 programs::drop_all(control, &self.intent.old, &mark)?;
                 if pairs.is_empty() { Ok(()) } else { control.run(SWAPPING, &rename[..]) }
             };
@@ -338,6 +341,8 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
+        let came = |name: &String| self.intent.tables.contains(name);
+        programs::open_anew(control, self.destination(), came)?;
         let mark = super::orphan_mark(&self.outgoing);
         for program in &self.intent.unread {
             match programs::drop_all(control, std::slice::from_ref(program), &mark) {
@@ -464,7 +469,7 @@ impl Swap<'_> {
         }
         control.run(SWAPPING, format!("USE {into}; SET lock_wait_timeout = 10"))?;
         // Only those that were taken away: one more reason to touch nothing that somebody holds.
-        let there = source::read(control, self.destination())?;
+        let there = source::read_ours(control, self.destination())?;
         let there = there.map(|schema| schema.programs).unwrap_or_default();
         let is_there = |p: &&Program| there.iter().any(|t| t.kind == p.kind && t.name == p.name);
         let lost: Vec<_> = self.intent.old.iter().filter(|p| !is_there(p)).collect();
