@@ -17,6 +17,7 @@ use pullre::ports::{ComputeError, Forge};
 use pullre::reconcile::lock::LockName;
 use pullre::report::Kind;
 use pullre::schema_clone::mysql::SwapBusy;
+use pullre::schema_clone::{CloneError, Cloning};
 use pullre::store::mysql::MysqlAccess;
 use pullre::store::{Database, Store};
 use pullre_console::password::Stored;
@@ -389,14 +390,25 @@ fn roles(facts: &Facts, found: &[Instance], report: &mut Report) -> Result {
     Ok(())
 }
 
+/// Whether every user's schema can be copied, through the mask if there is one.
 fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> Result {
+    let Cloning { mask, timeout, .. } = &installation.policy.cloning;
     let mut missing = false;
     for user in &facts.users {
         let login = &user.login;
         let text = match &user.schema {
             Err(why) => format!("{login}'s cannot be used: {why}"),
             Ok(schema) => match installation.schemas.holds_something(schema) {
-                Ok(true) => continue,
+                Ok(true) if mask.is_empty() => continue,
+                Ok(true) => match installation.schemas.try_mask(schema, mask, *timeout) {
+                    Ok(()) => continue,
+                    Err(e @ CloneError::Mask { .. }) => {
+                        missing = true;
+                        report.add(Mark::Missing, "schemas", format!("{login}'s: {e}"))?;
+                        continue;
+                    }
+                    Err(e) => format!("{login}'s: {e}"),
+                },
                 Ok(false) => format!("{login}'s schema {schema} is not there, or empty: fill it"),
                 Err(e) => format!("{login}'s: {e}"),
             },
@@ -408,7 +420,11 @@ fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> R
     if missing || facts.users.is_empty() {
         return Ok(());
     }
-    report.add(Mark::Ok, "schemas", "every user's is there")
+    let text = match mask.is_empty() {
+        true => "every user's is there",
+        false => "every user's is there, and every masking rule fits it",
+    };
+    report.add(Mark::Ok, "schemas", text)
 }
 
 /// Whether clones can be made, as far as the grants tell.

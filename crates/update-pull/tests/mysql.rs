@@ -130,13 +130,17 @@ fn an_environment_gets_its_clone_and_nothing_of_strangers_is_overwritten() {
     );
     let (code, said) = site.run("pull reset-db 1 --undo");
     assert_eq!(code, 1, "{said}");
+    let (_, said) = site.run("doctor");
+    assert!(said.contains("every user's is there, and every masking rule fits it"), "{said}");
     site.mask("# a typo\nnotes.txt = 'hidden'\n");
-    let (code, said) = site.run("clone-schema dev_alice stg2");
-    assert_eq!(code, 1, "{said}");
-    assert!(
-        said.contains("line 2, `notes.txt = 'hidden'`: table `notes` has no column `txt`"),
-        "{said}"
-    );
+    for words in ["clone-schema dev_alice stg2", "doctor"] {
+        let (code, said) = site.run(words);
+        assert_eq!(code, 1, "{said}");
+        assert!(
+            said.contains("line 2, `notes.txt = 'hidden'`: table `notes` has no column `txt`"),
+            "{said}"
+        );
+    }
     site.mask("notes.text\nnotes.text = a; b\n");
     let (code, said) = site.run("status");
     assert_eq!(code, 2, "{said}");

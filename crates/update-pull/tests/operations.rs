@@ -171,6 +171,21 @@ fn doctor_names_what_is_missing_from_nothing_on() {
 }
 
 #[test]
+fn doctor_tries_every_masking_rule_on_every_users_schema() {
+    let site = Site::new();
+    site.write_ini_more("mask_file = mask\n");
+    let schemas = |rules: &str| {
+        std::fs::write(site.path("mask"), rules).unwrap();
+        let told = site.run("doctor");
+        let lines = told.lines().filter(|line| line.contains(" schemas  "));
+        lines.map(|line| line.trim_start().to_owned() + "\n").collect::<String>()
+    };
+    assert_snapshot!(schemas("notes.text = 'x' || rowid\n"), @"ok       schemas       every user's is there, and every masking rule fits it");
+    assert_snapshot!(schemas("notes.text = lenght(text)\n"), @r#"MISSING  schemas       alice's: `mask_file`, line 1, `notes.text = lenght(text)`: table `notes`: no such function: lenght in SELECT 1 FROM "notes" AS "notes" WHERE (lenght(text)) IS NULL LIMIT 0 at offset 40 (schema `dev_alice`, DIR/schemas/dev_alice.db). Nothing was copied: correct the rule"#);
+    assert_snapshot!(schemas("orders = skip\n"), @"MISSING  schemas       alice's: `mask_file`, line 1, `orders = skip`: the source has no table `orders` (schema `dev_alice`, DIR/schemas/dev_alice.db). Nothing was copied: correct the rule");
+}
+
+#[test]
 fn doctor_names_servers_that_cannot_serve_and_why() {
     let site = Site::new();
     site.private();

@@ -256,6 +256,21 @@ impl Schemas {
         }
     }
 
+    /// Whether every rule fits the source, and the engine understands every expression, as of now.
+    /// Nothing is copied.
+    pub fn try_mask(
+        &self,
+        source: &SchemaName,
+        mask: &mask::Mask,
+        timeout: Duration,
+    ) -> Result<(), CloneError> {
+        let request = Request { mask, ..Request::new(source, source, timeout) };
+        match self {
+            Schemas::Sqlite { folder } => sqlite::try_mask(folder, &request),
+            Schemas::Mysql(server) => server.try_mask(&request),
+        }
+    }
+
     /// Whether the schema exists and is not empty.
     pub fn holds_something(&self, schema: &SchemaName) -> Result<bool, CloneError> {
         match self {

@@ -139,6 +139,17 @@ impl Server {
         work().map_err(|fault| job.tell(fault))
     }
 
+    /// See [`crate::schema_clone::Schemas::try_mask`].
+    pub(super) fn try_mask(&self, request: &Request<'_>) -> Result<(), CloneError> {
+        let job = self.job(request, Instant::now());
+        let work = || -> Result<(), Fault> {
+            let mut control = job.session()?;
+            let mut from = job.read_source(&mut control)?;
+            masking::fit(&job, &mut control, &mut from)
+        };
+        work().map_err(|fault| job.tell(fault))
+    }
+
     fn job<'a>(&'a self, request: &Request<'a>, started: Instant) -> Job<'a> {
         let Request { source, destination, timeout, mask, keep_previous, wish } = *request;
         Job {
@@ -357,6 +368,12 @@ impl Job<'_> {
         })
     }
 
+    fn read_source(&self, control: &mut Session) -> Result<source::Schema, Fault> {
+        let (schema, place) = (self.source.clone(), self.access.place().to_owned());
+        let read = source::read(control, self.source.as_str())?;
+        read.ok_or(Fault::Told(CloneError::SourceMissing { schema, place }))
+    }
+
     fn crew(&self, size: usize) -> Result<Crew, Fault> {
         let sessions: Result<Vec<_>, _> = thread::scope(|scope| {
             let opened: Vec<_> = (0..size).map(|_| scope.spawn(|| self.session())).collect();
@@ -384,14 +401,10 @@ impl Job<'_> {
         let place = || self.access.place().to_owned();
         let found = state(&mut control, destination)?;
         let in_place = found != Some(State::Full);
-        let (from, there) = at_once(
-            || source::read(&mut control, self.source.as_str()),
+        let (mut from, there) = at_once(
+            || self.read_source(&mut control),
             || if in_place { Ok(None) } else { refresh::look(self).map(Some) },
         )?;
-        let mut from = from.ok_or_else(|| CloneError::SourceMissing {
-            schema: self.source.clone(),
-            place: place(),
-        })?;
         if from.tables.iter().any(|table| MARKS.contains(&table.name.as_str())) {
             return Err(Fault::Told(CloneError::Other {
                 schema: self.source.clone(),

@@ -134,6 +134,12 @@ pub fn clone(
     Ok(CloneOutcome { tables, rows, bytes, elapsed, consistency, kept_previous, notes })
 }
 
+/// See [`crate::schema_clone::Schemas::try_mask`].
+pub(super) fn try_mask(schema_dir: &Path, request: &Request<'_>) -> Result<(), CloneError> {
+    let job = Job::new(schema_dir, request);
+    job.fit(&job.read_source()?).map(drop)
+}
+
 struct Job<'a> {
     source: &'a SchemaName,
     destination: &'a SchemaName,
