@@ -199,6 +199,31 @@ fn a_full_disk_of_the_server_is_named_and_the_old_clone_stays() {
 }
 
 #[test]
+fn a_file_that_a_crash_of_the_server_left_of_a_table_is_taken_over() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, "CREATE TABLE p (a INT) PARTITION BY HASH (a) PARTITIONS 2");
+    w.clone(&from, &to);
+    let data = w.mariadb.socket().with_file_name("data");
+    let folder = |schema: &str| data.join(schema.replace('~', "@007e"));
+    let leave = |schema: &str| {
+        w.conn().query_drop(format!("CREATE DATABASE IF NOT EXISTS {}", quoted(schema))).unwrap();
+        std::fs::copy(folder(&from).join("p.par"), folder(schema).join("p.par")).unwrap();
+    };
+    for end in ["~new", "~old"] {
+        leave(&format!("{to}{end}"));
+        w.outdate(&to);
+        w.clone(&from, &to);
+        w.assert_same(&from, &to);
+        assert_eq!(w.names(), [from.clone(), to.clone()]);
+    }
+    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&to))).unwrap();
+    leave(&to);
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+}
+
+#[test]
 fn a_table_that_is_corrupt_is_named() {
     let mariadb: &'static Mariadb = Box::leak(Box::new(
         Mariadb::start(&["--character-set-client-handshake".to_owned()]).unwrap(),

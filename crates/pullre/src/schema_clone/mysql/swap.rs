@@ -268,7 +268,7 @@ impl Swap<'_> {
         // nothing has moved there is not anywhere else.
         if self.old_tables(control)?.is_empty() {
             super::clear(self.job, control, &self.outgoing)?;
-            control.run(SWAPPING, format!("CREATE DATABASE {out}"))?;
+            control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {out}"))?;
             control
                 .run(SWAPPING, format!("CREATE TABLE {out}.`{PROBE}` (n INT) ENGINE = InnoDB"))?;
         }
@@ -374,7 +374,7 @@ impl Swap<'_> {
             control.run(
                 KEEPING,
                 format!(
-                    "CREATE DATABASE {previous};
+                    "CREATE DATABASE IF NOT EXISTS {previous};
                      CREATE TABLE {previous}.`{KEPT}` (id INT PRIMARY KEY, wish BIGINT) ENGINE = InnoDB"
                 ),
             )?;
