@@ -241,3 +241,27 @@ fn no_file_of_other_schemas_is_opened() {
     let beside_others = opened(&from);
     assert!(beside_others < alone + 40, "{alone} files alone, {beside_others} beside 200 tables");
 }
+
+#[test]
+fn where_the_server_folds_case_names_may_be_typed_in_any() {
+    let mariadb = Mariadb::start(&[
+        "--lower-case-table-names=1".to_owned(),
+        "--character-set-client-handshake".to_owned(),
+    ]);
+    let w = world_on(Box::leak(Box::new(mariadb.unwrap())));
+    let (from, to) = (w.name("from"), format!("{:x<64}", w.name("to")));
+    w.create(
+        &from,
+        "CREATE SEQUENCE s; CREATE TABLE t (id BIGINT DEFAULT (NEXTVAL(s)), a INT); INSERT INTO t (a) VALUES (1);
+         CREATE TABLE u (a INT); CREATE VIEW v AS SELECT a FROM t",
+    );
+    for change in
+        ["SELECT 1", "SELECT 1", "INSERT INTO t (a) VALUES (2)", "ALTER TABLE t ADD COLUMN b INT"]
+    {
+        w.sql(&from, change);
+        w.clone(&from.to_uppercase(), &to.to_uppercase());
+        w.assert_same(&from, &to);
+        w.clone(&from, &to);
+        assert_eq!(w.names(), [from.clone(), to.clone()]);
+    }
+}

@@ -515,3 +515,20 @@ fn memory() -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+#[test]
+fn a_view_that_can_be_made_beside_and_not_in_its_place_is_told_of() {
+    let w = world();
+    let (from, to, user) = (w.name("from"), w.name("to"), w.name("u"));
+    w.create(&from, "CREATE TABLE t (a INT)");
+    w.conn().query_drop(format!("CREATE USER {user}")).unwrap();
+    for schema in [&from, &format!("{to}~new")] {
+        let schema = quoted(&schema.replace('_', "\\_"));
+        w.conn().query_drop(format!("GRANT SELECT ON {schema}.* TO {user}")).unwrap();
+    }
+    w.clone(&from, &to);
+    w.sql(&from, &format!("CREATE DEFINER = {user} VIEW v AS SELECT a FROM t"));
+    w.sql(&from, "CREATE VIEW upon AS SELECT a FROM v");
+    let notes = w.clone(&from, &to).notes;
+    assert!(notes.iter().any(|note| note.contains("view `upon` was left out")), "{notes:?}");
+}

@@ -19,6 +19,7 @@ mod session;
 mod source;
 mod swap;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -169,6 +170,7 @@ impl Server {
             no_snapshots: AtomicBool::new(false),
             source_bytes: AtomicU64::new(0),
             waited: AtomicU64::new(0),
+            late_notes: Mutex::default(),
         }
     }
 
@@ -210,6 +212,8 @@ struct Job<'a> {
     source_bytes: AtomicU64,
     /// Milliseconds, for a busy server.
     waited: AtomicU64,
+    /// What became known when the clone was put in place, by this run or for an earlier one.
+    late_notes: Mutex<Vec<String>>,
 }
 
 /// Whether clones into `destination` need this name for a schema beside it.
@@ -368,6 +372,10 @@ impl Job<'_> {
         Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
     }
 
+    fn tell_late(&self, notes: Vec<String>) {
+        self.late_notes.lock().unwrap_or_else(|e| e.into_inner()).extend(notes);
+    }
+
     fn in_the_way(&self, schema: &str) -> Fault {
         Fault::Told(CloneError::InTheWay {
             schema: self.destination.clone(),
@@ -488,6 +496,10 @@ impl Job<'_> {
             swap::forget_previous(self, control)?;
         }
         build::notes(from, &mut notes);
+        // Most were known before.
+        let mut late = self.late_notes.lock().unwrap_or_else(|e| e.into_inner());
+        late.retain(|note| !notes.contains(note));
+        notes.append(&mut late);
         source::unseen(control, from, &mut notes)?;
         room::note(self, &mut notes);
         if built.consistency == Consistency::Locked {

@@ -111,7 +111,7 @@ fn bring_up(
     if job.keep_previous || job.no_snapshots.load(Ordering::Relaxed) {
         return Ok(None);
     }
-    let (building, _) = swap::beside(&parts.old.name);
+    let (building, _) = swap::beside(job.destination.as_str());
     let rewriting = Rewriting { job, parts, different: &seen.different, building: &building };
     let made = rewriting.all([control, other], progress);
     let ended = control.run(REWRITING, "ROLLBACK");
@@ -338,7 +338,7 @@ impl Rewriting<'_> {
     }
 
     fn mark(&self) -> String {
-        format!("/* {} */", super::orphan_mark(&self.parts.old.name))
+        format!("/* {} */", super::orphan_mark(self.job.destination.as_str()))
     }
 
     fn function(&self) -> String {
@@ -388,7 +388,7 @@ impl Rewriting<'_> {
         let place = quoted(building);
         other.run(REWRITING, format!("INSERT INTO {place}.`{PROBE}` VALUES (1)"))?;
         if exchanges {
-            intend(job, other, coming, going, building, &old.name, None)?;
+            intend(job, other, coming, going, building, job.destination.as_str(), None)?;
             // Before the rows are written, which holds the children of what is written too. A kill
             // behind it leaves the new tables beside the old rows of the others.
             if let Err(fault) = swap::exchange(job, other) {

@@ -13,6 +13,7 @@ const READING: &str = "reading the schema";
 /// Everything in a schema but the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schema {
+    /// In the server's own letters, which need not be those of whoever asked for it.
     pub name: String,
     pub charset: String,
     pub collation: String,
@@ -156,15 +157,17 @@ fn column(row: &mut mysql::Row, index: usize) -> Bytes {
     row.take::<Bytes, _>(index).flatten()
 }
 
-/// The default character set and collation; None where there is no such schema.
+/// The name, as definitions have it where the server folds case, the default character set and
+/// collation; None where there is no such schema.
 pub(super) fn defaults(
     session: &mut Session,
     schema: &str,
-) -> Result<Option<(String, String)>, Fault> {
+) -> Result<Option<(String, String, String)>, Fault> {
     session.one(
         READING,
         format!(
-            "SELECT CAST(default_character_set_name AS CHAR), CAST(default_collation_name AS CHAR)
+            "SELECT schema_name, CAST(default_character_set_name AS CHAR),
+                 CAST(default_collation_name AS CHAR)
              FROM information_schema.schemata WHERE schema_name = {}",
             text(schema)
         ),
@@ -189,9 +192,9 @@ pub(super) fn read_ours(session: &mut Session, schema: &str) -> Result<Option<Sc
 }
 
 fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
-    let Some((charset, collation)) = defaults(session, schema)? else { return Ok(None) };
+    let Some((name, charset, collation)) = defaults(session, schema)? else { return Ok(None) };
     let mut read = Schema {
-        name: schema.to_owned(),
+        name,
         charset,
         collation,
         tables: Vec::new(),

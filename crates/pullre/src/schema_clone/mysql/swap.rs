@@ -355,10 +355,10 @@ impl Swap<'_> {
         }
         let late = self.stragglers(control, self.destination(), &[&self.building], "after")?;
         apply(control, self.intent.after.iter().chain(&late))?;
-        // They were tried where the clone was built, and the notes told then.
         let new: Vec<_> = self.intent.new.iter().collect();
         let (collation, mut told) = (&self.intent.collation, Vec::new());
         programs::make(control, self.destination(), collation, &new, false, &mut told)?;
+        self.job.tell_late(told);
         if let Some(keep) = self.intent.keep {
             self.keep(control, keep)?;
         }
