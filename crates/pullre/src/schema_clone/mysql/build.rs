@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::copy::{Copied, Copy};
-use super::ddl::{self, Statements, quoted};
+use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::session::{Crew, Session, at_once};
 use super::source::{self, Schema};
@@ -51,8 +51,7 @@ pub(super) fn build(
     notes: &mut Vec<String>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, Fault> {
-    let making = plan(from, into)?;
-    let plan = &making.tables;
+    let Making { creates, keys, links, last } = plan(from, into)?;
     progress(Progress::at(Phase::Creating));
     control.run(CREATING, format!("USE {}", quoted(into)))?;
     for sequence in &from.sequences {
@@ -61,20 +60,21 @@ pub(super) fn build(
             .map_err(|e| e.about(&format!("sequence `{}`", sequence.name)))?;
     }
     let (last, first): (Vec<_>, Vec<_>) =
-        (0..plan.len()).partition(|place| making.last.contains(place));
+        (0..creates.len()).partition(|place| last.contains(place));
     let is_small = from.tables.iter().all(|table| table.bytes <= BIG);
     let copiers = if is_small { crew.sessions.len() } else { job.workers };
     let copiers = copiers.min(crew.sessions.len());
-    let keys: Vec<_> = plan.iter().map(|statements| statements.keys.clone()).collect();
     let copy = Copy { job, source: from, into, big: BIG, keys: &keys, workers: copiers };
     let snapshots = !job.no_snapshots.load(Ordering::Relaxed);
     let ((), pieces) = at_once(
         || {
-            create(crew, from, into, plan, &first)?;
-            create(crew, from, into, plan, &last)
+            create(crew, from, into, &creates, &first)?;
+            create(crew, from, into, &creates, &last)
         },
         || copy.prepare(control, snapshots),
     )?;
+    // Of many tables they are megabytes.
+    drop(creates);
     crew.sessions.truncate(copiers);
     let Ok(copied) = copy.run(control, crew, pieces, progress)? else {
         job.no_snapshots.store(true, Ordering::Relaxed);
@@ -83,12 +83,10 @@ pub(super) fn build(
 
     progress(Progress::at(Phase::Linking));
     // One at a time: side by side they can bring the server down.
-    for (table, statements) in from.tables.iter().zip(plan) {
-        if let Some(link) = &statements.links {
+    for (table, link) in from.tables.iter().zip(links) {
+        if let Some(link) = link {
             job.check_time(LINKING)?;
-            control
-                .run(LINKING, &link[..])
-                .map_err(|e| e.about(&format!("table `{}`", table.name)))?;
+            control.run(LINKING, link).map_err(|e| e.about(&format!("table `{}`", table.name)))?;
         }
     }
     set_sequences(control, from, into)?;
@@ -104,9 +102,11 @@ pub(super) fn build(
     Ok(Built { tables: from.tables.len() as u64, rows: rows.iter().sum(), consistency })
 }
 
-/// How each table is made.
+/// How each table is made; see [`ddl::Statements`].
 struct Making {
-    tables: Vec<Statements>,
+    creates: Vec<Vec<u8>>,
+    keys: Vec<Vec<Vec<u8>>>,
+    links: Vec<Option<Vec<u8>>>,
     /// By their places: those that a foreign key leads to although they have no key for it. The
     /// server takes such a foreign key only while its parent is not there.
     last: BTreeSet<usize>,
@@ -133,7 +133,7 @@ fn plan(from: &Schema, into: &str) -> Result<Making, Fault> {
         table.foreign_keys().iter().filter_map(parent).collect()
     };
     let last: BTreeSet<_> = parsed.iter().flat_map(keyless).collect();
-    let mut tables = Vec::with_capacity(parsed.len());
+    let (mut creates, mut keys, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for (table, parsed) in from.tables.iter().zip(&parsed) {
         let is_big = waits(table);
         // A foreign key to or from a table whose keys come later comes last.
@@ -141,16 +141,19 @@ fn plan(from: &Schema, into: &str) -> Result<Making, Fault> {
         let link = !is_big && !parsed.parents().iter().any(big_parent);
         let link = link || !keyless(parsed).is_empty();
         let name = format!("{}.{}", quoted(into), quoted(&table.name));
-        tables.push(parsed.statements(&name, is_big, link));
+        let statements = parsed.statements(&name, is_big, link);
+        creates.push(statements.create);
+        keys.push(statements.keys);
+        links.push(statements.links);
     }
-    Ok(Making { tables, last })
+    Ok(Making { creates, keys, links, last })
 }
 
 fn create(
     crew: &mut Crew,
     from: &Schema,
     into: &str,
-    plan: &[Statements],
+    creates: &[Vec<u8>],
     which: &[usize],
 ) -> Result<(), Fault> {
     if which.is_empty() {
@@ -166,7 +169,7 @@ fn create(
                 return Ok(());
             }
             let which = &which[start..(start + BATCH).min(which.len())];
-            let batch: Vec<_> = which.iter().map(|n| plan[*n].create.clone()).collect();
+            let batch: Vec<_> = which.iter().map(|n| &creates[*n][..]).collect();
             let object =
                 |n: usize| which.get(n).map(|n| format!("table `{}`", from.tables[*n].name));
             session.run_each(CREATING, batch.join(&b";\n"[..]), object)?;
@@ -245,15 +248,14 @@ fn count(crew: &mut Crew, from: &Schema, into: &str, rows: &[u64]) -> Result<Sch
 fn verify(from: &Schema, now: &Schema, clone: Option<Schema>) -> Result<(), Fault> {
     let clone = clone.ok_or_else(|| wrong("it is gone"))?;
     // A view that cannot be made is told of; everything else is there.
-    let mut expected = from.clone();
-    expected.programs.retain(|wanted| {
+    let expected = |wanted: &source::Program| {
         clone.programs.iter().any(|made| made.kind == wanted.kind && made.name == wanted.name)
             || !matches!(wanted.kind, source::Kind::View | source::Kind::Event)
-    });
-    if let Some(difference) = source::difference(&expected, &clone) {
+    };
+    if let Some(difference) = source::difference(from, expected, &clone) {
         return Err(wrong(difference));
     }
-    match source::difference(from, now) {
+    match source::difference(from, |_| true, now) {
         Some(difference) => Err(Fault::Altered(difference)),
         None => Ok(()),
     }

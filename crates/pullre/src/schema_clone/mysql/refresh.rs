@@ -85,7 +85,7 @@ pub(super) fn refresh(
         return Ok(None);
     };
     match source::read(control, &from.name)? {
-        Some(now) if source::difference(from, &now).is_none() => {}
+        Some(now) if source::difference(from, |_| true, &now).is_none() => {}
         _ => return Err(Fault::Altered("its tables are not what they were".to_owned())),
     }
     masking::dangling(control, from, destination, notes)?;
@@ -383,7 +383,7 @@ impl Rewriting<'_> {
 
     /// Writes anew what differs, and puts what was built in its place. False: all is as it was.
     fn write(&self, [control, other]: [&mut Session; 2]) -> Result<bool, Fault> {
-        let Rewriting { job, parts: Parts { from, old, coming, going }, building, .. } = self;
+        let Rewriting { job, parts: Parts { from, coming, going, .. }, building, .. } = self;
         let exchanges = !self.parts.all_stay();
         let place = quoted(building);
         other.run(REWRITING, format!("INSERT INTO {place}.`{PROBE}` VALUES (1)"))?;

@@ -485,8 +485,12 @@ pub(super) fn unseen(
 }
 
 /// What differs between what was read of a schema at two moments, or of a schema and its clone;
-/// None where nothing does.
-pub(super) fn difference(one: &Schema, other: &Schema) -> Option<String> {
+/// None where nothing does. `counts`: of the programs of the first, those that the other shall have.
+pub(super) fn difference<'a>(
+    one: &'a Schema,
+    counts: impl Fn(&Program) -> bool,
+    other: &'a Schema,
+) -> Option<String> {
     fn missing<'a>(
         what: &str,
         one: impl Iterator<Item = &'a str>,
@@ -502,11 +506,8 @@ pub(super) fn difference(one: &Schema, other: &Schema) -> Option<String> {
         let name = name.or_else(|| other.iter().find(|name| !one.contains(name)))?;
         Some(format!("{what} `{name}` is in one of them only"))
     }
-    let names = |schema: &'_ Schema| -> Vec<String> {
-        schema.tables.iter().map(|table| table.name.clone()).collect()
-    };
-    let (a, b) = (names(one), names(other));
-    missing("table", a.iter().map(String::as_str), b.iter().map(String::as_str))
+    let names = |schema: &'a Schema| schema.tables.iter().map(|table| table.name.as_str());
+    missing("table", names(one), names(other))
         .or_else(|| {
             missing(
                 "sequence",
@@ -516,13 +517,10 @@ pub(super) fn difference(one: &Schema, other: &Schema) -> Option<String> {
         })
         .or_else(|| {
             Kind::ALL.into_iter().find_map(|kind| {
-                let of = |schema: &Schema| -> Vec<String> {
-                    let programs = schema.programs.iter().filter(|p| p.kind == kind);
-                    programs.map(|p| p.name.clone()).collect()
-                };
-                let (a, b) = (of(one), of(other));
+                let of = |schema: &'a Schema| schema.programs.iter().filter(|p| p.kind == kind);
                 let what = kind.word().to_lowercase();
-                missing(&what, a.iter().map(String::as_str), b.iter().map(String::as_str))
+                let wanted = of(one).filter(|p| counts(p)).map(|p| p.name.as_str());
+                missing(&what, wanted, of(other).map(|p| p.name.as_str()))
             })
         })
         .or_else(|| {
