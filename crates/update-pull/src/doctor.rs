@@ -402,12 +402,16 @@ fn schemas(installation: &Installation, facts: &Facts, report: &mut Report) -> R
                 Ok(true) if mask.is_empty() => continue,
                 Ok(true) => match installation.schemas.try_mask(schema, mask, *timeout) {
                     Ok(()) => continue,
-                    Err(e @ CloneError::Mask { .. }) => {
+                    Err(e) => {
                         missing = true;
-                        report.add(Mark::Missing, "schemas", format!("{login}'s: {e}"))?;
+                        let is_wrong = matches!(e, CloneError::Mask { .. });
+                        let (mark, tried) = match is_wrong {
+                            true => (Mark::Missing, ""),
+                            false => (Mark::Warn, ", when its masking rules were tried"),
+                        };
+                        report.add(mark, "schemas", format!("{login}'s{tried}: {e}"))?;
                         continue;
                     }
-                    Err(e) => format!("{login}'s: {e}"),
                 },
                 Ok(false) => format!("{login}'s schema {schema} is not there, or empty: fill it"),
                 Err(e) => format!("{login}'s: {e}"),

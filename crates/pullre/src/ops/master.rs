@@ -106,17 +106,17 @@ impl Operator<'_> {
                 "{schema} is the control database; it cannot be a developer's"
             ));
         }
-        let of_server = facts.servers.values().find(|server| {
-            server.schema.as_ref().is_ok_and(|s| s.collides(&schema) || is_beside(s, &schema))
-        });
-        match of_server {
+        let server = |is: &dyn Fn(&SchemaName) -> bool| {
+            facts.servers.values().find(|server| server.schema.as_ref().is_ok_and(is))
+        };
+        if let Some(server) = server(&|of_server| is_beside(of_server, &schema)) {
+            return refused(format!(
+                "{schema} is a name that clones for server {} need; it cannot be a developer's",
+                server.name
+            ));
+        }
+        match server(&|of_server| of_server.collides(&schema)) {
             None => Ok(schema),
-            Some(server) if server.schema.as_ref().is_ok_and(|s| is_beside(s, &schema)) => {
-                refused(format!(
-                    "{schema} is a name that clones for server {} need; it cannot be a developer's",
-                    server.name
-                ))
-            }
             Some(server) => refused(format!(
                 "{schema} is the schema of server {}, which is overwritten for every environment; it \
                  cannot be a developer's",

@@ -377,7 +377,7 @@ fn forbidden(text: &str, at: usize, end: usize, dialect: Dialect) -> Option<Stri
     if is_bare && ["SELECT", "VALUES", "TABLE", "INTO"].contains(&word.as_str()) {
         return Some(format!("{word} in it: an expression sees the columns of its own row only"));
     }
-    // `x IN t` reads the table. Elsewhere it is a syntax error, and `position(a IN b)` is none.
+    // `x IN t` reads the table. MySQL has no such form, and uses IN in `position(a IN b)`.
     if dialect == Dialect::Sqlite && is_bare && word == "IN" && !rest.starts_with('(') {
         return Some("IN without its list: an expression reads no other table".to_owned());
     }

@@ -50,6 +50,8 @@ INSERT INTO drawn_often (a) VALUES (1), (2);
 CREATE TABLE drawn_versioned (a INT PRIMARY KEY, b BIGINT DEFAULT (NEXTVAL(sq))) WITH SYSTEM VERSIONING; INSERT INTO drawn_versioned (a) VALUES (1);
 CREATE TABLE bytes (a BINARY(3) DEFAULT X'FF2700', b VARBINARY(9) DEFAULT X'0A5C80', c CHAR(9) DEFAULT 'ä', d BIT(9) DEFAULT b'110');
 INSERT INTO bytes VALUES (); CREATE TABLE `CaSe` (a INT PRIMARY KEY); CREATE TABLE `case` (b CHAR(9) PRIMARY KEY);
+CREATE TABLE my_parent (id INT PRIMARY KEY) ENGINE = MyISAM;
+CREATE TABLE my_child (b BINARY(2) DEFAULT X'FFFE', id INT, CONSTRAINT `to my` FOREIGN KEY (id) REFERENCES my_parent (id));
 CREATE TABLE CASE_child (b CHAR(9), CONSTRAINT `small` FOREIGN KEY (b) REFERENCES `case` (b)); CREATE TABLE `Case` (c INT);
 INSERT INTO `CaSe` VALUES (1); INSERT INTO `case` VALUES ('x'), ('y'); INSERT INTO CASE_child VALUES ('x');
 CREATE TABLE `pull``re ,(\"'` (`co``l` INT, `counts` INT, `sel ect` INT, KEY `k``,(` (`co``l`)); INSERT INTO `pull``re ,(\"'` VALUES (1, 2, 3);
@@ -123,9 +125,11 @@ fn every_kind_of_object_is_copied_as_it_is() {
     );
     assert_eq!(w.number(&to, &events), 0);
     let notes = outcome.notes.join("\n");
-    for told in
-        ["these events are disabled in the clone: `e1`, `e2`", "`versioned`", "`aria`, `mem`, `my`"]
-    {
+    for told in [
+        "these events are disabled in the clone: `e1`, `e2`",
+        "`versioned`",
+        "`aria`, `mem`, `my`, `my_parent`",
+    ] {
         assert!(notes.contains(told), "{told}: {notes}");
     }
     // Over what is there, twice: the first clone, then its own like.
@@ -248,7 +252,7 @@ fn where_the_server_folds_case_names_may_be_typed_in_any() {
         "--lower-case-table-names=1".to_owned(),
         "--character-set-client-handshake".to_owned(),
     ]);
-    let w = world_on(Box::leak(Box::new(mariadb.unwrap())));
+    let mut w = world_on(Box::leak(Box::new(mariadb.unwrap())));
     let (from, to) = (w.name("from"), format!("{:x<64}", w.name("to")));
     w.create(
         &from,
@@ -264,4 +268,13 @@ fn where_the_server_folds_case_names_may_be_typed_in_any() {
         w.clone(&from, &to);
         assert_eq!(w.names(), [from.clone(), to.clone()]);
     }
+    w.keep_previous = true;
+    let to = w.name("kept");
+    w.clone(&from, &to);
+    w.sql(&from, "CREATE TABLE later (a INT)");
+    w.clone(&from, &to.to_uppercase());
+    w.undo(&to.to_uppercase(), 1).unwrap();
+    assert!(!w.dump(&to).contains("later"));
+    w.undo(&to, 2).unwrap();
+    w.assert_same(&from, &to);
 }

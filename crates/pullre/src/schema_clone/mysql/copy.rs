@@ -111,9 +111,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The table that the last function of this session was at, by its place, where it can still be asked.
-pub(super) fn at_work(session: &mut Session) -> Option<usize> {
-    session.one(COPYING, format!("SELECT {AT_WORK}")).ok().flatten()
+/// The table that a function of this session was at when it failed, by its place. A connection that
+/// is lost is asked nothing: what it says may answer the call.
+pub(super) fn at_work(session: &mut Session, fault: &Fault) -> Option<usize> {
+    if fault.is_lost() {
+        return None;
+    }
+    // NULL where the first table could not even be opened.
+    session.one::<Option<usize>>(COPYING, format!("SELECT {AT_WORK}")).ok().flatten().flatten()
 }
 
 /// By whoever called them last: until the end of its transaction nobody else can.
@@ -454,7 +459,7 @@ impl Copy<'_> {
         };
         let counts: Option<String> =
             session.one(COPYING, format!("SELECT {function}()")).map_err(|e| {
-                let at_work = at_work(session).filter(|index| piece.tables.contains(index));
+                let at_work = at_work(session, &e).filter(|index| piece.tables.contains(index));
                 e.about(&at_work.map_or(about.clone(), name))
             })?;
         let counts = counts.unwrap_or_default();

@@ -20,8 +20,10 @@ pub(super) enum Fault {
     TimedOut {
         doing: &'static str,
     },
-    /// A schema is not any more what was read; says what. Another try may succeed.
+    /// The source is not any more what was read; says what. Another try may succeed.
     Altered(String),
+    /// The same of what is in the destination.
+    Disturbed(String),
     Told(CloneError),
 }
 
@@ -74,6 +76,14 @@ impl Fault {
         matches!(self.code(), Some(1205 | 1213))
     }
 
+    /// As [`Fault::or_altered`], of a schema of ours.
+    pub fn or_disturbed(self) -> Fault {
+        match self.or_altered() {
+            Fault::Altered(why) => Fault::Disturbed(why),
+            other => other,
+        }
+    }
+
     /// A failure to read what was there when the source was listed.
     pub fn or_altered(self) -> Fault {
         match &self {
@@ -107,6 +117,11 @@ impl Job<'_> {
             Fault::TimedOut { doing } => return self.timed_out(doing),
             Fault::Altered(message) => {
                 return CloneError::SourceAltered { schema: self.source.clone(), place, message };
+            }
+            Fault::Disturbed(message) => {
+                let (schema, doing) = (self.destination.clone(), "reading what is there");
+                let remedy = "Somebody else is at work on it: try again when they are done";
+                return CloneError::Other { schema, place, doing, message, remedy };
             }
             Fault::Sql { doing, object, error } => (doing, object, error),
         };

@@ -207,9 +207,7 @@ pub(super) fn read_intent(control: &mut Session, building: &str) -> Result<Optio
             "moved" => intent.moved = true,
             "cleared" => intent.cleared = true,
             "new" | "old" | "unread" => {
-                let Some(kind) = Kind::ALL.into_iter().find(|known| known.word() == kind) else {
-                    continue;
-                };
+                let Some(kind) = Kind::of(&kind) else { continue };
                 let table = String::new();
                 let program = Program {
                     kind,

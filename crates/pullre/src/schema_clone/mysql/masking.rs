@@ -114,9 +114,7 @@ pub(super) fn dangling(
     clone: &str,
     notes: &mut Vec<String>,
 ) -> Result<(), Fault> {
-    let masked = |name: &str| {
-        from.tables.iter().find(|t| t.name.eq_ignore_ascii_case(name) && t.mask.changes())
-    };
+    let masked = |name: &str| from.table(name).filter(|table| table.mask.changes());
     let touches = |table: &Table, columns: &[String]| {
         table.mask.columns.keys().any(|at| columns.contains(&table.columns[*at]))
     };

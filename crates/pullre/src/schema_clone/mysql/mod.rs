@@ -19,8 +19,8 @@ mod session;
 mod source;
 mod swap;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,9 @@ const PROBE: &str = "pullre~unfinished";
 /// Takes what the copying functions see of the probe.
 const SEEN: &str = "pullre~seen";
 /// Tables of ours, in schemas that are ours to drop.
-const MARKS: [&str; 4] = [PROBE, SEEN, intent::INTENT, swap::KEPT];
+const MARKS: [&str; 4] = [PROBE, intent::INTENT, swap::KEPT, SEEN];
+/// Of these, the ones by which a schema is known as ours.
+const OWNING: [&str; 3] = [PROBE, intent::INTENT, swap::KEPT];
 
 /// How often a source that is altered while it is copied is copied again.
 const TRIES: usize = 3;
@@ -115,7 +117,7 @@ impl Server {
         let mut tries = 1;
         loop {
             match job.attempt(started, progress) {
-                Err(Fault::Altered(why)) if tries < TRIES => {
+                Err(Fault::Altered(why) | Fault::Disturbed(why)) if tries < TRIES => {
                     tracing::info!("{source} is copied again: {why}");
                     tries += 1;
                 }
@@ -137,7 +139,11 @@ impl Server {
             swap::finish(&job, &mut control)?;
             swap::undo(&job, &mut control, wish)
         };
-        work().map_err(|fault| job.tell(fault))
+        work().map_err(|fault| job.tell(fault))?;
+        for note in job.late_notes().iter() {
+            tracing::warn!("{schema}: {note}");
+        }
+        Ok(())
     }
 
     /// See [`crate::schema_clone::Schemas::try_mask`].
@@ -263,9 +269,8 @@ fn state(session: &mut Session, schema: &str) -> Result<Option<State>, Fault> {
                  + (SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = {of})
                  + (SELECT COUNT(*) FROM information_schema.events WHERE event_schema = {of}),
              (SELECT COUNT(*) FROM information_schema.tables
-                 WHERE table_schema = {of} AND table_name IN ('{PROBE}', '{}', '{}'))",
-            intent::INTENT,
-            swap::KEPT
+                 WHERE table_schema = {of} AND table_name IN ('{}'))",
+            OWNING.join("', '")
         ),
     )?;
     Ok(Some(match found {
@@ -303,7 +308,7 @@ fn drop_marked(control: &mut Session, schema: &str) -> Result<(), Fault> {
         format!(
             "SELECT table_name FROM information_schema.tables
              WHERE table_schema = {of} AND table_type <> 'VIEW' AND table_name NOT IN ('{}')",
-            MARKS.join("', '")
+            OWNING.join("', '")
         ),
     )?;
     if !tables.is_empty() {
@@ -324,7 +329,7 @@ fn drop_marked(control: &mut Session, schema: &str) -> Result<(), Fault> {
     for (kind, name) in programs {
         let Some(kind) = Kind::of(&kind) else { continue };
         let name = format!("{}.{}", quoted(schema), quoted(&name));
-        match control.run(DROPPING, programs::drop(kind, &name, &orphan_mark(schema))) {
+        match programs::drop_one(control, kind, &name, &orphan_mark(schema)) {
             // It goes with the schema, for which no right to it is needed.
             Err(e) if e.is_forbidden() => {}
             done => done?,
@@ -372,8 +377,9 @@ impl Job<'_> {
         Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
     }
 
-    fn tell_late(&self, notes: Vec<String>) {
-        self.late_notes.lock().unwrap_or_else(|e| e.into_inner()).extend(notes);
+    fn late_notes(&self) -> MutexGuard<'_, Vec<String>> {
+        // A panic elsewhere leaves it whole.
+        self.late_notes.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn in_the_way(&self, schema: &str) -> Fault {
@@ -451,6 +457,8 @@ impl Job<'_> {
             }
             rights::may_swap(self, &mut control, &kinds, keeps)?;
         }
+        // What an earlier run's swap had to leave out is made anew.
+        self.late_notes().clear();
         room::check(self, &mut control)?;
         room::breathe(self, &mut control, || progress(Progress::at(Phase::Waiting)))?;
         let built = at_once(
@@ -497,7 +505,7 @@ impl Job<'_> {
         }
         build::notes(from, &mut notes);
         // Most were known before.
-        let mut late = self.late_notes.lock().unwrap_or_else(|e| e.into_inner());
+        let mut late = self.late_notes();
         late.retain(|note| !notes.contains(note));
         notes.append(&mut late);
         source::unseen(control, from, &mut notes)?;
@@ -585,7 +593,7 @@ impl Job<'_> {
     ) -> Result<(), Fault> {
         let destination = self.destination.as_str();
         let old = source::read_ours(control, destination)?.ok_or_else(|| {
-            Fault::Altered(format!("the schema `{destination}` was dropped meanwhile"))
+            Fault::Disturbed(format!("the schema `{destination}` was dropped meanwhile"))
         })?;
         let keep = keeps.then_some(intent::Keep { wish: self.wish });
         intent::intend(self, control, from, &old, building, destination, keep)?;

@@ -155,8 +155,27 @@ fn usual() -> String {
     format!("SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '{MODE}'")
 }
 
+/// Takes one away; `name` is quoted.
+pub(super) fn drop_one(
+    session: &mut Session,
+    kind: Kind,
+    name: &str,
+    mark: &str,
+) -> Result<(), Fault> {
+    dropped(session, drop(kind, name, mark))
+}
+
+/// Where one of the statements failed, the settings for the next may not be the usual ones.
+fn dropped(session: &mut Session, drops: String) -> Result<(), Fault> {
+    let done = session.run("removing views, routines, triggers and events", drops);
+    match &done {
+        Err(e) if !e.is_lost() => session.run(MAKING, usual()).and(done),
+        _ => done,
+    }
+}
+
 /// Under [`usual`] settings, which it leaves as they were. `name` is quoted.
-pub(super) fn drop(kind: Kind, name: &str, mark: &str) -> String {
+fn drop(kind: Kind, name: &str, mark: &str) -> String {
     let drop = format!("DROP /* {mark} */ {} IF EXISTS {name}", kind.word());
     match kind {
         // A word that the server knows in this mode only.
@@ -167,14 +186,16 @@ pub(super) fn drop(kind: Kind, name: &str, mark: &str) -> String {
     }
 }
 
-/// Has the server open these tables of the schema anew, as far as they have triggers. A session that was killed
-/// while it made or dropped one leaves the table open with a trigger of no text (MariaDB 10.11): each
-/// write fails, and `DROP TRIGGER` would then take away half of it, for good. The statement changes
-/// nothing, takes no right that making triggers does not go with, and 0.1 ms.
+/// Has the server open these tables of the schema anew, as far as they have triggers. A session that
+/// was killed while it made or dropped one leaves the table open with a trigger of no text (MariaDB
+/// 10.11): each write fails, and `DROP TRIGGER` would then take away half of it, for good. The
+/// statement waits for whoever uses the table, as the swap does, takes the rights that a swap takes,
+/// and 0.1 ms; it leaves an InnoDB table as it is.
 pub(super) fn open_anew(
     session: &mut Session,
     schema: &str,
     which: impl Fn(&String) -> bool,
+    mark: &str,
 ) -> Result<(), Fault> {
     const OPENING: &str = "opening tables with triggers";
     let tables: Vec<String> = session.rows(
@@ -185,8 +206,9 @@ pub(super) fn open_anew(
             text(schema)
         ),
     )?;
-    let alter =
-        |table: &String| format!("ALTER TABLE {}.{} ENABLE KEYS", quoted(schema), quoted(table));
+    let alter = |table: &String| {
+        format!("ALTER /* {mark} */ TABLE {}.{} ENABLE KEYS", quoted(schema), quoted(table))
+    };
     let all: Vec<_> = tables.iter().filter(|table| which(table)).map(alter).collect();
     if all.is_empty() { Ok(()) } else { session.run(OPENING, all.join("; ")) }
 }
@@ -203,7 +225,7 @@ pub(super) fn drop_all(
     if drops.is_empty() {
         return Ok(());
     }
-    session.run("removing views, routines, triggers and events", drops.join("; "))
+    dropped(session, drops.join("; "))
 }
 
 /// What a person should know of bodies that were copied as they are.

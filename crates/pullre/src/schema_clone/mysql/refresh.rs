@@ -304,8 +304,7 @@ impl Rewriting<'_> {
         let Rewriting { job, parts, building, .. } = self;
         if !parts.all_stay() {
             let kinds = rights::kinds([&parts.coming, &parts.going]);
-            rights::may_swap(job, other, &kinds, false)?;
-            rights::may_rewrite(job, other)?;
+            rights::may_exchange(job, other, &kinds)?;
         }
         job.start(other, &parts.from, building, false)?;
         job.make_seen(other, building)?;
@@ -401,7 +400,7 @@ impl Rewriting<'_> {
         let copy = format!("SELECT {} {}()", self.mark(), self.name());
         let seen = format!("SELECT COUNT(*) FROM {place}.`{SEEN}`");
         let copied = control.run(REWRITING, copy).map_err(|e| {
-            let at_work = at_work(control).and_then(|index| from.tables.get(index));
+            let at_work = at_work(control, &e).and_then(|index| from.tables.get(index));
             e.about(
                 &at_work.map_or("a table".to_owned(), |table| format!("table `{}`", table.name)),
             )

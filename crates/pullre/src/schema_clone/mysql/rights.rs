@@ -31,15 +31,13 @@ pub(super) fn may_swap(
 ) -> Result<(), Fault> {
     let destination = job.destination.as_str();
     let (building, outgoing) = swap::beside(destination);
+    // Nothing is tried in a stranger's schema.
+    swap::has_room(job, control)?;
     tried(control, MOVING, vec![rename(destination, &outgoing), rename(&building, destination)])?;
     // Of the old tables, once they are out.
     tried(control, CLEARING, vec![format!("DROP TABLE {}.`pullre~none`", quoted(&outgoing))])?;
     for kind in kinds {
         tried(control, MAKING, trials(*kind, destination))?;
-    }
-    // A view that calls what its definer may not call is refused.
-    if kinds.contains(&Kind::View) && kinds.contains(&Kind::Function) {
-        tried(control, MAKING, vec![format!("CALL {}.`pullre~none`()", quoted(destination))])?;
     }
     if !keeps {
         return Ok(());
@@ -48,27 +46,44 @@ pub(super) fn may_swap(
     if state(control, &previous)? == Some(State::Full) {
         return Err(job.in_the_way(&previous));
     }
-    tried(control, KEEPING, vec![rename(&outgoing, &previous), rename(&previous, destination)])?;
+    let moves = vec![
+        rename(&outgoing, &previous),
+        // To undo it, and to forget it.
+        rename(&previous, destination),
+        rename(&previous, &previous),
+        // Its mark is replaced.
+        format!("DELETE FROM {}.`pullre~none`", quoted(&previous)),
+    ];
+    tried(control, KEEPING, moves)?;
     for kind in kinds {
         tried(control, KEEPING, trials(*kind, &previous))?;
     }
     Ok(())
 }
 
-/// Whether rows of the clone can be written anew where they are.
-pub(super) fn may_rewrite(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
-    let none = format!("{}.`pullre~none`", quoted(job.destination.as_str()));
+/// Whether some tables with these can be exchanged, and rows of the others written anew; or else the
+/// exchange be taken back.
+pub(super) fn may_exchange(
+    job: &Job<'_>,
+    control: &mut Session,
+    kinds: &BTreeSet<Kind>,
+) -> Result<(), Fault> {
+    may_swap(job, control, kinds, false)?;
+    let destination = job.destination.as_str();
+    let (building, outgoing) = swap::beside(destination);
+    tried(control, MOVING, vec![rename(&outgoing, destination), rename(destination, &building)])?;
+    let none = format!("{}.`pullre~none`", quoted(destination));
     let insert = format!("INSERT INTO {none} SELECT 1");
     tried(control, REWRITING, vec![format!("DELETE FROM {none}"), insert])
 }
 
 /// Finds nothing to move.
 fn rename(from: &str, to: &str) -> String {
-    format!("RENAME TABLE {}.`pullre~none` TO {}.`pullre~none`", quoted(from), quoted(to))
+    format!("RENAME TABLE {}.`pullre~none` TO {}.`pullre~none~too`", quoted(from), quoted(to))
 }
 
 /// Statements that take the rights that making one of this kind takes. They find nothing, or leave
-/// nothing; a routine that a kill leaves is one that the next swap takes away.
+/// nothing but for a kill: a routine that it leaves goes with the next swap.
 fn trials(kind: Kind, schema: &str) -> Vec<String> {
     let none = format!("{}.`pullre~none`", quoted(schema));
     match kind {

@@ -27,6 +27,12 @@ pub(super) struct Schema {
 }
 
 impl Schema {
+    /// The table of this name; of another case only where no other has it.
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        let exact = self.tables.iter().find(|table| table.name == name);
+        exact.or_else(|| self.tables.iter().find(|t| t.name.to_lowercase() == name.to_lowercase()))
+    }
+
     /// Some of the tables, with their triggers.
     pub fn part(&self, which: impl Fn(&str) -> bool) -> Schema {
         let tables = self.tables.iter().filter(|table| which(&table.name)).cloned();
@@ -180,15 +186,18 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
     read_through(session, schema).map_err(Fault::or_altered)
 }
 
-/// The same of a schema of ours, where what a killed session left of a trigger can be mended.
+/// The same of a schema of ours, where what a killed session left of a trigger can be mended, and
+/// what changes meanwhile is a [`Fault::Disturbed`].
 pub(super) fn read_ours(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
     match read_through(session, schema) {
         Err(e) if e.code() == Some(1602) => {
-            programs::open_anew(session, schema, |_| true)?;
-            read(session, schema)
+            let mark = super::orphan_mark(schema);
+            programs::open_anew(session, schema, |_| true, &mark)?;
+            read_through(session, schema)
         }
-        other => other.map_err(Fault::or_altered),
+        read => read,
     }
+    .map_err(Fault::or_disturbed)
 }
 
 fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {

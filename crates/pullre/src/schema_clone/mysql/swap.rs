@@ -46,8 +46,8 @@ pub(super) fn beside(destination: &str) -> (String, String) {
     (ddl::derived(destination, ENDS[0]), ddl::derived(destination, ENDS[1]))
 }
 
-/// That the old tables can move out: no stranger has the schema for them. Where tables are in it, it
-/// has our mark, which is made first and goes last.
+/// That the old tables can move out: no stranger has the schema for them. If it holds tables of ours,
+/// it has our mark, which is made first and goes last.
 pub(super) fn has_room(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
     let (_, outgoing) = beside(job.destination.as_str());
     match super::state(control, &outgoing)? {
@@ -84,7 +84,7 @@ pub(super) fn finish(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault
 /// The first half of [`finish`]: the tables that come are in the place of those that go. Where it
 /// fails, nothing has moved.
 pub(super) fn exchange(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
-    let gone = || Fault::Altered("what was written down of the swap is gone".to_owned());
+    let gone = || Fault::Disturbed("what was written down of the swap is gone".to_owned());
     written_down(job, control)?.ok_or_else(gone)?.exchange(control)?;
     job.moved.store(true, Ordering::Relaxed);
     Ok(())
@@ -117,16 +117,16 @@ pub(super) fn is_written_down(job: &Job<'_>, control: &mut Session) -> Result<bo
 fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Swap<'a>>, Fault> {
     let (building, outgoing) = beside(job.destination.as_str());
     let previous = previous(job.destination.as_str());
-    let marked: Vec<String> = control.rows(
-        SWAPPING,
-        format!(
-            "SELECT table_schema FROM information_schema.tables
-             WHERE table_schema IN ({}, {}) AND table_name = '{INTENT}'",
-            text(&building),
-            text(&previous)
-        ),
-    )?;
-    for building in marked {
+    // In our letters, whatever the server's are.
+    for building in [building, previous.clone()] {
+        let is_marked = format!(
+            "SELECT COUNT(*) FROM information_schema.tables
+             WHERE table_schema = {} AND table_name = '{INTENT}'",
+            text(&building)
+        );
+        if control.one::<u64>(SWAPPING, is_marked)? == Some(0) {
+            continue;
+        }
         let Some(intent) = read_intent(control, &building)? else { continue };
         let swap = Swap { job, intent, building, outgoing, previous };
         // What waits for a table may still succeed after its process died.
@@ -161,9 +161,15 @@ pub(super) fn kept_already(job: &Job<'_>, control: &mut Session) -> Result<bool,
 /// Drops what was kept before, if it is ours.
 pub(super) fn forget_previous(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
     let previous = previous(job.destination.as_str());
-    match kept(control, &previous)? {
-        Some(_) => super::clear(job, control, &previous),
-        None => Ok(()),
+    if kept(control, &previous)?.is_some() {
+        // From here on it is nothing that could be brought back, whatever becomes of it.
+        let place = quoted(&previous);
+        let forget = format!("RENAME TABLE {place}.`{KEPT}` TO {place}.`{PROBE}`");
+        control.run(KEEPING, forget)?;
+    }
+    match super::state(control, &previous)? {
+        Some(State::Unfinished) => super::clear(job, control, &previous),
+        _ => Ok(()),
     }
 }
 
@@ -181,7 +187,7 @@ pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<()
         Some(done) if done == Some(wish) => return Ok(()),
         Some(_) => {}
     }
-    let gone = |name: &str| Fault::Altered(format!("the schema `{name}` was dropped meanwhile"));
+    let gone = |name: &str| Fault::Disturbed(format!("the schema `{name}` was dropped meanwhile"));
     control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {}", quoted(destination)))?;
     let from = source::read_ours(control, &previous)?.ok_or_else(|| gone(&previous))?;
     let from = super::build::without_probe(from);
@@ -275,7 +281,7 @@ impl Swap<'_> {
         let mark = super::orphan_mark(&self.outgoing);
         // They were made there to see that they can be.
         control.run(SWAPPING, format!("USE {from}"))?;
-        programs::open_anew(control, &self.building, |_| true)?;
+        programs::open_anew(control, &self.building, |_| true, &mark)?;
         programs::drop_all(control, &self.intent.new, &mark)?;
 
         let there = tables_of(control, self.destination())?;
@@ -302,7 +308,7 @@ impl Swap<'_> {
             let swap = || {
                 control.run(SWAPPING, wait)?;
                 let goes = |name: &String| self.intent.takes_away(name);
-                programs::open_anew(control, self.destination(), goes)?;
+                programs::open_anew(control, self.destination(), goes, &mark)?;
                 programs::drop_all(control, &self.intent.old, &mark)?;
                 if pairs.is_empty() { Ok(()) } else { control.run(SWAPPING, &rename[..]) }
             };
@@ -341,9 +347,9 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
-        let came = |name: &String| self.intent.tables.contains(name);
-        programs::open_anew(control, self.destination(), came)?;
         let mark = super::orphan_mark(&self.outgoing);
+        let came = |name: &String| self.intent.tables.contains(name);
+        programs::open_anew(control, self.destination(), came, &mark)?;
         for program in &self.intent.unread {
             match programs::drop_all(control, std::slice::from_ref(program), &mark) {
                 // It stays, as one more than the source has: no reason to leave the rest undone.
@@ -358,7 +364,7 @@ impl Swap<'_> {
         let new: Vec<_> = self.intent.new.iter().collect();
         let (collation, mut told) = (&self.intent.collation, Vec::new());
         programs::make(control, self.destination(), collation, &new, false, &mut told)?;
-        self.job.tell_late(told);
+        self.job.late_notes().extend(told);
         if let Some(keep) = self.intent.keep {
             self.keep(control, keep)?;
         }
@@ -432,11 +438,10 @@ impl Swap<'_> {
             ),
         )?;
         let mut late = Vec::new();
-        for table in tables {
-            let table = quoted(&table);
-            let shown: Option<(String, String)> =
-                control.one(SWAPPING, format!("SHOW CREATE TABLE {table}"))?;
-            let parsed = shown.and_then(|(_, sql)| ddl::Table::parse(sql.as_bytes()));
+        let names: Vec<_> = tables.iter().map(String::as_str).collect();
+        let shown = source::shown(control, schema, &names)?;
+        for (table, sql) in tables.iter().zip(shown) {
+            let (table, parsed) = (quoted(table), ddl::Table::parse(&sql));
             let links = |parsed: ddl::Table| {
                 lead_to.iter().flat_map(|schema| parsed.links_into(schema)).collect::<Vec<_>>()
             };
