@@ -1,6 +1,7 @@
 //! Connections that do the work, and many of them side by side.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -175,7 +176,7 @@ pub(super) fn at_once<T, U: Send>(
     std::thread::scope(|scope| {
         let other = scope.spawn(other);
         let one = one();
-        let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok((one?, other?))
     })
 }
@@ -224,7 +225,13 @@ impl Crew {
             for (index, session) in sessions.iter_mut().enumerate() {
                 let (tell, each) = (Tell(line.clone()), &each);
                 scope.spawn(move || {
-                    let result = each(index, session, &tell);
+                    let work = || each(index, session, &tell);
+                    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+                        // The others would wait for this one for ever.
+                        let fault = Fault::Altered("a worker did not come to its end".to_owned());
+                        let _ = tell.0.send(Event::End(Err(fault)));
+                        resume_unwind(panic)
+                    });
                     let _ = tell.0.send(Event::End(result));
                 });
             }
