@@ -186,7 +186,8 @@ impl fmt::Display for Grants {
              --   MySQL 8:                   GRANT PROCESS, CONNECTION_ADMIN ON *.* TO the controller's login;\n\
              --   MySQL 5.7:                 GRANT PROCESS, SUPER ON *.* TO the controller's login.\n\
              -- A server with a binary log lets no such login make functions and triggers unless\n\
-             -- log_bin_trust_function_creators = 1 there."
+             -- log_bin_trust_function_creators = 1 there, and copies no snapshot without making writers\n\
+             -- wait unless binlog_format = ROW."
         )?;
         writeln!(
             f,
@@ -220,12 +221,15 @@ fn literal(name: &str) -> String {
 /// one, which goes to the other, and stays in the third where it is kept. Of a long name the beginning
 /// is kept, with a hash behind it.
 fn beside(schema: &SchemaName) -> [String; 3] {
-    ["~new", "~old", "~prev"].map(|end| {
-        let name = schema.as_str();
-        if name.chars().count() + end.len() <= 64 {
-            return quoted(&literal(&format!("{name}{end}")));
+    const HASH: usize = "~0123456789abcdef".len();
+    let [_, beside @ ..] = worked_in(schema);
+    beside.map(|name| {
+        let at = name.rfind('~').unwrap_or(name.len());
+        let (start, end) = name.split_at(at);
+        match start == schema.as_str() {
+            true => quoted(&literal(&name)),
+            // Escaped as a whole it may be longer than what the server takes.
+            false => quoted(&format!("{}~%{end}", literal(&start[..start.len() - HASH]))),
         }
-        let start: String = name.chars().take(64 - end.len() - 17).collect();
-        quoted(&format!("{}~%{end}", literal(&start)))
     })
 }

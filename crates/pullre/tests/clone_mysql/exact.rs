@@ -44,6 +44,9 @@ CREATE TABLE pagecomp (a INT PRIMARY KEY) PAGE_COMPRESSED = 1 STATS_PERSISTENT =
 CREATE TABLE versioned (a INT PRIMARY KEY) WITH SYSTEM VERSIONING; INSERT INTO versioned VALUES (1);
 CREATE TABLE period (a INT, s DATE, e DATE, PERIOD FOR app (s, e), UNIQUE (a, app WITHOUT OVERLAPS)); INSERT INTO period VALUES (1, '2020-01-01', '2020-02-01');
 CREATE SEQUENCE sq START WITH 5 INCREMENT BY 3; SELECT NEXTVAL(sq); CREATE SEQUENCE unused NOCACHE CYCLE;
+CREATE SEQUENCE back START WITH 100 MINVALUE 1 MAXVALUE 200; ALTER SEQUENCE back RESTART 50;
+CREATE SEQUENCE down START WITH 2 INCREMENT BY -1 MINVALUE -100 MAXVALUE 100; ALTER SEQUENCE down RESTART 7;
+CREATE SEQUENCE round START WITH 3 MINVALUE 1 MAXVALUE 4 NOCACHE CYCLE; SELECT NEXTVAL(round), NEXTVAL(round), NEXTVAL(round), NEXTVAL(round);
 CREATE TABLE drawn (id BIGINT DEFAULT (NEXTVAL(sq)) PRIMARY KEY, a INT); INSERT INTO drawn (a) VALUES (1), (2);
 CREATE TABLE drawn_often (id BIGINT DEFAULT (NEXTVAL(sq)) PRIMARY KEY, a INT, b BIGINT DEFAULT (NEXTVAL(unused)), c BIGINT DEFAULT (LASTVAL(sq)));
 INSERT INTO drawn_often (a) VALUES (1), (2);
@@ -146,14 +149,23 @@ fn a_trigger_that_names_its_schema_becomes_one_of_the_clone() {
     let w = world();
     let (from, to) = (w.name("named"), w.name("clone"));
     w.create(&from, "CREATE TABLE t (a INT)");
-    let schema = quoted(&from);
-    let sql = format!(
-        "CREATE TRIGGER {schema}.one BEFORE INSERT ON {schema}.t FOR EACH ROW SET NEW.a = NEW.a + 1"
-    );
-    w.conn().query_drop(sql).unwrap();
-    w.clone(&from, &to);
-    w.sql(&to, "INSERT INTO t VALUES (1)");
-    assert_eq!(w.number(&to, "SELECT a FROM t"), 2);
+    for names in [
+        "`{}`.one BEFORE INSERT ON `{}`.t",
+        "`{}` . one BEFORE INSERT ON t",
+        "one BEFORE INSERT ON {} . t",
+        "{} /* a */ . one BEFORE INSERT ON t",
+        "\"{}\".\"one\" BEFORE INSERT ON \"{}\".\"t\"",
+    ] {
+        let names = names.replace("{}", &from);
+        w.sql(&from, "SET sql_mode = 'ANSI_QUOTES'; DROP TRIGGER IF EXISTS one");
+        let sql = format!(
+            "SET sql_mode = 'ANSI_QUOTES'; CREATE TRIGGER {names} FOR EACH ROW SET NEW.a = NEW.a + 1"
+        );
+        w.sql(&from, &sql);
+        w.clone(&from, &to);
+        w.sql(&to, "DELETE FROM t; INSERT INTO t VALUES (1)");
+        assert_eq!(w.number(&to, "SELECT a FROM t"), 2, "{names}");
+    }
     let of = |schema: &str| {
         let sql = "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = ";
         w.number(schema, &format!("{sql}'{schema}'"))

@@ -224,6 +224,22 @@ fn a_file_that_a_crash_of_the_server_left_of_a_table_is_taken_over() {
 }
 
 #[test]
+fn a_damaged_clone_is_named_with_what_makes_it_anew() {
+    let w = world();
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, "CREATE TABLE t (a INT) ENGINE = MyISAM");
+    w.clone(&from, &to);
+    w.sql(&to, "FLUSH TABLES");
+    let data = w.mariadb.socket().with_file_name("data");
+    std::fs::remove_file(data.join(&to).join("t.MYI")).unwrap();
+    let error = w.try_clone(&from, &to).unwrap_err().to_string();
+    assert!(error.contains(&to) && error.contains("drop the schema"), "{error}");
+    w.conn().query_drop(format!("DROP DATABASE {}", quoted(&to))).unwrap();
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+}
+
+#[test]
 fn a_table_that_is_corrupt_is_named() {
     let mariadb: &'static Mariadb = Box::leak(Box::new(
         Mariadb::start(&["--character-set-client-handshake".to_owned()]).unwrap(),

@@ -175,6 +175,23 @@ fn a_source_that_is_altered_meanwhile_is_copied_again_or_refused() {
     assert_eq!(w.names(), [from, to]);
 }
 
+#[test]
+fn a_binary_log_of_statements_costs_the_snapshot_only_where_rows_may_not_be_logged() {
+    let all = ["--log-bin", "--server-id=1", "--log-bin-trust-function-creators=1"];
+    let mariadb = Mariadb::start(&all.map(str::to_owned)).unwrap();
+    let mut w = world_on(Box::leak(Box::new(mariadb)));
+    let (from, to) = (w.name("from"), w.name("to"));
+    w.create(&from, ACCOUNTS);
+    assert_eq!(w.clone(&from, &to).consistency, Consistency::Snapshot);
+    w.outdate(&to);
+    w.conn().query_drop("CREATE USER cloner; GRANT ALL ON `w%`.* TO cloner").unwrap();
+    w.server = crate::world::server_as(w.mariadb.port(), "cloner", "");
+    let outcome = w.clone(&from, &to);
+    assert_eq!(outcome.consistency, Consistency::Locked);
+    let notes = outcome.notes.join("\n");
+    assert!(notes.contains("binlog_format = ROW"), "{notes}");
+}
+
 /// A server where our login may make no functions.
 fn without_functions() -> World {
     let all = ["--log-bin", "--server-id=1", "--binlog-format=ROW"].map(str::to_owned);

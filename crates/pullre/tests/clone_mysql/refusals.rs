@@ -100,6 +100,23 @@ fn a_session_on_the_old_clone_is_named_or_ended() {
 }
 
 #[test]
+fn a_session_that_works_elsewhere_and_holds_a_table_is_ended_too_where_the_server_tells() {
+    let mut w = world();
+    if w.conn().query_drop("INSTALL SONAME 'metadata_lock_info'").is_err() {
+        println!("SKIPPED: this server has no plugin that tells who holds what");
+        return;
+    }
+    let (from, to) = old_and_new(&w);
+    let mut app = w.holding("mysql", &format!("SELECT * FROM {}.t", quoted(&to)));
+    let error = w.try_clone(&from, &to).unwrap_err().to_string();
+    assert!(error.contains(&format!("{} of root@", app.connection_id())), "{error}");
+    w.server.swap_busy = SwapBusy::Kill;
+    w.clone(&from, &to);
+    w.assert_same(&from, &to);
+    assert!(app.query_drop("SELECT 1").is_err());
+}
+
+#[test]
 fn sessions_that_may_not_be_ended_are_told_and_the_old_clone_stays() {
     let mut w = world();
     let (from, to) = old_and_new(&w);

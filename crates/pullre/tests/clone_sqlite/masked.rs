@@ -119,6 +119,10 @@ fn a_rule_that_cannot_hold_is_named_with_its_line_and_nothing_is_written() {
         let told = clone(&s, rules).unwrap_err().to_string();
         assert!(told.contains("table `users`") && told.contains(why), "{told}");
     }
+    // What the engine says of a row is not told.
+    let told = clone(&s, "users.phone = json_extract('{}', email)").unwrap_err().to_string();
+    assert!(told.contains("table `users`: a masking rule fails on a row"), "{told}");
+    assert!(!told.contains("SECRET"), "{told}");
     assert_eq!(s.content("stg1"), ("old".into(), 3));
     assert_eq!(s.names(), ["dev.db", "stg1.db"]);
 }

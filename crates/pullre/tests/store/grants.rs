@@ -361,7 +361,8 @@ fn the_script_says_who_needs_what() {
     --   MySQL 8:                   GRANT PROCESS, CONNECTION_ADMIN ON *.* TO the controller's login;
     --   MySQL 5.7:                 GRANT PROCESS, SUPER ON *.* TO the controller's login.
     -- A server with a binary log lets no such login make functions and triggers unless
-    -- log_bin_trust_function_creators = 1 there.
+    -- log_bin_trust_function_creators = 1 there, and copies no snapshot without making writers
+    -- wait unless binlog_format = ROW.
 
     -- For `update-pull init`, once and after each upgrade; then take it back:
     GRANT CREATE, ALTER, INDEX, REFERENCES ON `pull\_re`.* TO 'pullre_controller'@'%';

@@ -89,7 +89,7 @@ pub(super) fn build(
             control.run(LINKING, link).map_err(|e| e.about(&format!("table `{}`", table.name)))?;
         }
     }
-    set_sequences(control, from, into)?;
+    set_sequences(control, from, into, notes)?;
     let programs: Vec<_> = from.programs.iter().collect();
     programs::make(control, into, &from.collation, &programs, false, notes)?;
 
@@ -178,14 +178,36 @@ fn create(
     crew.work(each, || {}, |()| {})
 }
 
-fn set_sequences(control: &mut Session, from: &Schema, into: &str) -> Result<(), Fault> {
+fn set_sequences(
+    control: &mut Session,
+    from: &Schema,
+    into: &str,
+    notes: &mut Vec<String>,
+) -> Result<(), Fault> {
+    const SETTING: &str = "setting sequences";
     for sequence in &from.sequences {
         let name = quoted(&sequence.name);
         let about = format!("sequence `{}`", sequence.name);
         let value = source::sequence_value(control, &from.name, &sequence.name)?;
         let Some((next, round)) = value else { continue };
-        let sql = format!("SELECT SETVAL({}.{name}, {next}, 0, {round})", quoted(into));
-        control.run("setting sequences", sql).map_err(|e| e.about(&about))?;
+        // Only goes forward, from where the sequence starts. The server takes no text of the smallest
+        // number.
+        let place = quoted(into);
+        let set = [
+            format!("SELECT SETVAL({place}.{name}, {next}, 0, {round})"),
+            format!("ALTER SEQUENCE {place}.{name} RESTART {next}"),
+        ];
+        let mut is_set = false;
+        for sql in set.iter().filter(|_| next != i64::MIN) {
+            control.run(SETTING, sql).map_err(|e| e.about(&about))?;
+            is_set = source::sequence_value(control, into, &sequence.name)? == value;
+            if is_set {
+                break;
+            }
+        }
+        if !is_set {
+            notes.push(format!("{about} does not go on where the source's does"));
+        }
     }
     Ok(())
 }

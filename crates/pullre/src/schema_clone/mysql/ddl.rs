@@ -12,15 +12,26 @@ pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// A name of at most 64 characters that is made of another one. Where it would be too long, a hash
-/// of the whole keeps two of them apart.
+/// A name that is made of another one, of at most 64 characters, and 255 bytes as the name of the
+/// server's folder. Where it would be too long, a hash of the whole keeps two of them apart.
 pub(super) fn derived(name: &str, suffix: &str) -> String {
-    let room = 64 - suffix.chars().count();
-    if name.chars().count() <= room {
+    if fits(name, suffix) {
         return format!("{name}{suffix}");
     }
-    let start: String = name.chars().take(room - 17).collect();
-    format!("{start}~{:016x}{suffix}", hash(name))
+    let end = format!("~{:016x}{suffix}", hash(name));
+    let mut start = name;
+    while !fits(start, &end) {
+        let last = start.char_indices().next_back().map_or(0, |(at, _)| at);
+        start = &start[..last];
+    }
+    format!("{start}{end}")
+}
+
+fn fits(name: &str, end: &str) -> bool {
+    let letters = || name.chars().chain(end.chars());
+    // `@` and four digits at most for what is no plain letter.
+    let bytes = |c: char| if c.is_ascii_alphanumeric() || c == '_' { 1 } else { 5 };
+    letters().count() <= 64 && letters().map(bytes).sum::<usize>() <= 255
 }
 
 pub(super) use crate::schema_clone::stable_hash as hash;
@@ -428,6 +439,25 @@ pub(super) fn disabled(sql: &[u8]) -> Option<Vec<u8>> {
     Some([&sql[..at], b" DISABLE", &sql[at + state.len()..]].concat())
 }
 
+/// Whether a name in it stands behind another name and a dot.
+pub(super) fn is_qualified(sql: &[u8]) -> bool {
+    let mut i = 0;
+    while i < sql.len() {
+        let rest = &sql[i..];
+        let comment = [(&b"/*"[..], &b"*/"[..]), (b"-- ", b"\n"), (b"#", b"\n")];
+        if let Some((_, end)) = comment.iter().find(|(start, _)| rest.starts_with(start)) {
+            let length = rest[1..].windows(end.len()).position(|part| part == *end);
+            i += length.map_or(rest.len(), |length| 1 + length + end.len());
+            continue;
+        }
+        if sql[i] == b'.' {
+            return true;
+        }
+        i = past_quotes(sql, i);
+    }
+    false
+}
+
 /// Whether a body names this schema.
 pub(super) fn names_schema(sql: &[u8], schema: &str) -> bool {
     let sql = String::from_utf8_lossy(sql).to_lowercase();
@@ -583,10 +613,30 @@ mod tests {
     }
 
     #[test]
+    fn a_qualified_name_is_known_however_it_is_written() {
+        for sql in
+            ["T `s`.`x`", "T s . x", "T /* a */ s/* . */ . x", "T \"s\".\"x\"", "T x # '\n ON s.t"]
+        {
+            assert!(is_qualified(sql.as_bytes()), "{sql}");
+        }
+        for sql in [
+            "DEFINER=`a.b`@`10.0.0.1` T `x.y`",
+            "T /* a.b */ x ON t",
+            "T x -- a.b\n ON t",
+            "T x # a.b",
+        ] {
+            assert!(!is_qualified(sql.as_bytes()), "{sql}");
+        }
+    }
+
+    #[test]
     fn derived_names_fit_and_differ() {
         assert_eq!(derived("stg1", "~new"), "stg1~new");
         let (a, b) = ("機".repeat(64), format!("{}x", "機".repeat(63)));
-        assert_eq!(derived(&a, "~new").chars().count(), 64);
+        assert_eq!(derived(&"x".repeat(64), "~new").chars().count(), 64);
+        // A folder's name has 255 bytes.
+        assert_eq!(derived(&"機".repeat(49), "~new"), "機".repeat(49) + "~new");
+        assert!(derived(&"機".repeat(50), "~new").starts_with(&("機".repeat(43) + "~")));
         assert_ne!(derived(&a, "~new"), derived(&b, "~new"));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Job;
+use super::source::READING_OURS;
 use crate::schema_clone::CloneError;
 use crate::store::StoreError;
 
@@ -76,6 +77,14 @@ impl Fault {
         matches!(self.code(), Some(1205 | 1213))
     }
 
+    /// Says more exactly what was being done.
+    pub fn doing(self, doing: &'static str) -> Fault {
+        match self {
+            Fault::Sql { object, error, .. } => Fault::Sql { doing, object, error },
+            other => other,
+        }
+    }
+
     /// As [`Fault::or_altered`], of a schema of ours.
     pub fn or_disturbed(self) -> Fault {
         match self.or_altered() {
@@ -119,7 +128,7 @@ impl Job<'_> {
                 return CloneError::SourceAltered { schema: self.source.clone(), place, message };
             }
             Fault::Disturbed(message) => {
-                let (schema, doing) = (self.destination.clone(), "reading what is there");
+                let (schema, doing) = (self.destination.clone(), READING_OURS);
                 let remedy = "Somebody else is at work on it: try again when they are done";
                 return CloneError::Other { schema, place, doing, message, remedy };
             }
@@ -165,6 +174,10 @@ impl Job<'_> {
             1822 | 1005 | 1025 if text.contains("150") || code == 1822 => {
                 let remedy = "A foreign key leads to columns that no key of its parent begins with: \
                               add that key, or drop the foreign key";
+                CloneError::Other { schema, place, doing, message, remedy }
+            }
+            _ if doing == READING_OURS => {
+                let remedy = "Repair it, or drop the schema: the next clone makes it anew";
                 CloneError::Other { schema, place, doing, message, remedy }
             }
             _ => CloneError::Other { schema, place, doing, message, remedy: unchanged },

@@ -374,7 +374,12 @@ fn end_orphans(control: &mut Session, schema: &str) -> Result<bool, Fault> {
 
 impl Job<'_> {
     fn session(&self) -> Result<Session, Fault> {
-        Session::open(self.access, self.remaining()).map_err(|e| self.connect_fault(e))
+        let session = Session::open(self.access, self.remaining());
+        let mut session = session.map_err(|e| self.connect_fault(e))?;
+        if !session.logs_rows()? {
+            self.no_snapshots.store(true, Ordering::Relaxed);
+        }
+        Ok(session)
     }
 
     fn late_notes(&self) -> MutexGuard<'_, Vec<String>> {
@@ -513,7 +518,8 @@ impl Job<'_> {
         if built.consistency == Consistency::Locked {
             notes.push(
                 "writers of the source waited while its rows were copied: copying a snapshot takes the right \
-                 CREATE ROUTINE and, with a binary log, log_bin_trust_function_creators = 1"
+                 CREATE ROUTINE and, with a binary log, log_bin_trust_function_creators = 1 and \
+                 binlog_format = ROW"
                     .to_owned(),
             );
         }

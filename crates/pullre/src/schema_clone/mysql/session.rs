@@ -51,15 +51,31 @@ impl Session {
                 "SET NAMES utf8mb4, @@SESSION.autocommit = 1, @@SESSION.time_zone = '+00:00',
                     @@SESSION.sql_mode = '{MODE}', @@SESSION.foreign_key_checks = 0,
                     @@SESSION.unique_checks = 1, @@SESSION.sql_quote_show_create = 1,
+                    @@SESSION.sql_select_limit = 18446744073709551615, @@SESSION.completion_type = 0,
                     @@SESSION.lock_wait_timeout = {LOCK_WAIT},
                     @@SESSION.innodb_lock_wait_timeout = {LOCK_WAIT},
                     @@SESSION.wait_timeout = {SILENCE} {MYSQL_8}"
             ),
-            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE".to_owned(),
         ];
         let conn = access.connect_for_work(remaining + GRACE, init)?;
         let id = conn.connection_id();
         Ok(Session { conn, id })
+    }
+
+    /// Whether a snapshot can be copied as far as the binary log goes: one of statements makes them
+    /// read what is there, lest they do something else where they are said again. A login that may
+    /// have rows written in their place does so.
+    pub fn logs_rows(&mut self) -> Result<bool, Fault> {
+        const LOGGING: &str = "looking at the binary log";
+        let logs_statements = "SELECT @@log_bin AND @@SESSION.binlog_format <> 'ROW'";
+        if self.one(LOGGING, logs_statements)? != Some(1_u8) {
+            return Ok(true);
+        }
+        match self.run(LOGGING, "SET @@SESSION.binlog_format = 'ROW'") {
+            Err(e) if e.is_lost() => Err(e),
+            set => Ok(set.is_ok()),
+        }
     }
 
     /// Makes this session fit to create tables that a server with other defaults made.

@@ -9,6 +9,8 @@ use super::session::{Bytes, Session};
 use crate::schema_clone::mask::TableMask;
 
 const READING: &str = "reading the schema";
+/// Of a schema that the next clone makes anew if it is gone.
+pub(super) const READING_OURS: &str = "reading what is there";
 
 /// Everything in a schema but the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +199,7 @@ pub(super) fn read_ours(session: &mut Session, schema: &str) -> Result<Option<Sc
         }
         read => read,
     }
-    .map_err(Fault::or_disturbed)
+    .map_err(|fault| fault.or_disturbed().doing(READING_OURS))
 }
 
 fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
@@ -246,7 +248,7 @@ fn read_through(session: &mut Session, schema: &str) -> Result<Option<Schema>, F
         }
     }
     read_ddl(session, &mut read)?;
-    read.programs = read_programs(session, schema, &of, views, &mut read.unreadable)?;
+    read.programs = read_programs(session, &of, views, &mut read.unreadable)?;
     Ok(Some(read))
 }
 
@@ -305,7 +307,6 @@ fn read_ddl(session: &mut Session, read: &mut Schema) -> Result<(), Fault> {
 
 fn read_programs(
     session: &mut Session,
-    schema: &str,
     of: &str,
     views: Vec<String>,
     unreadable: &mut Vec<(Kind, String)>,
@@ -394,7 +395,7 @@ fn read_programs(
                     let table = tables.remove(name).unwrap_or_default();
                     // A trigger is shown as it was written. One that was written with the name of
                     // its schema would be made in the source again.
-                    let sql = match ddl::names_schema(trigger_head(&program.sql), schema) {
+                    let sql = match ddl::is_qualified(trigger_head(&program.sql)) {
                         true => unqualified.remove(name).unwrap_or_default(),
                         false => program.sql,
                     };

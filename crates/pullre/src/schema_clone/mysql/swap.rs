@@ -511,14 +511,34 @@ impl Swap<'_> {
         })
     }
 
-    /// Sessions that work in the destination, as far as we may see them.
+    /// Sessions that work in the destination, or hold a table of it, as far as we may see them.
     fn holders(&self, control: &mut Session) -> Result<Vec<(u64, String)>, Fault> {
+        let of = text(self.destination());
+        // Who holds what only some servers tell: MariaDB with the plugin metadata_lock_info, MySQL 8.
+        let tell = [
+            format!(
+                "SELECT thread_id FROM information_schema.metadata_lock_info WHERE table_schema = {of}"
+            ),
+            format!(
+                "SELECT t.processlist_id FROM performance_schema.metadata_locks AS m
+                 JOIN performance_schema.threads AS t ON t.thread_id = m.owner_thread_id
+                 WHERE m.object_schema = {of} AND t.processlist_id IS NOT NULL"
+            ),
+        ];
+        let mut ids = vec!["0".to_owned()];
+        for sql in tell {
+            match control.rows::<u64>(SWAPPING, sql) {
+                Ok(found) => ids.extend(found.iter().map(u64::to_string)),
+                Err(e) if e.is_lost() => return Err(e),
+                Err(_) => {}
+            }
+        }
         control.rows(
             SWAPPING,
             format!(
                 "SELECT id, CONCAT(user, '@', host) FROM information_schema.processlist
-                 WHERE db = {} AND id <> CONNECTION_ID()",
-                text(self.destination())
+                 WHERE (db = {of} OR id IN ({})) AND id <> CONNECTION_ID()",
+                ids.join(", ")
             ),
         )
     }

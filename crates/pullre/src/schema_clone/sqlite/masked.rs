@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Error as SqlError, OpenFlags, params_from_iter};
+use rusqlite::{Connection, Error as SqlError, ErrorCode, OpenFlags, params_from_iter};
 
 use super::{Job, Object, Reading, flags, number};
 use crate::schema_clone::mask::{Expression, Rows, Shape, TableMask, Wrong};
@@ -178,7 +178,15 @@ impl Job<'_> {
         let mut insert = to.prepare(&insert).map_err(failed)?;
         let mut rows = select.query([]).map_err(failed)?;
         let mut count = 0_u64;
-        while let Some(row) = rows.next().map_err(failed)? {
+        // What the engine says of an expression can quote the row.
+        let unsaid = |e: SqlError| match e.sqlite_error() {
+            Some(error) if table.mask.changes() && error.code == ErrorCode::Unknown => self.about(
+                table,
+                SqlError::SqliteFailure(*error, Some("a masking rule fails on a row".to_owned())),
+            ),
+            _ => failed(e),
+        };
+        while let Some(row) = rows.next().map_err(unsaid)? {
             let mut values = Vec::with_capacity(columns.len());
             for n in 0..columns.len() {
                 let value = row.get_ref(n).map_err(failed)?;
