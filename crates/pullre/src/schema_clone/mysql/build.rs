@@ -8,7 +8,7 @@ use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::session::{Crew, Session, at_once};
 use super::source::{self, Schema};
-use super::{Job, masking, programs};
+use super::{Job, leftovers, masking, programs};
 use crate::schema_clone::{CloneError, Consistency, Phase, Progress};
 
 /// Tables up to this size are made with their keys: adding them later costs more than it gives.
@@ -285,7 +285,7 @@ fn verify(from: &Schema, now: &Schema, clone: Option<Schema>) -> Result<(), Faul
 
 /// What a schema holds beside our own marks.
 pub(super) fn without_probe(mut schema: Schema) -> Schema {
-    schema.tables.retain(|table| !super::MARKS.contains(&table.name.as_str()));
+    schema.tables.retain(|table| !leftovers::MARKS.contains(&table.name.as_str()));
     schema
 }
 

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::ddl::quoted;
 use super::fault::Fault;
+use super::leftovers::{self, PROBE, SEEN};
 use super::session::{Crew, Session, Tell};
 use super::source::{Schema, Table};
-use super::{Job, PROBE, SEEN, masking, room};
+use super::{Job, masking, room};
 use crate::schema_clone::{Consistency, Phase, Progress};
 
 const COPYING: &str = "copying rows";
@@ -401,7 +402,7 @@ impl Copy<'_> {
                 };
                 drop(now);
                 let name = &self.source.tables[table].name;
-                let mark = format!("/* {} */ ", super::orphan_mark(self.into));
+                let mark = format!("/* {} */ ", leftovers::orphan_mark(self.into));
                 for sql in &self.keys[table] {
                     session
                         .run(INDEXING, [mark.as_bytes(), sql].concat())

@@ -1,6 +1,6 @@
 //! What is done to the server's own DDL texts, as bytes.
 
-use std::borrow::Cow;
+use super::literals::sayable;
 
 /// A quoted identifier.
 pub(super) fn quoted(name: &str) -> String {
@@ -12,32 +12,10 @@ pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// A name that is made of another one, of at most 64 characters, and 255 bytes as the name of the
-/// server's folder. Where it would be too long, a hash of the whole keeps two of them apart.
-pub(super) fn derived(name: &str, suffix: &str) -> String {
-    if fits(name, suffix) {
-        return format!("{name}{suffix}");
-    }
-    let end = format!("~{:016x}{suffix}", hash(name));
-    let mut start = name;
-    while !fits(start, &end) {
-        let last = start.char_indices().next_back().map_or(0, |(at, _)| at);
-        start = &start[..last];
-    }
-    format!("{start}{end}")
-}
-
-fn fits(name: &str, end: &str) -> bool {
-    let letters = || name.chars().chain(end.chars());
-    // `@` and four digits at most for what is no plain letter.
-    let bytes = |c: char| if c.is_ascii_alphanumeric() || c == '_' { 1 } else { 5 };
-    letters().count() <= 64 && letters().map(bytes).sum::<usize>() <= 255
-}
-
 pub(super) use crate::schema_clone::stable_hash as hash;
 
 /// Where the quoted piece that begins at `at` ends; `at + 1` where none begins there.
-fn past_quotes(sql: &[u8], at: usize) -> usize {
+pub(super) fn past_quotes(sql: &[u8], at: usize) -> usize {
     let quote = sql[at];
     if !matches!(quote, b'`' | b'\'' | b'"') {
         return at + 1;
@@ -65,53 +43,6 @@ fn find(sql: &[u8], word: &[u8], from: usize) -> Option<usize> {
         i = past_quotes(sql, i);
     }
     None
-}
-
-/// The text with literals as numbers where they are not UTF-8, which is what we speak: defaults of
-/// binary columns are shown as the bytes that they are.
-fn sayable(sql: &[u8]) -> Cow<'_, [u8]> {
-    if std::str::from_utf8(sql).is_ok() {
-        return Cow::Borrowed(sql);
-    }
-    let (mut said, mut i) = (Vec::with_capacity(sql.len()), 0);
-    while i < sql.len() {
-        let mut end = past_quotes(sql, i);
-        while sql[i] == b'\'' && sql.get(end) == Some(&b'\'') {
-            end = past_quotes(sql, end);
-        }
-        let piece = &sql[i..end];
-        if sql[i] == b'\'' && std::str::from_utf8(piece).is_err() {
-            let hex = unescaped(piece).iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-            said.extend_from_slice(format!("X'{hex}'").as_bytes());
-        } else {
-            said.extend_from_slice(piece);
-        }
-        i = end;
-    }
-    Cow::Owned(said)
-}
-
-/// What a quoted string stands for.
-fn unescaped(literal: &[u8]) -> Vec<u8> {
-    let mut bytes = literal[1..literal.len() - 1].iter().copied();
-    let mut value = Vec::new();
-    while let Some(byte) = bytes.next() {
-        value.push(match byte {
-            b'\\' => match bytes.next() {
-                Some(b'0') => 0,
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b't') => b'\t',
-                Some(b'b') => 8,
-                Some(b'Z') => 26,
-                other => other.unwrap_or(b'\\'),
-            },
-            // Doubled.
-            b'\'' => bytes.next().unwrap_or(b'\''),
-            byte => byte,
-        });
-    }
-    value
 }
 
 /// A `CREATE TABLE`, cut where keys can be taken out.
@@ -504,22 +435,6 @@ mod tests {
     }
 
     #[test]
-    fn binary_defaults_are_said_as_numbers() {
-        let said = |sql: &[u8]| Table::parse(sql).unwrap().statements("t", false, true).create;
-        let sql = b"CREATE TABLE `t` (
-  `b` binary(9) DEFAULT '\xff''\\0\\\\\\n',
-  `c` char(9) DEFAULT '\xc3\xa4''\\0'
-)";
-        assert_eq!(
-            shown(&said(sql)),
-            "CREATE TABLE `t` (
-  `b` binary(9) DEFAULT X'FF27005C0A',
-  `c` char(9) DEFAULT 'ä''\\0'
-)"
-        );
-    }
-
-    #[test]
     fn columns_are_told_apart() {
         let sql = HOSTILE.replace("'a),KEY `k` (`x`)'", "' GENERATED ALWAYS AS '");
         let (values, generated) = Table::parse(sql.as_bytes()).unwrap().columns();
@@ -627,16 +542,5 @@ mod tests {
         ] {
             assert!(!is_qualified(sql.as_bytes()), "{sql}");
         }
-    }
-
-    #[test]
-    fn derived_names_fit_and_differ() {
-        assert_eq!(derived("stg1", "~new"), "stg1~new");
-        let (a, b) = ("機".repeat(64), format!("{}x", "機".repeat(63)));
-        assert_eq!(derived(&"x".repeat(64), "~new").chars().count(), 64);
-        // A folder's name has 255 bytes.
-        assert_eq!(derived(&"機".repeat(49), "~new"), "機".repeat(49) + "~new");
-        assert!(derived(&"機".repeat(50), "~new").starts_with(&("機".repeat(43) + "~")));
-        assert_ne!(derived(&a, "~new"), derived(&b, "~new"));
     }
 }

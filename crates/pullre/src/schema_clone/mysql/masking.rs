@@ -1,10 +1,10 @@
 //! The mask at work: what a clone's tables are filled with.
 
-use super::Job;
 use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::session::Session;
 use super::source::{Schema, Table};
+use super::{Job, leftovers};
 use crate::schema_clone::CloneError;
 use crate::schema_clone::mask::{Rows, Shape, Wrong};
 
@@ -99,7 +99,7 @@ pub(super) fn fill(table: &Table, from: &str, into: &str) -> Option<String> {
     // In the order of the rows themselves: a key that holds all columns would give another one.
     Some(format!(
         "INSERT /* {} */ INTO {}.{name} ({}) SELECT {} FROM {}.{name} AS {name} USE INDEX (){condition}",
-        super::orphan_mark(into),
+        leftovers::orphan_mark(into),
         quoted(into),
         columns.join(", "),
         values.join(", "),

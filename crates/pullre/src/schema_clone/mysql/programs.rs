@@ -3,6 +3,7 @@
 
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
+use super::leftovers;
 use super::session::{MODE, Session};
 use super::source::{Kind, Program};
 
@@ -114,7 +115,7 @@ impl State<'_> {
             settings += &format!(", time_zone = {}", text(&program.time_zone));
         }
         // Under our own character set, in which the names are said.
-        let mark = super::orphan_mark(self.schema);
+        let mark = leftovers::orphan_mark(self.schema);
         let drop = drop(program.kind, &quoted(&program.name), &mark);
         self.session
             .run(MAKING, format!("{}; {drop}; {settings}", usual()))

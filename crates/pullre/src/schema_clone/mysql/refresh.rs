@@ -15,10 +15,11 @@ use super::copy::{AT_WORK, at_work};
 use super::ddl::{self, quoted};
 use super::fault::Fault;
 use super::intent::intend;
+use super::leftovers::{self, PROBE, SEEN};
 use super::parts::{Parts, parts};
 use super::session::{Session, at_once};
 use super::source::{self, Kind, Schema, Table};
-use super::{Job, PROBE, SEEN, masking, rights, swap};
+use super::{Job, masking, names, rights, swap};
 use crate::schema_clone::{Consistency, Phase, Progress};
 
 const COMPARING: &str = "comparing with the clone that is there";
@@ -51,7 +52,7 @@ pub(super) fn look(job: &Job<'_>) -> Result<There, Fault> {
     let mut session = job.session()?;
     let destination = job.destination.as_str();
     // What a killed run still inserts moves counters on, and no rollback moves them back.
-    let old = match super::end_orphans(&mut session, destination)? {
+    let old = match leftovers::end_orphans(&mut session, destination)? {
         true => source::read_ours(&mut session, destination)?.map(without_probe),
         false => None,
     };
@@ -111,14 +112,14 @@ fn bring_up(
     if job.keep_previous || job.no_snapshots.load(Ordering::Relaxed) {
         return Ok(None);
     }
-    let (building, _) = swap::beside(job.destination.as_str());
+    let (building, _) = names::beside(job.destination.as_str());
     let rewriting = Rewriting { job, parts, different: &seen.different, building: &building };
     let made = rewriting.all([control, other], progress);
     let ended = control.run(REWRITING, "ROLLBACK");
     let cleared = match swap::is_written_down(job, other) {
         // The next call goes on from it.
         Ok(true) => Ok(()),
-        Ok(false) => super::clear(job, other, &building),
+        Ok(false) => leftovers::clear(job, other, &building),
         Err(e) => Err(e),
     };
     if let Err(e) = cleared {
@@ -337,7 +338,7 @@ impl Rewriting<'_> {
     }
 
     fn mark(&self) -> String {
-        format!("/* {} */", super::orphan_mark(self.job.destination.as_str()))
+        format!("/* {} */", leftovers::orphan_mark(self.job.destination.as_str()))
     }
 
     fn function(&self) -> String {

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use super::ddl::quoted;
 use super::fault::Fault;
+use super::leftovers::{State, state};
 use super::session::Session;
 use super::source::{Kind, Schema};
-use super::{Job, State, state, swap};
+use super::{Job, names, swap};
 
 const MAKING: &str = "making views, routines, triggers and events";
 const MOVING: &str = "putting the clone in place";
@@ -30,7 +31,7 @@ pub(super) fn may_swap(
     keeps: bool,
 ) -> Result<(), Fault> {
     let destination = job.destination.as_str();
-    let (building, outgoing) = swap::beside(destination);
+    let (building, outgoing) = names::beside(destination);
     // Nothing is tried in a stranger's schema.
     swap::has_room(job, control)?;
     tried(control, MOVING, vec![rename(destination, &outgoing), rename(&building, destination)])?;
@@ -42,7 +43,7 @@ pub(super) fn may_swap(
     if !keeps {
         return Ok(());
     }
-    let previous = swap::previous(destination);
+    let previous = names::previous(destination);
     if state(control, &previous)? == Some(State::Full) {
         return Err(job.in_the_way(&previous));
     }
@@ -70,7 +71,7 @@ pub(super) fn may_exchange(
 ) -> Result<(), Fault> {
     may_swap(job, control, kinds, false)?;
     let destination = job.destination.as_str();
-    let (building, outgoing) = swap::beside(destination);
+    let (building, outgoing) = names::beside(destination);
     tried(control, MOVING, vec![rename(&outgoing, destination), rename(destination, &building)])?;
     let none = format!("{}.`pullre~none`", quoted(destination));
     let insert = format!("INSERT INTO {none} SELECT 1");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
-use super::programs;
 use super::session::{Bytes, Session};
+use super::{leftovers, programs};
 use crate::schema_clone::mask::TableMask;
 
 const READING: &str = "reading the schema";
@@ -193,7 +193,7 @@ pub(super) fn read(session: &mut Session, schema: &str) -> Result<Option<Schema>
 pub(super) fn read_ours(session: &mut Session, schema: &str) -> Result<Option<Schema>, Fault> {
     match read_through(session, schema) {
         Err(e) if e.code() == Some(1602) => {
-            let mark = super::orphan_mark(schema);
+            let mark = leftovers::orphan_mark(schema);
             programs::open_anew(session, schema, |_| true, &mark)?;
             read_through(session, schema)
         }

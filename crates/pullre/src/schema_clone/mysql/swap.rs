@@ -22,9 +22,10 @@ use std::sync::atomic::Ordering;
 use super::ddl::{self, quoted, text};
 use super::fault::Fault;
 use super::intent::{INTENT, Intent, Keep, insert_intent, intend, intent_table, read_intent};
+use super::leftovers::{self, PROBE, State};
 use super::session::Session;
 use super::source::{self, Program};
-use super::{Job, PROBE, State, SwapBusy, programs};
+use super::{Job, SwapBusy, names, programs};
 use crate::schema_clone::CloneError;
 
 /// Marks the schema of a previous clone; holds the wish that was last fulfilled with it.
@@ -37,28 +38,14 @@ const KEEPING: &str = "keeping the previous clone";
 /// Seconds that a session on the old clone is waited for.
 const BUSY_WAIT: u32 = 2;
 
-/// Of the names of schemas beside a clone: of the one in which a clone is built, of the one that takes
-/// the old tables, of the previous clone.
-pub(super) const ENDS: [&str; 3] = ["~new", "~old", "~prev"];
-
-/// The schema in which a clone is built, and the one that takes the old tables.
-pub(super) fn beside(destination: &str) -> (String, String) {
-    (ddl::derived(destination, ENDS[0]), ddl::derived(destination, ENDS[1]))
-}
-
 /// That the old tables can move out: no stranger has the schema for them. If it holds tables of ours,
 /// it has our mark, which is made first and goes last.
 pub(super) fn has_room(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
-    let (_, outgoing) = beside(job.destination.as_str());
-    match super::state(control, &outgoing)? {
+    let (_, outgoing) = names::beside(job.destination.as_str());
+    match leftovers::state(control, &outgoing)? {
         Some(State::Full) => Err(job.in_the_way(&outgoing)),
         _ => Ok(()),
     }
-}
-
-/// The schema of the previous clone.
-pub(super) fn previous(destination: &str) -> String {
-    ddl::derived(destination, ENDS[2])
 }
 
 fn tables_of(session: &mut Session, schema: &str) -> Result<Vec<String>, Fault> {
@@ -101,7 +88,7 @@ pub(super) fn take_back(job: &Job<'_>, control: &mut Session) -> Result<(), Faul
     let coming = swap.intent.tables.iter().filter(|name| there.contains(name));
     let mut pairs: Vec<_> = coming.map(|name| back(&into, name, &from)).collect();
     pairs.extend(swap.old_tables(control)?.iter().map(|name| back(&out, name, &into)));
-    let mark = super::orphan_mark(&swap.outgoing);
+    let mark = leftovers::orphan_mark(&swap.outgoing);
     if !pairs.is_empty() {
         control.run(SWAPPING, format!("RENAME /* {mark} */ TABLE {}", pairs.join(", ")))?;
     }
@@ -115,8 +102,8 @@ pub(super) fn is_written_down(job: &Job<'_>, control: &mut Session) -> Result<bo
 }
 
 fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Swap<'a>>, Fault> {
-    let (building, outgoing) = beside(job.destination.as_str());
-    let previous = previous(job.destination.as_str());
+    let (building, outgoing) = names::beside(job.destination.as_str());
+    let previous = names::previous(job.destination.as_str());
     // In our letters, whatever the server's are.
     for building in [building, previous.clone()] {
         let is_marked = format!(
@@ -130,7 +117,7 @@ fn written_down<'a>(job: &'a Job<'a>, control: &mut Session) -> Result<Option<Sw
         let Some(intent) = read_intent(control, &building)? else { continue };
         let swap = Swap { job, intent, building, outgoing, previous };
         // What waits for a table may still succeed after its process died.
-        if !super::end_orphans(control, &swap.outgoing)? {
+        if !leftovers::end_orphans(control, &swap.outgoing)? {
             return Err(swap.busy(control));
         }
         return Ok(Some(swap));
@@ -148,27 +135,27 @@ fn kept(control: &mut Session, previous: &str) -> Result<Option<Option<i64>>, Fa
 }
 
 pub(super) fn keeps_previous(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
-    Ok(kept(control, &previous(job.destination.as_str()))?.is_some())
+    Ok(kept(control, &names::previous(job.destination.as_str()))?.is_some())
 }
 
 /// What was there when this clone was first asked for is kept already: a run that was killed after
 /// it, or failed, had come so far. What is there now is that run's.
 pub(super) fn kept_already(job: &Job<'_>, control: &mut Session) -> Result<bool, Fault> {
     let wish = job.wish.filter(|_| job.keep_previous);
-    Ok(wish.is_some() && kept(control, &previous(job.destination.as_str()))? == Some(wish))
+    Ok(wish.is_some() && kept(control, &names::previous(job.destination.as_str()))? == Some(wish))
 }
 
 /// Drops what was kept before, if it is ours.
 pub(super) fn forget_previous(job: &Job<'_>, control: &mut Session) -> Result<(), Fault> {
-    let previous = previous(job.destination.as_str());
+    let previous = names::previous(job.destination.as_str());
     if kept(control, &previous)?.is_some() {
         // From here on it is nothing that could be brought back, whatever becomes of it.
         let place = quoted(&previous);
         let forget = format!("RENAME TABLE {place}.`{KEPT}` TO {place}.`{PROBE}`");
         control.run(KEEPING, forget)?;
     }
-    match super::state(control, &previous)? {
-        Some(State::Unfinished) => super::clear(job, control, &previous),
+    match leftovers::state(control, &previous)? {
+        Some(State::Unfinished) => leftovers::clear(job, control, &previous),
         _ => Ok(()),
     }
 }
@@ -177,7 +164,7 @@ pub(super) fn forget_previous(job: &Job<'_>, control: &mut Session) -> Result<()
 /// [`crate::schema_clone::Schemas::undo`].
 pub(super) fn undo(job: &Job<'_>, control: &mut Session, wish: i64) -> Result<(), Fault> {
     let destination = job.destination.as_str();
-    let previous = previous(destination);
+    let previous = names::previous(destination);
     let place = || job.access.place().to_owned();
     match kept(control, &previous)? {
         None => {
@@ -273,12 +260,12 @@ impl Swap<'_> {
         // Made after the intent, and gone before it. What a server that does not rename all or
         // nothing has moved there is not anywhere else.
         if self.old_tables(control)?.is_empty() {
-            super::clear(self.job, control, &self.outgoing)?;
+            leftovers::clear(self.job, control, &self.outgoing)?;
             control.run(SWAPPING, format!("CREATE DATABASE IF NOT EXISTS {out}"))?;
             control
                 .run(SWAPPING, format!("CREATE TABLE {out}.`{PROBE}` (n INT) ENGINE = InnoDB"))?;
         }
-        let mark = super::orphan_mark(&self.outgoing);
+        let mark = leftovers::orphan_mark(&self.outgoing);
         // They were made there to see that they can be.
         control.run(SWAPPING, format!("USE {from}"))?;
         programs::open_anew(control, &self.building, |_| true, &mark)?;
@@ -347,7 +334,7 @@ impl Swap<'_> {
                 quoted(&self.intent.collation)
             ),
         )?;
-        let mark = super::orphan_mark(&self.outgoing);
+        let mark = leftovers::orphan_mark(&self.outgoing);
         let came = |name: &String| self.intent.tables.contains(name);
         programs::open_anew(control, self.destination(), came, &mark)?;
         for program in &self.intent.unread {
@@ -368,7 +355,7 @@ impl Swap<'_> {
         if let Some(keep) = self.intent.keep {
             self.keep(control, keep)?;
         }
-        super::clear(self.job, control, &self.outgoing)?;
+        leftovers::clear(self.job, control, &self.outgoing)?;
         self.end(control)
     }
 
@@ -376,7 +363,7 @@ impl Swap<'_> {
     fn keep(&self, control: &mut Session, keep: Keep) -> Result<(), Fault> {
         let previous = quoted(&self.previous);
         if !self.is_undo() && !self.intent.cleared {
-            super::clear(self.job, control, &self.previous)?;
+            leftovers::clear(self.job, control, &self.previous)?;
             control.run(
                 KEEPING,
                 format!(
@@ -415,7 +402,7 @@ impl Swap<'_> {
     fn end(&self, control: &mut Session) -> Result<(), Fault> {
         let building = quoted(&self.building);
         control.run(CLEANING, format!("DROP TABLE IF EXISTS {building}.`{INTENT}`"))?;
-        if self.is_undo() { Ok(()) } else { super::drop_marked(control, &self.building) }
+        if self.is_undo() { Ok(()) } else { leftovers::drop_marked(control, &self.building) }
     }
 
     /// Foreign keys to what is no InnoDB table do not follow it. What makes them anew is added to
@@ -491,7 +478,7 @@ impl Swap<'_> {
             tracing::warn!("{into} is not quite as it was: {}", told.join("; "));
             return Ok(());
         }
-        super::clear(self.job, control, &self.outgoing)?;
+        leftovers::clear(self.job, control, &self.outgoing)?;
         self.end(control)
     }
 
