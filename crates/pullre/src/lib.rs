@@ -14,6 +14,7 @@ pub mod facts;
 pub mod grants;
 pub mod local_compute;
 pub mod ops;
+pub mod ownership;
 pub mod polling;
 pub mod ports;
 pub mod reconcile;

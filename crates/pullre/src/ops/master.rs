@@ -5,8 +5,8 @@ use super::servers::{column, may_change};
 use super::{Operator, OpsError, Result, login_of, refused, usage};
 use crate::domain::{PullNumber, SchemaName, ServerId, Sha};
 use crate::facts::Facts;
+use crate::ownership;
 use crate::reconcile::lock::Locks;
-use crate::schema_clone::mysql::is_beside;
 use crate::store::StoreError;
 use crate::store::backend::Value;
 use crate::store::master::{Changed, Column, Kind, MasterRow, Table};
@@ -101,27 +101,9 @@ impl Operator<'_> {
     /// A schema that may be a developer's.
     pub(super) fn developers_schema(&self, text: &str, facts: &Facts) -> Result<SchemaName> {
         let schema: SchemaName = text.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
-        if facts.control_schema.as_ref().is_some_and(|own| own.collides(&schema)) {
-            return refused(format!(
-                "{schema} is the control database; it cannot be a developer's"
-            ));
-        }
-        let server = |is: &dyn Fn(&SchemaName) -> bool| {
-            facts.servers.values().find(|server| server.schema.as_ref().is_ok_and(is))
-        };
-        if let Some(server) = server(&|of_server| is_beside(of_server, &schema)) {
-            return refused(format!(
-                "{schema} is a name that clones for server {} need; it cannot be a developer's",
-                server.name
-            ));
-        }
-        match server(&|of_server| of_server.collides(&schema)) {
+        match ownership::developer_refused(&schema, facts) {
             None => Ok(schema),
-            Some(server) => refused(format!(
-                "{schema} is the schema of server {}, which is overwritten for every environment; it \
-                 cannot be a developer's",
-                server.name
-            )),
+            Some(why) => refused(why),
         }
     }
 

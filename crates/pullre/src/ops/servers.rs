@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Operator, OpsError, Result, lock, refused, usage};
-use crate::condition;
 use crate::domain::{InstanceId, InstanceState, PullNumber, SchemaName, ServerId};
 use crate::facts::{CloneState, Facts, Server};
+use crate::ownership;
 use crate::ports::Compute;
 use crate::reconcile::lock::{Held, LockName, Locks};
 use crate::reconcile::plan::Record;
@@ -165,7 +165,7 @@ impl Operator<'_> {
         };
         let mut others = facts.clone();
         others.clones.clear();
-        if let Some(why) = condition::schema_refused(&schema, server.id, &others) {
+        if let Some(why) = ownership::schema_refused(&schema, server.id, &others) {
             return refused(format!("server {name}: {why}"));
         }
         if let Some(clone) = facts.clones.get(&schema)
@@ -277,7 +277,7 @@ impl Operator<'_> {
         if server.schema.as_ref() != Ok(destination) {
             return refused(format!("{name} has another schema by now; try again"));
         }
-        if let Some(why) = condition::schema_refused(destination, server.id, &facts) {
+        if let Some(why) = ownership::schema_refused(destination, server.id, &facts) {
             return refused(format!("server {name}: {why}"));
         }
         if let Some(assignment) = facts.assignment_of_server(server.id) {
@@ -385,7 +385,7 @@ pub(super) fn column(
         },
         "db_schema" => {
             let schema: SchemaName = value.parse().map_err(|e| OpsError::Usage(format!("{e}")))?;
-            if let Some(why) = condition::schema_refused(&schema, server.id, facts) {
+            if let Some(why) = ownership::schema_refused(&schema, server.id, facts) {
                 return refused(why);
             }
         }

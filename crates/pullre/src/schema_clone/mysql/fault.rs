@@ -129,7 +129,8 @@ impl Job<'_> {
             }
             Fault::Disturbed(message) => {
                 let (schema, doing) = (self.destination.clone(), READING_OURS);
-                let remedy = "Somebody else is at work on it: try again when they are done";
+                let remedy = "Let whoever is at work on it come to an end. If nobody is, it is damaged: \
+                              drop the schema, and the next clone makes it anew";
                 return CloneError::Other { schema, place, doing, message, remedy };
             }
             Fault::Sql { doing, object, error } => (doing, object, error),

@@ -69,8 +69,11 @@ impl Session {
     pub fn logs_rows(&mut self) -> Result<bool, Fault> {
         const LOGGING: &str = "looking at the binary log";
         let logs_statements = "SELECT @@log_bin AND @@SESSION.binlog_format <> 'ROW'";
-        if self.one(LOGGING, logs_statements)? != Some(1_u8) {
-            return Ok(true);
+        match self.one::<Option<u8>>(LOGGING, logs_statements) {
+            Ok(Some(Some(1))) => {}
+            Err(e) if e.is_lost() => return Err(e),
+            // Or a server that knows no other format.
+            _ => return Ok(true),
         }
         match self.run(LOGGING, "SET @@SESSION.binlog_format = 'ROW'") {
             Err(e) if e.is_lost() => Err(e),
