@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
-use pullre::schema_clone::{CloneError, Phase, Request};
+use pullre::schema_clone::{CloneError, CloneOutcome, Phase, Request};
 use testkit::mariadb::Mariadb;
 
 use crate::world::{MINUTE, quoted, server_as, world, world_on};
@@ -561,6 +561,25 @@ fn memory() -> u64 {
     let status = fs::read_to_string(Path::new("/proc/self/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_foreign_key_of_another_schema_that_is_led_away_is_told_of() {
+    let w = world();
+    let (from, to, other) = (w.name("from"), w.name("to"), w.name("other"));
+    w.create(&from, "CREATE TABLE t (id INT PRIMARY KEY); CREATE TABLE u (id INT PRIMARY KEY)");
+    w.clone(&from, &to);
+    let key = format!("CONSTRAINT away FOREIGN KEY (id) REFERENCES {}.t (id)", quoted(&to));
+    w.create(&other, &format!("CREATE TABLE x (id INT, {key})"));
+    w.sql(&from, "ALTER TABLE u ADD COLUMN a INT");
+    let told = |outcome: CloneOutcome| {
+        let table = format!("the foreign key `away` of `{other}`.`x`");
+        outcome.notes.iter().any(|note| note.contains(&table))
+    };
+    assert!(!told(w.clone(&from, &to)), "its table has stayed");
+    w.sql(&from, "ALTER TABLE t ADD COLUMN a INT");
+    assert!(told(w.clone(&from, &to)));
+    w.assert_same(&from, &to);
 }
 
 #[test]

@@ -42,6 +42,13 @@ pub fn worked_in(destination: &SchemaName) -> [String; 4] {
     [name.to_owned(), building, outgoing, previous(name)]
 }
 
+/// What InnoDB calls a schema; None where that depends on more than ASCII.
+pub(super) fn in_innodb(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let letter = |c: char| if plain(c) { c.to_string() } else { format!("@{:04x}", u32::from(c)) };
+    name.is_ascii().then(|| name.chars().map(letter).collect())
+}
+
 /// A name that is made of another one, of at most 64 characters, and 255 bytes as the name of the
 /// server's folder. Where it would be too long, a hash of the whole keeps two of them apart.
 fn derived(name: &str, suffix: &str) -> String {

@@ -351,12 +351,47 @@ impl Swap<'_> {
         let new: Vec<_> = self.intent.new.iter().collect();
         let (collation, mut told) = (&self.intent.collation, Vec::new());
         programs::make(control, self.destination(), collation, &new, false, &mut told)?;
+        told.extend(self.led_away(control)?);
         self.job.late_notes().extend(told);
         if let Some(keep) = self.intent.keep {
             self.keep(control, keep)?;
         }
         leftovers::clear(self.job, control, &self.outgoing)?;
         self.end(control)
+    }
+
+    /// Foreign keys of other schemas, which have followed the tables that go. They are not ours to
+    /// change. Told where the login may see them.
+    fn led_away(&self, control: &mut Session) -> Result<Vec<String>, Fault> {
+        let ours = [self.outgoing.as_str(), self.destination(), &self.building, &self.previous];
+        let ours: Option<Vec<_>> = ours.into_iter().map(names::in_innodb).collect();
+        let Some(ours) = ours else { return Ok(Vec::new()) };
+        let quoted: Vec<_> = ours.iter().map(|name| text(name)).collect();
+        let sql = format!(
+            "SELECT SUBSTRING_INDEX(id, '/', -1), REPLACE(for_name, '/', '`.`')
+             FROM information_schema.innodb_sys_foreign
+             WHERE SUBSTRING_INDEX(ref_name, '/', 1) = {}
+                 AND SUBSTRING_INDEX(for_name, '/', 1) NOT IN ({})",
+            quoted[0],
+            quoted.join(", ")
+        );
+        match control.rows::<(String, String)>(SWAPPING, sql) {
+            Ok(found) => Ok(found
+                .into_iter()
+                .map(|(key, table)| {
+                    format!(
+                        "the foreign key `{key}` of `{table}` led into the clone that was replaced, and \
+                         leads nowhere now: make it anew"
+                    )
+                })
+                .collect()),
+            Err(e) if e.is_lost() => Err(e),
+            // It takes the right PROCESS, and a MariaDB.
+            Err(e) => {
+                tracing::debug!("foreign keys of other schemas cannot be seen: {e:?}");
+                Ok(Vec::new())
+            }
+        }
     }
 
     /// The old tables and programs become the previous clone.
