@@ -387,9 +387,6 @@ impl Job<'_> {
         const STARTING: &str = "creating the schema";
         let name = quoted(into);
         let beside = into != self.destination.as_str();
-        if beside {
-            swap::has_room(self, control)?;
-        }
         if beside || (exists && state(control, into)? == Some(State::Unfinished)) {
             clear(self, control, into)?;
         }

@@ -381,7 +381,7 @@ impl Swap<'_> {
                 .map(|(key, table)| {
                     format!(
                         "the foreign key `{key}` of `{table}` led into the clone that was replaced, and \
-                         leads nowhere now: make it anew"
+                         does not lead into this one: make it anew"
                     )
                 })
                 .collect()),
